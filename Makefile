@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 PINS := .ci/constraints.txt
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell $(name) -c 'import sys; sys.version_info >= (3, 11) and print("$(name)")' 2>/dev/null)))
 KERNEL_SOURCES := $(shell find models/kernels -name '*.cpp' -o -name '*.h' -o -name 'CMakeLists.txt')
-INSTALL := env PIP_CONSTRAINT=$(PINS) PIP_BUILD_CONSTRAINT=$(PINS) PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
+INSTALL := env SLUICE_REQUIRE_KERNELS=1 PIP_CONSTRAINT=$(PINS) PIP_BUILD_CONSTRAINT=$(PINS) PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 5
