@@ -1,0 +1,125 @@
+"""Bodies as bytes: reading one under a limit, and the gzip and deflate encodings in both directions.
+
+``deflate`` is the zlib format, as HTTP has it (RFC 9110 §8.4.1). A compressed body is stopped as soon as its output
+passes the limit, however little of it was sent.
+"""
+
+import asyncio
+import zlib
+from collections.abc import Mapping
+
+from starlette.types import Receive
+
+from service.errors import InvalidRequest, TooLarge
+
+# Above these sizes zlib is worth a thread: it releases the GIL, and the event loop keeps its other requests moving.
+INFLATE_IN_THREAD = 2 * 1024
+DEFLATE_IN_THREAD = 64 * 1024
+# Below this a compressed answer is no smaller than the headers it saves.
+COMPRESS_FROM = 256
+
+_WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+
+
+class ClientGone(Exception):
+    """The client closed its connection; nobody is left to answer."""
+
+
+async def receive_body(headers: Mapping[str, str], receive: Receive, limit: int) -> bytes:
+    """The decompressed body of one request.
+
+    Raises TooLarge over ``limit`` bytes (declared, sent or decompressed), InvalidRequest for a Content-Encoding that is
+    unknown or does not hold, ClientGone when the connection ends first.
+    """
+    declared = headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise _too_large(limit)
+    body = await _receive_all(receive, limit)
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding in ("identity", ""):
+        return body
+    if len(body) <= INFLATE_IN_THREAD:
+        return decompress(body, encoding, limit)
+    return await asyncio.to_thread(decompress, body, encoding, limit)
+
+
+def decompress(body: bytes, encoding: str, limit: int) -> bytes:
+    """What ``body`` holds under one Content-Encoding; never makes more than ``limit`` + 1 bytes."""
+    window_bits = _WINDOW_BITS.get(encoding)
+    if window_bits is None:
+        raise InvalidRequest(f"'{encoding}' is not supported; use gzip, deflate or identity", "Content-Encoding")
+    inflater = zlib.decompressobj(window_bits)
+    try:
+        plain = inflater.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise InvalidRequest(f"the body is not valid {encoding} data ({error})", "Content-Encoding") from None
+    if len(plain) > limit:
+        raise _too_large(limit, "once decompressed")
+    if not inflater.eof:
+        raise InvalidRequest(f"the {encoding} data ends too early", "Content-Encoding")
+    if inflater.unused_data:
+        raise InvalidRequest(f"bytes follow the {encoding} data", "Content-Encoding")
+    return plain
+
+
+async def compress_for(accept_encoding: str, body: bytes) -> tuple[bytes, str | None]:
+    """The body in the client's preferred encoding of gzip and deflate, and its name; None when it goes as it is."""
+    if not accept_encoding or len(body) < COMPRESS_FROM:
+        return body, None
+    encoding = accepted_encoding(accept_encoding)
+    if encoding is None:
+        return body, None
+    if len(body) < DEFLATE_IN_THREAD:
+        return compress(body, encoding), encoding
+    return await asyncio.to_thread(compress, body, encoding), encoding
+
+
+def compress(body: bytes, encoding: str) -> bytes:
+    """``body`` as gzip or deflate, at zlib's fastest level: tensors of floats hardly gain from the slower ones."""
+    deflater = zlib.compressobj(1, zlib.DEFLATED, _WINDOW_BITS[encoding])
+    return deflater.compress(body) + deflater.flush()
+
+
+def accepted_encoding(accept_encoding: str) -> str | None:
+    """Which of gzip and deflate the header prefers (RFC 9110 §12.5.3); None when it names neither.
+
+    >>> accepted_encoding("br, deflate;q=0.5, gzip;q=0.8")
+    'gzip'
+    """
+    best, best_weight = None, 0.0
+    for part in accept_encoding.lower().split(","):
+        name, _, parameter = part.partition(";")
+        weight = _weight(parameter.strip())
+        if name.strip() in ("gzip", "deflate") and (weight > best_weight or (weight == best_weight > 0 and name.strip() == "gzip")):
+            best, best_weight = name.strip(), weight
+    return best
+
+
+def _weight(parameter: str) -> float:
+    if not parameter.startswith("q="):
+        return 1.0
+    try:
+        weight = float(parameter[2:])
+    except ValueError:
+        return 0.0
+    return weight if 0.0 <= weight <= 1.0 else 0.0
+
+
+async def _receive_all(receive: Receive, limit: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientGone
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(limit)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _too_large(limit: int, when: str = "") -> TooLarge:
+    return TooLarge(f"body: is over the limit of {limit} bytes {when}".rstrip())
