@@ -1,0 +1,104 @@
+"""The server's settings: command-line flags, then ``SLUICE_*`` variables, then a TOML file, then the defaults.
+
+>>> load_settings(port=9000).port
+9000
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+PREFIX = "SLUICE_"
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be used; the message has a line for each and names where it came from."""
+
+
+class Settings(BaseSettings):
+    """Everything that an operator can set: named as here in the TOML file, ``SLUICE_PORT`` and so on outside."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
+    home: Path = Field(Path("~/.cache/sluice"), description="Folder for what is kept over a restart: the SLO database")
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 is every interface")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
+    models: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("fashion",), description="Models to host, with commas between"
+    )
+    executors: int = Field(0, ge=0, le=256, description="Models that run at once, a thread each; 0: one a core")
+    max_queue: int = Field(1024, ge=1, description="Requests of one model that may wait; more are refused")
+    max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024, description="Largest body, as sent and once decompressed")
+
+    slo_latency_ms: float = Field(50.0, gt=0, le=86_400_000, description="Latency SLO of a model that was given none")
+    slo_percentile: float = Field(99.0, gt=0, lt=100, description="Per cent of requests that are to be within it")
+    quality_floor: float = Field(0.95, ge=0, le=1, description="Lowest quality of a model that was given none")
+    shed: bool = Field(True, description="Refuse at once what the quality floor's level cannot finish in time")
+
+    admin_token: SecretStr | None = Field(None, description="For administrative calls; without one, loopback-only")
+    grace_seconds: float = Field(10.0, ge=0, le=3600, description="How long a stopping server waits for its requests")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged")
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split_names(cls, value: Any) -> Any:
+        return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+    @field_validator("home")
+    @classmethod
+    def _expand(cls, value: Path) -> Path:
+        return value.expanduser()
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file that keeps the SLOs."""
+        return self.home / "sluice.db"
+
+
+def load_settings(config: Path | None = None, **flags: Any) -> Settings:
+    """The settings in force; ``flags`` are those of the command line, None where one was not given.
+
+    Raises SettingsError for a file that is missing or no TOML, for unknown names and for values out of range.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    if config is not None and not config.is_file():
+        raise SettingsError(f"there is no settings file {config}")
+
+    class WithFile(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            file = [TomlConfigSettingsSource(settings_cls, config)] if config is not None else []
+            return (init_settings, env_settings, *file)
+
+    try:
+        return WithFile(**given)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{config} is not valid TOML: {error}") from None
+    except ValidationError as error:
+        raise SettingsError("\n".join(_describe(problem) for problem in error.errors())) from None
+
+
+def _describe(problem: Any) -> str:
+    name = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{name}: there is no such setting"
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    # A token that does not fit is still a secret.
+    got = "" if name == "admin_token" else f", got {problem['input']!r}"
+    return f"{name} ({PREFIX}{name.split('.')[0].upper()}): {message}{got}"
