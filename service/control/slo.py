@@ -1,0 +1,88 @@
+"""The service-level objective of a model: "99 % of requests within 20 ms, and never below this quality".
+
+>>> SLO(latency_ms=20).patched({"percentile": 99.9}).percentile
+99.9
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from math import isfinite
+from typing import Any, Self
+
+HIGHEST_PERCENTILE = 99.99
+
+
+class InvalidSLO(ValueError):
+    """A value that no SLO can have; `field` is its name, which the message names too."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class SLO:
+    """`percentile` % of requests are to be answered within `latency_ms` milliseconds, at a quality of at least `quality_floor`.
+
+    `quality_floor` is a ratio, 0 to 1, of agreement with the dense model. With `shed`, a request that cannot be in time is refused or
+    dropped; without, it is served late. Raises `InvalidSLO`.
+    """
+
+    latency_ms: float
+    percentile: float = 99.0
+    quality_floor: float = 0.95
+    shed: bool = True
+
+    def __post_init__(self) -> None:
+        if not _is_number(self.latency_ms) or self.latency_ms <= 0:
+            raise InvalidSLO("latency_ms", f"must be a finite number of milliseconds above 0, got {self.latency_ms!r}")
+        if not _is_number(self.percentile) or not 0 < self.percentile <= HIGHEST_PERCENTILE:
+            raise InvalidSLO("percentile", f"must be above 0 and at most {HIGHEST_PERCENTILE}, got {self.percentile!r}")
+        if not _is_number(self.quality_floor) or not 0 <= self.quality_floor <= 1:
+            raise InvalidSLO("quality_floor", f"must be between 0 and 1, got {self.quality_floor!r}")
+        if not isinstance(self.shed, bool):
+            raise InvalidSLO("shed", f"must be true or false, got {self.shed!r}")
+
+    @property
+    def latency(self) -> float:
+        """Seconds."""
+        return self.latency_ms / 1e3
+
+    @property
+    def allowed_misses(self) -> float:
+        """The share of requests that may be late, 0 to 1."""
+        return 1 - self.percentile / 100
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """All four values, and no others. Raises `InvalidSLO`."""
+        _refuse_unknown(data)
+        for field in fields(cls):
+            if field.name not in data:
+                raise InvalidSLO(field.name, "is missing")
+        return cls(**data)
+
+    def patched(self, changes: Mapping[str, Any]) -> Self:
+        """This SLO with some values changed. Raises `InvalidSLO` for an unknown name, or a value that cannot be."""
+        _refuse_unknown(changes)
+        return replace(self, **changes)
+
+
+def _is_number(value: object) -> bool:
+    """JSON's true and false are ints to Python; an int past the largest float is no number here."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _refuse_unknown(data: Mapping[str, Any]) -> None:
+    known = [field.name for field in fields(SLO)]
+    for name in data:
+        if name not in known:
+            raise InvalidSLO(str(name), f"is not part of an SLO; known are {', '.join(known)}")

@@ -1,0 +1,92 @@
+"""A request as the engine takes it, and what comes of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any
+
+from numpy.typing import NDArray
+
+from models.model import GateContext
+from service.errors import InvalidRequest
+
+DEFAULT_PRIORITY = 0
+LOWEST_PRIORITY = 1 << 31
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOptions:
+    """What a client may ask of one request. Raises `InvalidRequest` naming the option.
+
+    `slo_ms` and `quality_floor` take the place of the model's own for this request. `level` pins the level, 0 to 1, past any floor.
+    `timeout_us`, microseconds from arrival, is hard: an answer that would come later is an error; 0 means none. `priority` 1 is the
+    most urgent; 0, the default, comes after every other.
+    """
+
+    slo_ms: float | None = None
+    quality_floor: float | None = None
+    level: float | None = None
+    timeout_us: int | None = None
+    priority: int = DEFAULT_PRIORITY
+
+    def __post_init__(self) -> None:
+        if self.slo_ms is not None and not (_is_number(self.slo_ms) and self.slo_ms > 0):
+            raise InvalidRequest("must be a finite number of milliseconds above 0", field="slo_ms")
+        if self.quality_floor is not None and not (_is_number(self.quality_floor) and 0 <= self.quality_floor <= 1):
+            raise InvalidRequest("must be a number between 0 and 1", field="quality_floor")
+        if self.level is not None and not (_is_number(self.level) and 0 <= self.level <= 1):
+            raise InvalidRequest("must be a number between 0 and 1", field="level")
+        if self.timeout_us is not None and not _is_count(self.timeout_us):
+            raise InvalidRequest("must be a whole number of microseconds, 0 or more", field="timeout")
+        if not _is_count(self.priority) or self.priority >= LOWEST_PRIORITY:
+            raise InvalidRequest("must be a whole number, 0 or more", field="priority")
+
+    @property
+    def urgency(self) -> int:
+        """The lower, the earlier."""
+        return self.priority if self.priority != DEFAULT_PRIORITY else LOWEST_PRIORITY
+
+
+@dataclass(slots=True)
+class Request:
+    """`arrival` is the engine's clock (`time.monotonic`, seconds) when the first byte was handled; `protocol` names the front ("v2", "openai")."""
+
+    id: str
+    model: str
+    inputs: Mapping[str, NDArray[Any]]
+    arrival: float
+    options: RequestOptions = field(default_factory=RequestOptions)
+    protocol: str = "v2"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A request that was computed. Times are seconds; `duration` runs from arrival to the hand-over of the outputs.
+
+    `quality` is what the profile expects at `level`. `slo_met` is judged with the SLO in force at arrival, or the request's own;
+    `slo_attainable` is false where even the quality floor's level, alone on the server, would take longer than that.
+    """
+
+    request_id: str
+    outputs: Mapping[str, NDArray[Any]]
+    level: float
+    quality: float
+    context: GateContext
+    queue_seconds: float
+    compute_seconds: float
+    duration: float
+    slo_met: bool
+    slo_attainable: bool = True
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -1,0 +1,40 @@
+"""Settings of the engine."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from service.control.slo import SLO
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """`slos` holds the SLO that a model starts with, `default_slo` that of the models not in it; one kept by the store goes before both.
+
+    `executors` is a number of threads, each of which runs one model at a time: one per core by default. `queue_limit` bounds the
+    requests that wait, over all models. A run longer than `hang_seconds` is given up and its executor replaced. `warmup_runs` is the
+    number of runs at each of a few levels that a model does when it is loaded, from which its latency is first known. `shadow_share`
+    of gated requests, 0 to 1, are run again dense when there is nothing else to do.
+    """
+
+    executors: int = field(default_factory=_cores)
+    queue_limit: int = 1024
+    hang_seconds: float = 30.0
+    warmup_runs: int = 3
+    shadow_share: float = 0.01
+    default_slo: SLO = field(default_factory=lambda: SLO(latency_ms=50.0))
+    slos: Mapping[str, SLO] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.executors < 1:
+            raise ValueError(f"executors must be at least 1, got {self.executors}")
+        if self.queue_limit < 1:
+            raise ValueError(f"queue_limit must be at least 1, got {self.queue_limit}")
+        if self.hang_seconds <= 0:
+            raise ValueError(f"hang_seconds must be above 0, got {self.hang_seconds}")
+        if not 0 <= self.shadow_share <= 1:
+            raise ValueError(f"shadow_share must be between 0 and 1, got {self.shadow_share}")
