@@ -1,0 +1,68 @@
+"""Gated products and convolutions on the CPU that compute only what is active.
+
+Activations are of one image or one request, channels last and *compact*: an activation with n active channels is an
+array of n channels together with the ascending int32 list of their ids. What a gate skipped is not in memory and is
+never read.
+
+    packed = pack_convolution(weight, padding=1)
+    active, multipliers = gate_channels(channel_means(x), projection, bias, threshold)
+    y = gated_conv2d(x, packed, inputs=x_active, outputs=active, shift=bias, relu=True, saliency=multipliers)
+
+The functions come from the compiled core (`BACKEND` is "native") or, where it was not built, from the plain-torch
+reference ("reference").
+"""
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+_compiled = find_spec("models.kernels._core") is not None
+
+if TYPE_CHECKING or _compiled:
+    from models.kernels._core import (
+        PackedConvolution,
+        PackedMatrix,
+        channel_means,
+        gate_channels,
+        gated_conv2d,
+        gated_matmul,
+        instruction_sets,
+        max_pool2x2,
+        pack_convolution,
+        pack_matrix,
+    )
+else:
+    from models.kernels.reference import (
+        PackedConvolution,
+        PackedMatrix,
+        channel_means,
+        gate_channels,
+        gated_conv2d,
+        gated_matmul,
+        instruction_sets,
+        max_pool2x2,
+        pack_convolution,
+        pack_matrix,
+    )
+
+BACKEND: str = "native" if _compiled else "reference"
+
+
+def instruction_set() -> str:
+    """The instruction set that is used when none is asked for: the best that this processor has."""
+    return instruction_sets()[0]
+
+
+__all__ = [
+    "BACKEND",
+    "PackedConvolution",
+    "PackedMatrix",
+    "channel_means",
+    "gate_channels",
+    "gated_conv2d",
+    "gated_matmul",
+    "instruction_set",
+    "instruction_sets",
+    "max_pool2x2",
+    "pack_convolution",
+    "pack_matrix",
+]

@@ -1,0 +1,132 @@
+"""The compiled core. Arrays are float32, C-contiguous and in the CPU's memory (numpy, or anything with DLPack);
+channel lists int32.
+
+Wrong types raise TypeError and wrong values ValueError, both naming the argument. The GIL is released while a
+function computes, on the calling thread alone. All functions may be called from several threads at once.
+"""
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats: TypeAlias = NDArray[np.float32]
+Channels: TypeAlias = NDArray[np.int32]
+
+class PackedConvolution:
+    """A convolution's weights in blocks of 64 output channels. Immutable; made by `pack_convolution`."""
+
+    @staticmethod
+    def from_weights(
+        weights: Floats,
+        outputs: int,
+        inputs: int,
+        kernel: int,
+        stride: int,
+        padding: int,
+        instruction_set: str | None = None,
+    ) -> PackedConvolution:
+        """A layer over weights that are packed already, as its `weights` gives them; they are not copied."""
+    @property
+    def outputs(self) -> int: ...
+    @property
+    def inputs(self) -> int: ...
+    @property
+    def kernel(self) -> int: ...
+    @property
+    def stride(self) -> int: ...
+    @property
+    def padding(self) -> int: ...
+    @property
+    def instruction_set(self) -> str: ...
+    @property
+    def weights(self) -> Floats:
+        """[blocks, kernel², inputs, 64], read-only, the last block padded with zeros."""
+    def macs(self, height: int, width: int, n_inputs: int, n_outputs: int) -> int:
+        """Multiply-accumulates for an image of height x width with that many active channels."""
+
+class PackedMatrix:
+    """A matrix in blocks of 64 output columns. Immutable; made by `pack_matrix`."""
+
+    @staticmethod
+    def from_weights(weights: Floats, outputs: int, inputs: int, instruction_set: str | None = None) -> PackedMatrix:
+        """A layer over weights that are packed already, as its `weights` gives them; they are not copied."""
+    @property
+    def outputs(self) -> int: ...
+    @property
+    def inputs(self) -> int: ...
+    @property
+    def instruction_set(self) -> str: ...
+    @property
+    def weights(self) -> Floats:
+        """[blocks, 1, inputs, 64], read-only, the last block padded with zeros."""
+    def macs(self, rows: int, n_inputs: int, n_outputs: int) -> int:
+        """Multiply-accumulates for that many rows and active channels."""
+
+def pack_convolution(
+    weight: Floats, stride: int = 1, padding: int = 0, instruction_set: str | None = None
+) -> PackedConvolution:
+    """Packs weight [O, I, k, k]; k is 1 or 3, stride 1 or 2, padding 0 or 1. The instruction set is the best there is
+    unless one is named."""
+
+def pack_matrix(weight: Floats, instruction_set: str | None = None) -> PackedMatrix:
+    """Packs weight [N, K], as torch's linear layers have it."""
+
+def gated_conv2d(
+    x: Floats,
+    packed: PackedConvolution,
+    *,
+    inputs: Channels | None = None,
+    outputs: Channels | None = None,
+    scale: Floats | None = None,
+    shift: Floats | None = None,
+    relu: bool = False,
+    saliency: Floats | None = None,
+    out: Floats | None = None,
+) -> Floats:
+    """The convolution of one image over active channels.
+
+    y[h, w, j] = saliency[j] · act(scale[o] · Σ x[…, i] · W[o, i] + shift[o]) with o = outputs[j], summed over the
+    taps and the active inputs.
+
+    x is [H, W, len(inputs)], the result [H', W', len(outputs)]. inputs and outputs are strictly ascending ids, None
+    for all channels. scale and shift are [O], for all channels of the layer; saliency is [len(outputs)]; each may be
+    None. The result is written to out if given, which must not overlap x.
+    """
+
+def gated_matmul(
+    x: Floats,
+    packed: PackedMatrix,
+    *,
+    inputs: Channels | None = None,
+    outputs: Channels | None = None,
+    scale: Floats | None = None,
+    shift: Floats | None = None,
+    relu: bool = False,
+    saliency: Floats | None = None,
+    out: Floats | None = None,
+) -> Floats:
+    """The matrix product over active channels: x is [M, len(inputs)], the result [M, len(outputs)]; everything else
+    as in `gated_conv2d`."""
+
+def max_pool2x2(x: Floats, *, out: Floats | None = None, instruction_set: str | None = None) -> Floats:
+    """The maximum of each 2x2 square of x [H, W, n], [H // 2, W // 2, n]; an odd last row or column is left out."""
+
+def channel_means(x: Floats, *, out: Floats | None = None, instruction_set: str | None = None) -> Floats:
+    """The mean over the positions of x [H, W, n], [n]."""
+
+def gate_channels(
+    features: Floats, projection: Floats, bias: Floats, threshold: float, *, instruction_set: str | None = None
+) -> tuple[Channels, Floats]:
+    """Which of a layer's O channels are active, and what they are multiplied by (feature boosting and suppression,
+    Gao et al. 2019).
+
+    a = projection · features + bias, r = relu(a), m = r / mean(r) over all O channels. Active, in ascending order,
+    are the channels with a > threshold and a > 0, and their multipliers are m. If none is, the one with the largest a
+    is kept; its multiplier is 1 when all r are 0.
+
+    features is [F], projection [O, F], bias [O]. Returns (active int32 [n], multipliers float32 [n]).
+    """
+
+def instruction_sets() -> tuple[str, ...]:
+    """Those that this processor can run, best first: of "avx512", "avx2", "neon" and always "portable"."""

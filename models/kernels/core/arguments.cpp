@@ -1,0 +1,116 @@
+#include "arguments.h"
+
+#include <nanobind/stl/string.h>
+
+namespace sluice {
+namespace {
+
+[[noreturn]] void value_error(const std::string &message) { throw nb::value_error(message.c_str()); }
+[[noreturn]] void type_error(const std::string &message) { throw nb::type_error(message.c_str()); }
+
+std::string shape_text(const std::size_t *shape, std::size_t rank) {
+    std::string text = "[";
+    for (std::size_t i = 0; i < rank; ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+    return text + "]";
+}
+
+std::string type_text(nb::handle value) { return nb::cast<std::string>(value.type().attr("__name__")); }
+
+template <typename... Options>
+nb::ndarray<Options...> cpu_array(nb::handle value, const char *name, nb::dlpack::dtype type, const char *type_name) {
+    nb::ndarray<Options...> array;
+    if (!nb::try_cast(value, array, false)) {
+        nb::ndarray<nb::ro> readable;
+        if (sizeof...(Options) == 0 && nb::try_cast(value, readable, false)) value_error(std::string(name) + " must be writable");
+        type_error(std::string(name) + " must be a " + type_name + " array, not " + type_text(value));
+    }
+    if (array.device_type() != nb::device::cpu::value) type_error(std::string(name) + " must be in the CPU's memory");
+    if (array.dtype() != type) {
+        const char *kinds[] = {"int", "uint", "float"};
+        const auto given = array.dtype();
+        const std::string kind = given.code < 3 ? kinds[given.code] + std::to_string(given.bits) : "another type";
+        type_error(std::string(name) + " must be " + type_name + ", not " + kind);
+    }
+    std::int64_t stride = 1;
+    for (std::size_t axis = array.ndim(); axis-- > 0;) {
+        if (array.shape(axis) > 1 && array.size() > 0 && array.stride(axis) != stride) value_error(std::string(name) + " must be C-contiguous");
+        stride *= static_cast<std::int64_t>(array.shape(axis));
+    }
+    return array;
+}
+
+}  // namespace
+
+Argument float_array(nb::handle value, const char *name, std::size_t rank) {
+    Argument argument{cpu_array<nb::ro>(value, name, nb::dtype<float>(), "float32")};
+    if (argument.array.ndim() != rank) {
+        value_error(std::string(name) + " must have " + std::to_string(rank) + " dimensions, not " + std::to_string(argument.array.ndim()));
+    }
+    return argument;
+}
+
+OptionalFloats optional_floats(nb::handle value, const char *name, std::size_t length, const char *what) {
+    if (value.is_none()) return {};
+    OptionalFloats floats{float_array(value, name, 1)};
+    if (floats.argument.size(0) != length) {
+        value_error(std::string(name) + " must have one value for each of the " + std::to_string(length) + " " + what + ", not " +
+                    std::to_string(floats.argument.size(0)));
+    }
+    floats.data = floats.argument.floats();
+    return floats;
+}
+
+ChannelList channel_list(nb::handle value, const char *name, std::size_t limit) {
+    if (value.is_none()) return {{}, {nullptr, limit}};
+    ChannelList list{{cpu_array<nb::ro>(value, name, nb::dtype<std::int32_t>(), "int32")}, {}};
+    if (list.argument.array.ndim() != 1) {
+        value_error(std::string(name) + " must have 1 dimension, not " + std::to_string(list.argument.array.ndim()));
+    }
+    const auto *ids = static_cast<const std::int32_t *>(list.argument.array.data());
+    const std::size_t count = list.argument.size(0);
+    for (std::size_t i = 0; i < count; ++i) {
+        if (ids[i] < 0 || static_cast<std::size_t>(ids[i]) >= limit) {
+            value_error(std::string(name) + " must hold channels from 0 to " + std::to_string(limit - 1) + ": " + std::to_string(ids[i]) +
+                        " is out of range");
+        }
+        if (i && ids[i] <= ids[i - 1]) {
+            value_error(std::string(name) + " must be strictly ascending: " + std::to_string(ids[i]) + " follows " + std::to_string(ids[i - 1]));
+        }
+    }
+    // A list of all the channels says no more than no list, and costs less as none.
+    list.channels = {count == limit ? nullptr : ids, count};
+    return list;
+}
+
+Result result(nb::handle out, std::initializer_list<std::size_t> shape, const Argument &x) {
+    if (out.is_none()) {
+        std::size_t size = 1;
+        for (const std::size_t extent : shape) size *= extent;
+        auto *floats = new float[size ? size : 1];
+        const nb::capsule owner(floats, [](void *data) noexcept { delete[] static_cast<float *>(data); });
+        return {nb::cast(nb::ndarray<nb::numpy, float>(floats, shape.size(), shape.begin(), owner)), floats};
+    }
+    const auto array = cpu_array<>(out, "out", nb::dtype<float>(), "float32");
+    bool fits = array.ndim() == shape.size();
+    for (std::size_t axis = 0; fits && axis < shape.size(); ++axis) fits = array.shape(axis) == shape.begin()[axis];
+    if (!fits) {
+        std::size_t given[8] = {};
+        const std::size_t rank = array.ndim() < 8 ? array.ndim() : 8;
+        for (std::size_t axis = 0; axis < rank; ++axis) given[axis] = array.shape(axis);
+        value_error("out must have the shape " + shape_text(shape.begin(), shape.size()) + ", not " + shape_text(given, rank));
+    }
+    auto *data = static_cast<float *>(array.data());
+    if (data < x.floats() + x.array.size() && x.floats() < data + array.size()) value_error("out must not overlap x");
+    return {nb::borrow(out), data};
+}
+
+const InstructionSet &instruction_set_named(const std::optional<std::string> &name) {
+    std::string known;
+    for (auto set = instruction_sets(); *set; ++set) {
+        if (!name || *name == (*set)->name) return **set;
+        known += std::string(known.empty() ? "" : ", ") + (*set)->name;
+    }
+    value_error("instruction_set must be one that this processor has (" + known + "), not '" + *name + "'");
+}
+
+}  // namespace sluice

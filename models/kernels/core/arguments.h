@@ -1,0 +1,50 @@
+// Checks of what Python passes. Every function raises a TypeError (what it is) or a ValueError (what it holds) that names the argument.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <optional>
+#include <string>
+
+#include "layers.h"
+
+namespace sluice {
+
+namespace nb = nanobind;
+
+// A CPU array that was checked; it keeps its owner alive.
+struct Argument {
+    nb::ndarray<nb::ro> array;
+    const float *floats() const { return static_cast<const float *>(array.data()); }
+    std::size_t size(std::size_t axis) const { return array.shape(axis); }
+};
+
+// A C-contiguous float32 array of the given rank.
+Argument float_array(nb::handle value, const char *name, std::size_t rank);
+
+// The same with an exact length, or none at all.
+struct OptionalFloats {
+    Argument argument;
+    const float *data = nullptr;
+};
+OptionalFloats optional_floats(nb::handle value, const char *name, std::size_t length, const char *what);
+
+// None (all of them) or an int32 array, strictly ascending and within 0 … limit − 1.
+struct ChannelList {
+    Argument argument;
+    Channels channels;
+};
+ChannelList channel_list(nb::handle value, const char *name, std::size_t limit);
+
+// The result: a new numpy array, or `out` after its type, shape and independence of `x` have been checked.
+struct Result {
+    nb::object object;
+    float *data;
+};
+Result result(nb::handle out, std::initializer_list<std::size_t> shape, const Argument &x);
+
+// The named instruction set, or the best one for None.
+const InstructionSet &instruction_set_named(const std::optional<std::string> &name);
+
+}  // namespace sluice

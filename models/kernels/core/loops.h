@@ -1,0 +1,148 @@
+// The inner loops as templates over the vector width. Each instruction set's source file defines LANES and includes this once, compiled with
+// its own flags. All is in an anonymous namespace and uses no inline function of the standard library: the linker must never keep an
+// AVX-512 copy of something that portable code calls.
+#pragma once
+
+#include "instruction_set.h"
+
+namespace sluice {
+namespace {
+
+constexpr std::size_t kLanes = LANES;
+
+typedef float Vector __attribute__((vector_size(LANES * sizeof(float))));
+typedef float UnalignedVector __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
+
+inline Vector load(const float *from) { return *reinterpret_cast<const UnalignedVector *>(from); }
+inline void store(float *to, Vector value) { *reinterpret_cast<UnalignedVector *>(to) = value; }
+inline Vector broadcast(float value) { return value - Vector{}; }
+// A NaN in `value` stays a NaN, as in torch's relu.
+inline Vector at_least(Vector value, Vector floor) { return value < floor ? floor : value; }
+
+template <std::size_t Rows, std::size_t Vectors, bool Indexed>
+void tile(const Tile &t) {
+    Vector sum[Rows][Vectors] = {};
+    for (std::size_t tap = 0; tap < t.taps; ++tap) {
+        const float *x[Rows];
+        for (std::size_t r = 0; r < Rows; ++r) x[r] = t.activations[tap * t.activation_stride + r];
+        const float *tap_weights = t.weights + tap * t.weight_tap;
+        for (std::size_t k = 0; k < t.depth; ++k) {
+            const float *weights = tap_weights + (Indexed ? static_cast<std::size_t>(t.index[k]) : k) * t.weight_row;
+            Vector w[Vectors];
+#pragma GCC unroll 8
+            for (std::size_t v = 0; v < Vectors; ++v) w[v] = load(weights + v * kLanes);
+#pragma GCC unroll 8
+            for (std::size_t r = 0; r < Rows; ++r) {
+                const Vector a = broadcast(x[r][k]);
+#pragma GCC unroll 8
+                for (std::size_t v = 0; v < Vectors; ++v) sum[r][v] += a * w[v];
+            }
+        }
+    }
+    const Vector floor = broadcast(t.floor);
+#pragma GCC unroll 8
+    for (std::size_t r = 0; r < Rows; ++r) {
+        float *out = t.out + r * t.out_stride;
+#pragma GCC unroll 8
+        for (std::size_t v = 0; v < Vectors; ++v) {
+            const std::size_t column = v * kLanes;
+            const Vector y = at_least(sum[r][v] * load(t.scale + column) + load(t.shift + column), floor) * load(t.saliency + column);
+            if (column + kLanes <= t.columns) {
+                store(out + column, y);
+            } else {
+                for (std::size_t lane = 0; column + lane < t.columns; ++lane) out[column + lane] = y[lane];
+            }
+        }
+    }
+}
+
+using TileFunction = void (*)(const Tile &);
+
+// With 16 registers 6 × 2 sums leave room for the weights and one broadcast; with 32, 6 × 4 or 8 × 3.
+constexpr bool kManyRegisters = MANY_REGISTERS;
+constexpr std::size_t kVectors = kManyRegisters ? 4 : 2;
+constexpr std::size_t most_rows(std::size_t vectors) { return vectors == kVectors ? 6 : 8; }
+
+template <std::size_t Rows, std::size_t Vectors, bool Indexed>
+constexpr TileFunction tile_function() {
+    if constexpr (Vectors <= kVectors && Rows <= most_rows(Vectors)) return tile<Rows, Vectors, Indexed>;
+    return nullptr;
+}
+
+template <std::size_t Vectors, bool Indexed>
+struct Tiles {
+    static constexpr TileFunction by_rows[kMaxRows] = {
+        tile_function<1, Vectors, Indexed>(), tile_function<2, Vectors, Indexed>(), tile_function<3, Vectors, Indexed>(),
+        tile_function<4, Vectors, Indexed>(), tile_function<5, Vectors, Indexed>(), tile_function<6, Vectors, Indexed>(),
+        tile_function<7, Vectors, Indexed>(), tile_function<8, Vectors, Indexed>()};
+};
+
+void run_tile(const Tile &t, std::size_t rows, std::size_t vectors) {
+    static constexpr const TileFunction *dense[] = {Tiles<1, false>::by_rows, Tiles<2, false>::by_rows, Tiles<3, false>::by_rows, Tiles<4, false>::by_rows};
+    static constexpr const TileFunction *indexed[] = {Tiles<1, true>::by_rows, Tiles<2, true>::by_rows, Tiles<3, true>::by_rows, Tiles<4, true>::by_rows};
+    (t.index ? indexed : dense)[vectors - 1][rows - 1](t);
+}
+
+[[maybe_unused]] void pack(const Panel &p) {
+    const float *from[kBlock];
+    for (std::size_t j = 0; j < p.count; ++j) {
+        const std::size_t column = static_cast<std::size_t>(p.columns[j]);
+        from[j] = p.weights + (column / kBlock) * p.taps * p.inputs * kBlock + column % kBlock;
+    }
+    float *to = p.panel;
+    for (std::size_t tap = 0; tap < p.taps; ++tap) {
+        for (std::size_t k = 0; k < p.depth; ++k, to += p.row) {
+            const std::size_t row = (tap * p.inputs + (p.index ? static_cast<std::size_t>(p.index[k]) : k)) * kBlock;
+            for (std::size_t j = 0; j < p.count; ++j) to[j] = from[j][row];
+        }
+    }
+}
+
+float dot(const float *a, const float *b, std::size_t n) {
+    Vector sum[4] = {};
+    std::size_t i = 0;
+    for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+#pragma GCC unroll 4
+        for (std::size_t u = 0; u < 4; ++u) sum[u] += load(a + i + u * kLanes) * load(b + i + u * kLanes);
+    }
+    for (; i + kLanes <= n; i += kLanes) sum[0] += load(a + i) * load(b + i);
+    const Vector all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    float total = 0;
+    for (std::size_t lane = 0; lane < kLanes; ++lane) total += all[lane];
+    for (; i < n; ++i) total += a[i] * b[i];
+    return total;
+}
+
+void means(const float *x, std::size_t positions, std::size_t channels, float *out) {
+    for (std::size_t c = 0; c < channels; ++c) out[c] = 0;
+    for (std::size_t p = 0; p < positions; ++p, x += channels) {
+        std::size_t c = 0;
+        for (; c + kLanes <= channels; c += kLanes) store(out + c, load(out + c) + load(x + c));
+        for (; c < channels; ++c) out[c] += x[c];
+    }
+    const float share = 1.0f / static_cast<float>(positions);
+    for (std::size_t c = 0; c < channels; ++c) out[c] *= share;
+}
+
+void pool(const float *x, std::size_t height, std::size_t width, std::size_t channels, float *out) {
+    for (std::size_t i = 0; i < height / 2; ++i) {
+        for (std::size_t j = 0; j < width / 2; ++j, out += channels) {
+            const float *a = x + (2 * i * width + 2 * j) * channels;
+            const float *b = a + channels, *c = a + width * channels, *d = c + channels;
+            std::size_t k = 0;
+            for (; k + kLanes <= channels; k += kLanes) {
+                store(out + k, at_least(at_least(load(a + k), load(b + k)), at_least(load(c + k), load(d + k))));
+            }
+            for (; k < channels; ++k) {
+                const float top = a[k] < b[k] ? b[k] : a[k], bottom = c[k] < d[k] ? d[k] : c[k];
+                out[k] = top < bottom ? bottom : top;
+            }
+        }
+    }
+}
+
+#define SLUICE_INSTRUCTION_SET(name, pack_function)                                                                    \
+    {name, kLanes, kVectors, {most_rows(1), most_rows(2), most_rows(3), most_rows(4)}, run_tile, pack_function, dot, means, pool}
+
+}  // namespace
+}  // namespace sluice

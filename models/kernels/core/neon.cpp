@@ -1,0 +1,10 @@
+// NEON: 32 registers of 4 floats. Part of every 64-bit ARM processor, so there is nothing to detect.
+#define LANES 4
+#define MANY_REGISTERS true
+#include "loops.h"
+
+namespace sluice {
+
+const InstructionSet kNeon = SLUICE_INSTRUCTION_SET("neon", pack);
+
+}  // namespace sluice
