@@ -24,7 +24,10 @@ class ServiceError(Exception):
 
 
 class InvalidRequest(ServiceError):
-    """400: the client sent something that cannot be used; ``field`` names the part at fault ("" when it is the whole)."""
+    """400: the client sent something that cannot be used.
+
+    ``field`` names the part at fault ("" when it is the whole), ``reason`` is the message without it.
+    """
 
     status = 400
     outcome = "invalid"
@@ -32,6 +35,7 @@ class InvalidRequest(ServiceError):
     def __init__(self, message: str, field: str = "") -> None:
         super().__init__(f"{field}: {message}" if field else message)
         self.field = field
+        self.reason = message
 
 
 class Unauthorized(ServiceError):
