@@ -36,13 +36,14 @@ class Settings(BaseSettings):
         ("fashion",), description="Models to host, with commas between"
     )
     executors: int = Field(0, ge=0, le=256, description="Models that run at once, a thread each; 0: one a core")
-    max_queue: int = Field(1024, ge=1, description="Requests of one model that may wait; more are refused")
+    queue_limit: int = Field(1024, ge=1, description="Requests that may wait, over all models; more are refused")
     max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024, description="Largest body, as sent and once decompressed")
 
     slo_latency_ms: float = Field(50.0, gt=0, le=86_400_000, description="Latency SLO of a model that was given none")
-    slo_percentile: float = Field(99.0, gt=0, lt=100, description="Per cent of requests that are to be within it")
+    slo_percentile: float = Field(99.0, gt=0, le=99.99, description="Per cent of requests that are to be within it")
     quality_floor: float = Field(0.95, ge=0, le=1, description="Lowest quality of a model that was given none")
     shed: bool = Field(True, description="Refuse at once what the quality floor's level cannot finish in time")
+    shadow_share: float = Field(0.01, ge=0, le=1, description="Share of gated requests that are re-run dense when idle")
 
     admin_token: SecretStr | None = Field(None, description="For administrative calls; without one, loopback-only")
     grace_seconds: float = Field(10.0, ge=0, le=3600, description="How long a stopping server waits for its requests")

@@ -1,0 +1,209 @@
+"""The metrics: what each family is, and where its value comes from.
+
+What can only be known when a request ends is observed there, once (`RequestMetrics`, the engine's observer). Everything
+else is state that the engine owns, and is read from it when Prometheus scrapes (`EngineCollector`): no gauge is set
+anywhere, and a request pays for two counters and three histograms.
+
+Units are seconds, ratios are 0 to 1, and shares are pairs of counters, so that they add up over servers. Labels are
+bounded: models are those that are hosted, "" for any other name, and layers and outcomes are fixed sets.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
+from typing import get_args
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from models import kernels
+from service.control.slo import SLO
+from service.engine.observer import RequestOutcome
+from service.engine.snapshot import ModelSnapshot
+from service.errors import Outcome
+
+BUCKETS = (0.25, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 25, 50, 100, 250, 500, 1000, 2500, 10_000)
+"""Milliseconds. Dense where models run, 1 to 16 ms; an SLO that is changed at runtime cannot be an edge anyway."""
+
+
+class RequestMetrics:
+    """The families that count requests as they end; implements `service.engine.observer.Observer`.
+
+    >>> registry = CollectorRegistry()
+    >>> metrics = RequestMetrics(registry)
+    >>> metrics.finished(RequestOutcome("fashion", "v2", "refused", duration=0.001, slo_met=False))
+    >>> registry.get_sample_value("sluice_slo_requests_total", {"model": "fashion", "met": "false"})
+    1.0
+    """
+
+    def __init__(self, registry: CollectorRegistry, models: Iterable[str] = ()) -> None:
+        """``models`` are those that get their series at once, at 0: a counter's first step is lost on Prometheus otherwise."""
+        buckets = [milliseconds / 1e3 for milliseconds in BUCKETS]
+        self._requests = Counter(
+            "sluice_requests",
+            "Requests that ended, by how. An empty model is a name that is not hosted.",
+            ("model", "protocol", "outcome"),
+            registry=registry,
+        )
+        self._slo_requests = Counter(
+            "sluice_slo_requests",
+            "Requests judged with the SLO in force when they arrived. A refused or expired request has not met it.",
+            ("model", "met"),
+            registry=registry,
+        )
+        self._duration = Histogram(
+            "sluice_request_duration_seconds",
+            "From a request's arrival to its answer, of requests that were computed.",
+            ("model",),
+            buckets=buckets,
+            registry=registry,
+        )
+        self._queue = Histogram(
+            "sluice_queue_duration_seconds",
+            "What a computed request waited for an executor.",
+            ("model",),
+            buckets=buckets,
+            registry=registry,
+        )
+        self._compute = Histogram(
+            "sluice_compute_duration_seconds",
+            "What the model ran for a request.",
+            ("model",),
+            buckets=buckets,
+            registry=registry,
+        )
+        for model in models:
+            for outcome in get_args(Outcome):
+                self._requests.labels(model, "v2", outcome)
+            for met in ("true", "false"):
+                self._slo_requests.labels(model, met)
+
+    def finished(self, outcome: RequestOutcome) -> None:
+        self._requests.labels(outcome.model, outcome.protocol, outcome.outcome).inc()
+        if outcome.slo_met is not None:
+            self._slo_requests.labels(outcome.model, "true" if outcome.slo_met else "false").inc()
+        if outcome.finished is not None:
+            self._duration.labels(outcome.model).observe(outcome.duration)
+            self._queue.labels(outcome.model).observe(outcome.finished.queue_seconds)
+            self._compute.labels(outcome.model).observe(outcome.finished.compute_seconds)
+
+
+class EngineCollector(Collector):
+    """The families that show the engine's state, read at each scrape. Counters start again when a model is loaded again."""
+
+    def __init__(self, models: Callable[[], Iterable[tuple[ModelSnapshot, SLO]]]) -> None:
+        self._models = models
+
+    def collect(self) -> Iterator[Metric]:
+        models = tuple(self._models())
+        yield from objective(models)
+        yield from work(models)
+        yield from gates(models)
+        yield from load(models)
+
+
+Models = Iterable[tuple[ModelSnapshot, SLO]]
+
+
+def objective(models: Models) -> Iterator[Metric]:
+    """The SLO in force, and the tail that it is about."""
+    latency = GaugeMetricFamily("sluice_slo_latency_seconds", "The SLO's latency.", labels=("model",))
+    percentile = GaugeMetricFamily(
+        "sluice_slo_percentile_ratio", "The share of requests that the SLO wants within its latency.", labels=("model",)
+    )
+    floor = GaugeMetricFamily(
+        "sluice_quality_floor_ratio", "The lowest quality that the operator accepts.", labels=("model",)
+    )
+    tail = GaugeMetricFamily(
+        "sluice_tail_latency_seconds",
+        "Latency of the requests of the last 10 s at a percentile; absent after 10 s without any.",
+        labels=("model", "percentile"),
+    )
+    for model, slo in models:
+        latency.add_metric((model.name,), slo.latency)
+        percentile.add_metric((model.name,), slo.percentile / 100)
+        floor.add_metric((model.name,), slo.quality_floor)
+        for name, seconds in model.tail_seconds.items():
+            tail.add_metric((model.name, name), seconds)
+    yield from (latency, percentile, floor, tail)
+
+
+def work(models: Models) -> Iterator[Metric]:
+    """What was there to do and what was skipped. Shadow runs stay out of these."""
+    channels = CounterMetricFamily("sluice_channels", "Channels that requests met.", labels=("model", "layer"))
+    channels_skipped = CounterMetricFamily(
+        "sluice_channels_skipped", "Channels of those that were not computed.", labels=("model", "layer")
+    )
+    macs = CounterMetricFamily(
+        "sluice_macs", "Multiply-accumulates that the dense model would have done.", labels=("model",)
+    )
+    macs_skipped = CounterMetricFamily(
+        "sluice_macs_skipped", "Multiply-accumulates of those that were not done.", labels=("model",)
+    )
+    for model, _ in models:
+        for name, layer in model.gate.layers.items():
+            channels.add_metric((model.name, name), layer.channels)
+            channels_skipped.add_metric((model.name, name), layer.channels_skipped)
+        macs.add_metric((model.name,), model.macs)
+        macs_skipped.add_metric((model.name,), model.macs_skipped)
+    yield from (channels, channels_skipped, macs, macs_skipped)
+
+
+def gates(models: Models) -> Iterator[Metric]:
+    """Where the dial stands, how far it may go, and what live traffic says about that."""
+    level = GaugeMetricFamily("sluice_gate_level_ratio", "The level that requests run at now.", labels=("model",))
+    level_max = GaugeMetricFamily(
+        "sluice_gate_level_max_ratio", "The highest level that the quality floor allows now.", labels=("model",)
+    )
+    threshold = GaugeMetricFamily(
+        "sluice_gate_threshold",
+        "A layer's threshold at the level now: a channel is active when its saliency is above it.",
+        labels=("model", "layer"),
+    )
+    shadow = CounterMetricFamily(
+        "sluice_shadow",
+        "Gated requests that were run again dense, by whether both agreed.",
+        labels=("model", "agree"),
+    )
+    for model, _ in models:
+        level.add_metric((model.name,), model.gate.level)
+        level_max.add_metric((model.name,), model.gate.highest_level)
+        for name, layer in model.gate.layers.items():
+            threshold.add_metric((model.name, name), layer.threshold)
+        shadow.add_metric((model.name, "true"), model.shadow_agreed)
+        shadow.add_metric((model.name, "false"), model.shadow_disagreed)
+    yield from (level, level_max, threshold, shadow)
+
+
+def load(models: Models) -> Iterator[Metric]:
+    """What is waiting and what is running."""
+    depth = GaugeMetricFamily("sluice_queue_depth", "Requests that wait for an executor.", labels=("model",))
+    inflight = GaugeMetricFamily("sluice_inflight", "Requests that executors are running.", labels=("model",))
+    for model, _ in models:
+        depth.add_metric((model.name,), model.queue_depth)
+        inflight.add_metric((model.name,), model.inflight)
+    yield from (depth, inflight)
+
+
+class BuildCollector(Collector):
+    """Which program this is: its version, and the kernels' backend and instruction set."""
+
+    def collect(self) -> Iterator[Metric]:
+        yield InfoMetricFamily(
+            "sluice_build",
+            "The server's version, and what computes its gated layers.",
+            {
+                "version": version("sluice-serve"),
+                "kernels": kernels.BACKEND,
+                "instruction_set": kernels.instruction_set(),
+            },
+        )
+
+
+def register_state(registry: CollectorRegistry, models: Callable[[], Models]) -> None:
+    """Adds what is read at scrape time: the engine's state, the build, and the process's CPU, memory and files."""
+    registry.register(EngineCollector(models))
+    registry.register(BuildCollector())
+    ProcessCollector(registry=registry)
