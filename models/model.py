@@ -1,0 +1,98 @@
+"""What a hosted model is: named tensors in and out, a profile, and a run under one request's own gate context."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from models.gating.profile import Profile
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A tensor's name, its Open Inference Protocol datatype ("UINT8", "FP32", "INT64", "BYTES", …) and shape, −1 where any size will do.
+
+    `labels` are the class names along the last axis, where it has classes.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    labels: tuple[str, ...] = ()
+
+
+class InvalidInput(ValueError):
+    """An input that the model cannot take; `field` is the tensor's name, which the message names too."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+
+
+@dataclass(slots=True)
+class LayerWork:
+    """Channels that a layer has and those that it skipped, summed over the images (or tokens) of one request."""
+
+    channels: int = 0
+    skipped: int = 0
+
+
+@dataclass(slots=True)
+class GateContext:
+    """One request's own: the level goes in, what the gates did comes out. It is passed down the model and shared with nobody."""
+
+    level: float
+    layers: dict[str, LayerWork] = field(default_factory=dict)
+    macs: int = 0
+    """Multiply-accumulates that the dense model would have done."""
+    macs_skipped: int = 0
+
+    def record(self, layer: str, channels: int, active: int) -> None:
+        work = self.layers.setdefault(layer, LayerWork())
+        work.channels += channels
+        work.skipped += channels - active
+
+    @property
+    def skip_rate(self) -> float:
+        """Skipped channels / channels, 0 to 1."""
+        channels = sum(work.channels for work in self.layers.values())
+        return sum(work.skipped for work in self.layers.values()) / channels if channels else 0.0
+
+    @property
+    def macs_skipped_ratio(self) -> float:
+        """Multiply-accumulates not done / those of the dense model, 0 to 1."""
+        return self.macs_skipped / self.macs if self.macs else 0.0
+
+
+class Model(Protocol):
+    """Runs may overlap in several threads, each with its own context."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def platform(self) -> str: ...
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]: ...
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]: ...
+    @property
+    def max_batch(self) -> int: ...
+    @property
+    def profile(self) -> Profile: ...
+
+    def check(self, inputs: Tensors) -> None:
+        """Raises `InvalidInput` when a tensor is missing, unknown, or of the wrong shape, datatype or values."""
+
+    def dense_macs(self, inputs: Tensors) -> int:
+        """Multiply-accumulates of the dense model on checked inputs."""
+
+    def run(self, inputs: Tensors, context: GateContext) -> dict[str, NDArray[Any]]:
+        """The outputs for checked inputs at the context's level; fills in the context's counts. Blocks, and releases the GIL."""
+
+    def agreement(self, outputs: Tensors, dense: Tensors) -> float:
+        """How far a request's outputs agree with the dense model's on the same inputs, 0 to 1."""

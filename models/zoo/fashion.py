@@ -1,0 +1,170 @@
+"""The gated image classifier as it is served: Fashion-MNIST, six gated 3×3 convolutions, one image at a time, on our kernels.
+
+Activations are compact: a layer's output holds only its active channels, [h, w, active], beside the list of which they are. The next
+layer reads that list as its inputs, so the work of a layer falls with the product of both shares. `models.gating.network` is the same
+arithmetic in torch, for training, with the reasons for its form.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import kernels
+from models.gating.profile import Profile
+from models.gating.shape import NORM_EPSILON, PIXEL_DEVIATION, PIXEL_MEAN, NetworkShape
+from models.model import GateContext, InvalidInput, TensorSpec
+from models.zoo.fashion_data import LABELS
+from models.zoo.fashion_shape import SHAPE
+from models.zoo.fashion_weights import Array, Calibration, FashionWeights, Files, load_calibration, load_weights
+
+LEVEL_STEPS = 256
+"""Levels are rounded to this grid: finer than any effect, and coarse enough to keep the tables of the levels in use."""
+
+
+@dataclass(frozen=True, slots=True)
+class LevelTables:
+    """All that a level changes: per layer the threshold, and the norm folded into one scale and shift per channel."""
+
+    thresholds: tuple[float, ...]
+    scales: tuple[Array, ...]
+    shifts: tuple[Array, ...]
+
+
+def load(files: Files, name: str = "fashion") -> "FashionClassifier":
+    """Raises `FileNotFoundError` for a missing file, `ValueError` for one that does not fit the network."""
+    return FashionClassifier(name, load_weights(files.weights), load_calibration(files.calibration), Profile.load(files.profile))
+
+
+class FashionClassifier:
+    """Implements `models.model.Model`. Input `image`, uint8 [n, 28, 28]; outputs `probabilities` [n, 10] and `label` [n]."""
+
+    version = "1"
+    platform = "sluice_gated"
+    max_batch = 64
+    inputs = (TensorSpec("image", "UINT8", (-1, 28, 28)),)
+    outputs = (TensorSpec("probabilities", "FP32", (-1, 10), LABELS), TensorSpec("label", "INT64", (-1,)))
+
+    def __init__(self, name: str, weights: FashionWeights, calibration: Calibration, profile: Profile, shape: NetworkShape = SHAPE) -> None:
+        self.name = name
+        self.profile = profile
+        self._shape = shape
+        self._weights = weights
+        self._calibration = calibration
+        self._convolutions = [kernels.pack_convolution(layer.weight, stride=1, padding=1) for layer in weights.layers]
+        self._head = kernels.pack_matrix(weights.head_weight)
+        self._pixels = ((np.arange(256, dtype=np.float32) / 255 - PIXEL_MEAN) / PIXEL_DEVIATION).astype(np.float32)
+        self._tables: OrderedDict[int, LevelTables] = OrderedDict()
+        self._tables_lock = Lock()
+
+    def check(self, inputs: Mapping[str, NDArray[Any]]) -> None:
+        for name in inputs:
+            if name != "image":
+                raise InvalidInput(name, f"model {self.name} has no such input; it takes image")
+        if "image" not in inputs:
+            raise InvalidInput("image", f"model {self.name} needs this input")
+        image = inputs["image"]
+        if image.dtype != np.uint8:
+            raise InvalidInput("image", f"datatype must be UINT8, got {image.dtype}")
+        if image.ndim != 3 or image.shape[1:] != (28, 28):
+            raise InvalidInput("image", f"shape must be [n, 28, 28], got {list(image.shape)}")
+        if not 1 <= len(image) <= self.max_batch:
+            raise InvalidInput("image", f"a request holds 1 to {self.max_batch} images, got {len(image)}")
+
+    def dense_macs(self, inputs: Mapping[str, NDArray[Any]]) -> int:
+        return self._shape.macs * len(inputs["image"])
+
+    def run(self, inputs: Mapping[str, NDArray[Any]], context: GateContext) -> dict[str, NDArray[Any]]:
+        tables = self._tables_at(context.level)
+        logits = np.concatenate([self._logits(image, tables, context) for image in inputs["image"]])
+        exponentials = np.exp(logits - logits.max(1, keepdims=True))
+        return {"probabilities": exponentials / exponentials.sum(1, keepdims=True), "label": logits.argmax(1)}
+
+    def agreement(self, outputs: Mapping[str, NDArray[Any]], dense: Mapping[str, NDArray[Any]]) -> float:
+        """The share of images with the same label."""
+        return float((outputs["label"] == dense["label"]).mean())
+
+    def _logits(self, image: NDArray[np.uint8], tables: LevelTables, context: GateContext) -> Array:
+        """One image through all layers: [1, classes]."""
+        evidence = self._evidence(image)
+        x = self._pixels[image][:, :, None]
+        active_inputs: NDArray[np.int32] | None = None
+        done = self._shape.gate_macs
+        for i, (layer, weights) in enumerate(zip(self._shape.layers, self._weights.layers, strict=True)):
+            features = squeeze(x, active_inputs, layer.inputs, evidence)
+            active, multipliers = kernels.gate_channels(features, weights.predictor, weights.offset, tables.thresholds[i])
+            x = kernels.gated_conv2d(
+                x,
+                self._convolutions[i],
+                inputs=active_inputs,
+                outputs=active,
+                scale=tables.scales[i],
+                shift=tables.shifts[i],
+                relu=True,
+                saliency=multipliers,
+            )
+            if layer.pool:
+                x = kernels.max_pool2x2(x)
+            done += layer.macs(layer.inputs if active_inputs is None else len(active_inputs), len(active))
+            context.record(layer.name, layer.outputs, len(active))
+            active_inputs = active
+        done += len(active) * self._shape.classes
+        context.macs += self._shape.macs
+        context.macs_skipped += max(0, self._shape.macs - done)
+        return kernels.gated_matmul(kernels.channel_means(x)[None], self._head, inputs=active, shift=self._weights.head_bias)
+
+    def _evidence(self, image: NDArray[np.uint8]) -> Array:
+        """The image pooled over a coarse grid, through one small layer: [evidence]."""
+        grid = self._shape.grid
+        cell = image.shape[0] // grid
+        cells = image.reshape(grid, cell, grid, cell).sum((1, 3), dtype=np.int32).ravel() * np.float32(1 / (255 * cell * cell))
+        return np.maximum(self._weights.evidence_weight @ cells.astype(np.float32) + self._weights.evidence_bias, 0)
+
+    def _tables_at(self, level: float) -> LevelTables:
+        step = round(level * LEVEL_STEPS)
+        with self._tables_lock:
+            tables = self._tables.get(step)
+            if tables is None:
+                tables = level_tables(self._weights, self._calibration, step / LEVEL_STEPS)
+                self._tables[step] = tables
+                if len(self._tables) > LEVEL_STEPS // 4:
+                    self._tables.popitem(last=False)
+            else:
+                self._tables.move_to_end(step)
+        return tables
+
+
+def squeeze(x: Array, active_inputs: NDArray[np.int32] | None, channels: int, evidence: Array) -> Array:
+    """The gate's features: [channels + evidence], zero for the channels that `x` [h, w, active] does not hold."""
+    features = np.zeros(channels + len(evidence), np.float32)
+    if channels == 1:
+        features[0] = np.abs(x).mean()
+    else:
+        means = kernels.channel_means(x)
+        means *= channels / max(float(means.sum()), 1e-6 * channels)
+        features[slice(channels) if active_inputs is None else active_inputs] = means
+    features[channels:] = evidence
+    return features
+
+
+def level_tables(weights: FashionWeights, calibration: Calibration, level: float) -> LevelTables:
+    """Interpolates the calibrated operating points linearly and folds every norm into a scale and a shift."""
+    position = level * (len(calibration.dials) - 1)
+    low = min(int(position), len(calibration.dials) - 2)
+    share = np.float32(position - low)
+
+    def at(table: Array) -> Array:
+        mixed: Array = table[low] * (1 - share) + table[low + 1] * share
+        return mixed
+
+    off = 1 - float(at(calibration.dials))
+    scales, shifts = [], []
+    for layer, mean, variance in zip(weights.layers, calibration.means, calibration.variances, strict=True):
+        scale = layer.scale * (1 + layer.scale_slope * off) / np.sqrt(at(variance) + NORM_EPSILON)
+        scales.append(scale.astype(np.float32))
+        shifts.append((layer.shift + layer.shift_slope * off - at(mean) * scale).astype(np.float32))
+    return LevelTables(tuple(float(t) for t in at(calibration.thresholds)), tuple(scales), tuple(shifts))
