@@ -39,10 +39,10 @@ def admin_authorisation(token: str | None) -> Authorise:
 
 def _require_loopback(request: Request) -> None:
     if request.client is None or not _is_loopback(request.client.host):
-        raise Unauthorized("no admin token is set, so this call is only allowed from the server's machine", challenge=False)
+        raise Unauthorized("without an admin token this call is only for the server's own machine", challenge=False)
     origin = request.headers.get("origin")
     if origin is not None and not _is_loopback(_host_of(origin)):
-        raise Unauthorized("no admin token is set, so this call is not allowed from another site's page", challenge=False)
+        raise Unauthorized("without an admin token this call is not for another site's page", challenge=False)
 
 
 def _is_loopback(host: str) -> bool:

@@ -86,13 +86,14 @@ def accepted_encoding(accept_encoding: str) -> str | None:
     >>> accepted_encoding("br, deflate;q=0.5, gzip;q=0.8")
     'gzip'
     """
-    best, best_weight = None, 0.0
+    weights = {}
     for part in accept_encoding.lower().split(","):
         name, _, parameter = part.partition(";")
-        weight = _weight(parameter.strip())
-        if name.strip() in ("gzip", "deflate") and (weight > best_weight or (weight == best_weight > 0 and name.strip() == "gzip")):
-            best, best_weight = name.strip(), weight
-    return best
+        weights[name.strip()] = _weight(parameter.strip())
+    gzip, deflate = weights.get("gzip", 0.0), weights.get("deflate", 0.0)
+    if max(gzip, deflate) == 0.0:
+        return None
+    return "gzip" if gzip >= deflate else "deflate"
 
 
 def _weight(parameter: str) -> float:

@@ -38,12 +38,16 @@ class Datatype:
 
 
 def _datatypes() -> Mapping[str, Datatype]:
-    integers = {f"{sign}INT{bits}": f"<{kind}{bits // 8}" for sign, kind in (("", "i"), ("U", "u")) for bits in (8, 16, 32, 64)}
-    floats = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
-    table = [Datatype("BOOL", np.dtype(np.bool_), 1, frozenset({bool}))]
-    table += [Datatype(n, np.dtype(d), np.dtype(d).itemsize, frozenset({int})) for n, d in integers.items()]
-    table += [Datatype(n, np.dtype(d), np.dtype(d).itemsize, frozenset({int, float})) for n, d in floats.items()]
-    table += [Datatype("BF16", np.dtype("<f4"), 2, frozenset()), Datatype("BYTES", np.dtype(object), 0, frozenset({str}))]
+    table = [
+        Datatype("BOOL", np.dtype(np.bool_), 1, frozenset({bool})),
+        Datatype("BF16", np.dtype("<f4"), 2, frozenset()),
+        Datatype("BYTES", np.dtype(object), 0, frozenset({str})),
+    ]
+    for size in (1, 2, 4, 8):
+        table.append(Datatype(f"INT{size * 8}", np.dtype(f"<i{size}"), size, frozenset({int})))
+        table.append(Datatype(f"UINT{size * 8}", np.dtype(f"<u{size}"), size, frozenset({int})))
+        if size > 1:
+            table.append(Datatype(f"FP{size * 8}", np.dtype(f"<f{size}"), size, frozenset({int, float})))
     return MappingProxyType({datatype.name: datatype for datatype in table})
 
 
@@ -123,7 +127,9 @@ def encode_json(array: Tensor, datatype: Datatype, field: str) -> Tensor | list[
 
 def _unpack_bytes(data: memoryview | bytes, count: int, field: str) -> Tensor:
     if count * 4 > len(data):
-        raise InvalidRequest(f"{count} BYTES elements take at least {count * 4} bytes, but {len(data)} were sent", field)
+        raise InvalidRequest(
+            f"{count} BYTES elements take {count * 4} bytes and more, but {len(data)} were sent", field
+        )
     view = memoryview(data)
     elements: list[bytes] = []
     offset = 0
@@ -160,7 +166,8 @@ def _flatten(data: Any, shape: tuple[int, ...], field: str) -> list[Any]:
     while level and isinstance(level[0], list):
         if depth == len(shape):
             raise InvalidRequest(f"is nested deeper than the shape {list(shape)}", field)
-        if len(level) != math.prod(shape[:depth]) or any(type(row) is not list or len(row) != shape[depth] for row in level):
+        regular = all(type(row) is list and len(row) == shape[depth] for row in level)
+        if not regular or len(level) != math.prod(shape[:depth]):
             raise InvalidRequest(f"is nested in another way than the shape {list(shape)}", field)
         level, depth = list(chain.from_iterable(level)), depth + 1
     if level and 1 < depth < len(shape):
@@ -171,5 +178,5 @@ def _flatten(data: Any, shape: tuple[int, ...], field: str) -> list[Any]:
 
 
 def _json_name(kind: type) -> str:
-    names = {bool: "a boolean", int: "an integer", float: "a floating-point number", str: "a string", type(None): "null"}
-    return names.get(kind, "an array" if kind is list else "an object")
+    names = {bool: "a boolean", int: "an integer", float: "a floating-point number", str: "a string"}
+    return names.get(kind) or {list: "an array", dict: "an object"}.get(kind, "null")

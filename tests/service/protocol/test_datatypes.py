@@ -70,9 +70,7 @@ def test_bf16_widens_exactly():
     assert np.isnan(decode_binary(again.tobytes(), DATATYPES["BF16"], (2**16,), "f")[~finite]).all()
 
 
-@given(
-    st.sampled_from(FIXED).flatmap(lambda name: st.tuples(st.just(name), arrays(name, finite=True))), st.booleans()
-)
+@given(st.sampled_from(FIXED).flatmap(lambda name: st.tuples(st.just(name), arrays(name, finite=True))), st.booleans())
 def test_json_flat_or_nested(case, nested):
     name, array = case
     data = array.tolist() if nested else array.ravel().tolist()

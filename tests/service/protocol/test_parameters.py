@@ -7,7 +7,9 @@ from service.protocol.parameters import check_parameter_types, request_options
 
 
 def test_options():
-    options = request_options({"slo_ms": 20, "quality_floor": 0, "level": 1, "timeout": 1, "priority": 0, "custom": "x"})
+    options = request_options(
+        {"slo_ms": 20, "quality_floor": 0, "level": 1, "timeout": 1, "priority": 0, "custom": "x"}
+    )
     assert (options.slo_ms, options.quality_floor, options.level) == (20.0, 0.0, 1.0)
     assert (options.timeout_us, options.priority) == (1, 0)
 

@@ -78,8 +78,10 @@ def test_no_outputs_means_all_of_them(outputs, binary):
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("name", ["BOOL", "INT8", "INT64", "UINT16", "UINT64", "FP16", "FP32", "FP64", "BYTES"])
 def test_requests_of_the_public_client(name, binary):
-    array = np.array([[b"ab", b"c\0"]], object) if name == "BYTES" else np.array([[0, 1]]).astype(
-        {"BOOL": bool}.get(name) or name.lower().replace("fp", "float")
+    array = (
+        np.array([[b"ab", b"c\0"]], object)
+        if name == "BYTES"
+        else np.array([[0, 1]]).astype({"BOOL": bool}.get(name) or name.lower().replace("fp", "float"))
     )
     sent = triton.InferInput("x", [1, 2], name)
     sent.set_data_from_numpy(array, binary_data=binary)
@@ -182,9 +184,18 @@ def test_a_json_length_that_cannot_be(length):
         ("outputs[1].name", {"outputs": [{"name": "label"}, {"name": "label"}]}),
         ("outputs[0].parameters", {"outputs": [{"name": "label", "parameters": []}]}),
         ("outputs[0].parameters.binary_data", {"outputs": [{"name": "label", "parameters": {"binary_data": 1}}]}),
-        ("outputs[0].parameters.classification", {"outputs": [{"name": "label", "parameters": {"classification": -1}}]}),
-        ("outputs[0].parameters.classification", {"outputs": [{"name": "label", "parameters": {"classification": True}}]}),
-        ("outputs[0].parameters.classification", {"outputs": [{"name": "label", "parameters": {"classification": 2**40}}]}),
+        (
+            "outputs[0].parameters.classification",
+            {"outputs": [{"name": "label", "parameters": {"classification": -1}}]},
+        ),
+        (
+            "outputs[0].parameters.classification",
+            {"outputs": [{"name": "label", "parameters": {"classification": True}}]},
+        ),
+        (
+            "outputs[0].parameters.classification",
+            {"outputs": [{"name": "label", "parameters": {"classification": 2**40}}]},
+        ),
         ("parameters", {"parameters": []}),
         ("parameters.binary_data_output", {"parameters": {"binary_data_output": "true"}}),
     ],
@@ -280,7 +291,11 @@ def test_an_output_without_scores_or_json_form():
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
     max_leaves=8,
 )
@@ -297,7 +312,10 @@ paths = st.sampled_from(
         ("outputs", 0),
         *(("outputs", 0, "parameters", key) for key in ("binary_data", "classification")),
         ("parameters",),
-        *(("parameters", key) for key in ("slo_ms", "quality_floor", "level", "timeout", "priority", "sequence_id", "x")),
+        *(
+            ("parameters", key)
+            for key in ("slo_ms", "quality_floor", "level", "timeout", "priority", "sequence_id", "x")
+        ),
     ]
 )
 

@@ -82,7 +82,10 @@ def test_numbers_that_json_lacks_are_null():
 def test_classification(binary):
     result = read(*render(RequestedOutput("scores", binary, 2)))
     assert result.get_output("scores")["datatype"] == "BYTES"
-    labels = [[element if isinstance(element, str) else element.decode() for element in row] for row in result.as_numpy("scores")]
+    labels = [
+        [element if isinstance(element, str) else element.decode() for element in row]
+        for row in result.as_numpy("scores")
+    ]
     assert labels == [["0.700000:1:coat", "0.200000:2"], ["0.500000:0:shirt", "0.250000:1:coat"]]
 
 

@@ -1,0 +1,80 @@
+"""What this server adds to the protocol: a model's SLO, its gate and its profile."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from service.control.slo import SLO, InvalidSLO
+from service.engine.snapshot import GateSnapshot
+from service.errors import InvalidRequest
+from service.protocol.admin import Authorise
+from service.protocol.body import receive_body
+from service.protocol.collaborators import HostedModel, InferenceEngine
+from service.protocol.limits import Limits
+from service.protocol.routing import ADMIN_ERRORS, BODY_ERRORS, ERRORS, hosted_model, json_response
+from service.protocol.v2_request import parse_json_object
+
+_SLO_PROPERTIES: dict[str, Any] = {
+    "latency_ms": {"type": "number", "exclusiveMinimum": 0, "example": 20},
+    "percentile": {"type": "number", "exclusiveMinimum": 0, "maximum": 99.99, "example": 99},
+    "quality_floor": {"type": "number", "minimum": 0, "maximum": 1, "example": 0.95},
+    "shed": {
+        "type": "boolean",
+        "description": "Refuse what would be late, in place of answering late",
+        "example": True,
+    },
+}
+
+
+def gate_router(engine: InferenceEngine, limits: Limits, authorise: Authorise) -> APIRouter:
+    """``/v2/models/{model}/slo``, ``/gate`` and ``/profile``."""
+    router = APIRouter(prefix="/v2/models/{model}", tags=["SLO and gate"])
+    Hosted = Annotated[HostedModel, Depends(hosted_model(engine))]
+    change: dict[str, Any] = {
+        "response_model": SLO,
+        "dependencies": [Depends(authorise)],
+        "responses": ERRORS | ADMIN_ERRORS | BODY_ERRORS,
+    }
+
+    async def slo_of(request: Request) -> dict[str, Any]:
+        body = await receive_body(request.headers, request.receive, limits.body_bytes)
+        return parse_json_object(body, limits.json_bytes)
+
+    @router.get("/slo", summary="The SLO in force", response_model=SLO, responses=ERRORS)
+    async def slo(hosted: Hosted) -> Response:
+        return json_response(hosted.slo.as_dict())
+
+    @router.patch("/slo", summary="Change some of the SLO", openapi_extra=_slo_body(False), **change)
+    async def patch_slo(request: Request, hosted: Hosted) -> Response:
+        return _set_slo(engine, hosted, await slo_of(request), partial=True)
+
+    @router.put("/slo", summary="Change all of the SLO", openapi_extra=_slo_body(True), **change)
+    async def put_slo(request: Request, hosted: Hosted) -> Response:
+        return _set_slo(engine, hosted, await slo_of(request), partial=False)
+
+    @router.get("/gate", summary="Where the gate stands, and why", response_model=GateSnapshot, responses=ERRORS)
+    async def gate(hosted: Hosted) -> Response:
+        return json_response({"model": hosted.model.name, **asdict(engine.snapshot(hosted.model.name).gate)})
+
+    @router.get("/profile", summary="The operating points that the level moves between", responses=ERRORS)
+    async def profile(hosted: Hosted) -> Response:
+        return json_response(hosted.model.profile.as_dict())
+
+    return router
+
+
+def _set_slo(engine: InferenceEngine, hosted: HostedModel, values: Mapping[str, Any], partial: bool) -> Response:
+    try:
+        slo = hosted.slo.patched(values) if partial else SLO.from_dict(values)
+    except InvalidSLO as error:
+        raise InvalidRequest(str(error).removeprefix(f"{error.field}: "), error.field) from None
+    return json_response(engine.set_slo(hosted.model.name, slo).as_dict())
+
+
+def _slo_body(all_required: bool) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "object", "properties": _SLO_PROPERTIES, "additionalProperties": False}
+    if all_required:
+        schema["required"] = list(_SLO_PROPERTIES)
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

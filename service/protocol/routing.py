@@ -1,0 +1,74 @@
+"""What the routes of a model have in common: finding it, both of its addresses, JSON answers."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Path, Request, Response
+from pydantic import BaseModel
+
+from service.errors import NotFound
+from service.protocol.collaborators import HostedModel, InferenceEngine
+
+
+class ErrorBody(BaseModel):
+    """Every answer but a 200."""
+
+    error: str
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorBody, "description": "The request cannot be used; the error names the field"},
+    404: {"model": ErrorBody, "description": "No such model or version"},
+}
+BODY_ERRORS: dict[int | str, dict[str, Any]] = {413: {"model": ErrorBody, "description": "The body is over the limit"}}
+ADMIN_ERRORS: dict[int | str, dict[str, Any]] = {
+    401: {"model": ErrorBody, "description": "The admin token is missing or wrong"},
+    403: {"model": ErrorBody, "description": "No admin token is set, and the call is not from the server's machine"},
+}
+
+_VERSION_PARAMETER = {
+    "name": "version",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string"},
+    "description": "The model's version",
+}
+
+
+def json_response(content: Any) -> Response:
+    """200 with JSON; numbers that JSON lacks (NaN, infinities) are null."""
+    return Response(orjson.dumps(content), media_type="application/json")
+
+
+def hosted_model(engine: InferenceEngine) -> Callable[..., Awaitable[HostedModel]]:
+    """A dependency: the model that the path names; NotFound for an unknown one, or another version than it has."""
+
+    async def find(
+        request: Request, model: Annotated[str, Path(description="The model's name", examples=["fashion"])]
+    ) -> HostedModel:
+        hosted = engine.hosted(model)
+        version = request.path_params.get("version", hosted.model.version)
+        if version != hosted.model.version:
+            raise NotFound(f"model '{model}' has version '{hosted.model.version}', not '{version[:64]}'")
+        return hosted
+
+    return find
+
+
+def add_versioned_route(
+    router: APIRouter,
+    path: str,
+    endpoint: Callable[..., Any],
+    openapi_extra: dict[str, Any] | None = None,
+    **route: Any,
+) -> None:
+    """Route ``/v2/models/{model}{path}`` and the same model's ``/versions/{version}{path}``."""
+    extra = openapi_extra or {}
+    router.add_api_route(f"/v2/models/{{model}}{path}", endpoint, openapi_extra=extra, **route)
+    router.add_api_route(
+        f"/v2/models/{{model}}/versions/{{version}}{path}",
+        endpoint,
+        openapi_extra=extra | {"parameters": [_VERSION_PARAMETER]},
+        **route,
+    )
