@@ -29,7 +29,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
-    home: Path = Field(Path("~/.cache/sluice"), description="Folder for what is kept over a restart: the SLO database")
+    home: Path = Field(Path("~/.cache/sluice"), description="Folder for what is kept: SLOs and calibrations")
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 is every interface")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
     models: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -63,6 +63,11 @@ class Settings(BaseSettings):
     def database(self) -> Path:
         """The SQLite file that keeps the SLOs."""
         return self.home / "sluice.db"
+
+    @property
+    def calibrations(self) -> Path:
+        """The folder of the user's own calibrations, which go before the packaged ones."""
+        return self.home / "calibrations"
 
 
 def load_settings(config: Path | None = None, **flags: Any) -> Settings:

@@ -39,7 +39,7 @@ class RequestMetrics:
     """
 
     def __init__(self, registry: CollectorRegistry, models: Iterable[str] = ()) -> None:
-        """``models`` are those that get their series at once, at 0: a counter's first step is lost on Prometheus otherwise."""
+        """``models`` get their series at once, at 0: Prometheus does not see a counter's first step otherwise."""
         buckets = [milliseconds / 1e3 for milliseconds in BUCKETS]
         self._requests = Counter(
             "sluice_requests",
@@ -91,7 +91,7 @@ class RequestMetrics:
 
 
 class EngineCollector(Collector):
-    """The families that show the engine's state, read at each scrape. Counters start again when a model is loaded again."""
+    """The families that show the engine's state, read at each scrape. Loading a model again resets its counters."""
 
     def __init__(self, models: Callable[[], Iterable[tuple[ModelSnapshot, SLO]]]) -> None:
         self._models = models

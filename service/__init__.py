@@ -1,0 +1,1 @@
+"""The server: protocol → engine → control over the models; telemetry reads the engine, and `service.app` composes them."""

@@ -1,0 +1,68 @@
+"""The server, put together: engine, routes, metrics and page."""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from models.model import Model
+from models.zoo.catalog import CatalogEntry, available
+from service.console.routes import console_router
+from service.control.slo import SLO
+from service.engine.engine import Engine
+from service.engine.settings import EngineSettings
+from service.engine.slo_store import SqliteSloStore
+from service.protocol.admin import admin_authorisation
+from service.protocol.errors import install_error_handlers
+from service.protocol.limits import Limits
+from service.protocol.v2_router import v2_router
+from service.settings import Settings
+from service.telemetry.metrics import RequestMetrics, register_state
+from service.telemetry.routes import metrics_router
+
+
+def create_app(settings: Settings, models: Iterable[Model]) -> FastAPI:
+    """An ASGI application that hosts ``models``; its lifespan starts and stops the engine.
+
+    Raises SloStoreError where the database of the SLOs cannot be used.
+    """
+    hosted = tuple(models)
+    registry = CollectorRegistry()
+    engine = Engine(
+        hosted,
+        engine_settings(settings),
+        SqliteSloStore(settings.database),
+        RequestMetrics(registry, [model.name for model in hosted]),
+    )
+    register_state(registry, lambda: [(engine.snapshot(name), engine.slo(name)) for name in engine.names()])
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await engine.start()
+        try:
+            yield
+        finally:
+            await engine.stop(settings.grace_seconds)
+
+    def catalog() -> tuple[CatalogEntry, ...]:
+        return available(settings.calibrations)
+
+    # A redirect to the path without its last slash would be an answer that clients of the protocol do not follow.
+    app = FastAPI(title="Sluice", version=version("sluice-serve"), lifespan=lifespan, redirect_slashes=False)
+    install_error_handlers(app)
+    token = settings.admin_token.get_secret_value() if settings.admin_token else None
+    limits = Limits(body_bytes=settings.max_body_bytes)
+    app.include_router(v2_router(engine, limits, admin_authorisation(token), catalog, app.version))
+    app.include_router(metrics_router(registry))
+    app.include_router(console_router())
+    return app
+
+
+def engine_settings(settings: Settings) -> EngineSettings:
+    """The engine's part of the settings."""
+    slo = SLO(settings.slo_latency_ms, settings.slo_percentile, settings.quality_floor, settings.shed)
+    engine = EngineSettings(queue_limit=settings.queue_limit, shadow_share=settings.shadow_share, default_slo=slo)
+    return replace(engine, executors=settings.executors) if settings.executors else engine

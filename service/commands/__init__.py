@@ -1,0 +1,1 @@
+"""The commands of `sluice`, one file each. `service.cli` puts them together."""

@@ -1,0 +1,140 @@
+"""`sluice infer`: classify images, here in this process or on a running server."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from models.model import GateContext, Model, TensorSpec
+from models.zoo import catalog
+from service.commands.client import call
+from service.commands.images import Images, UnreadableInput, read_images
+from service.commands.output import fail, print_json
+from service.protocol.v2_response import classify
+from service.settings import load_settings
+
+CLASSES = 3
+
+
+def infer(
+    model: Annotated[str, typer.Argument(help="A model of `sluice models`, or one that the server hosts")],
+    file: Annotated[Path, typer.Argument(metavar="INPUT", help="A picture, a .npy array or an IDX file", exists=True)],
+    first: Annotated[int, typer.Option(min=0, help="Number of the first image of an array or IDX file")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="How many images of it, as one request")] = 1,
+    level: Annotated[float | None, typer.Option(min=0, max=1, help="Pin the level: 0 is the dense model")] = None,
+    slo_ms: Annotated[float | None, typer.Option(help="Latency SLO of this request (with --url)")] = None,
+    url: Annotated[str | None, typer.Option(envvar="SLUICE_URL", help="Ask this server; else run it here")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+) -> None:
+    """Classify images and show what the gates skipped. Without --url no server is needed; the level is then 0 by default."""
+    if url is not None:
+        answer = _ask(url, model, file, first, count, {"level": level, "slo_ms": slo_ms})
+    elif slo_ms is not None:
+        fail("--slo-ms is for a server's controller: give --url too, or --level")
+    else:
+        answer = _run(model, file, first, count, level or 0.0)
+    if json:
+        print_json(answer)
+    else:
+        _print(answer)
+
+
+def _run(name: str, file: Path, first: int, count: int, level: float) -> dict[str, Any]:
+    try:
+        model: Model = catalog.load(name, load_settings().calibrations)
+    except (catalog.UnknownModel, catalog.MissingWeights, ValueError) as error:
+        fail(str(error))
+    scores = next((spec for spec in model.outputs if spec.labels), None)
+    if scores is None:
+        fail(f"{name} has no classes; `sluice infer` is for classifiers")
+    images = _read(file, model.inputs[0].shape, first, count)
+    inputs = {model.inputs[0].name: images}
+    context = GateContext(level)
+    try:
+        model.check(inputs)
+    except ValueError as error:
+        fail(str(error))
+    started = time.perf_counter()
+    outputs = model.run(inputs, context)
+    milliseconds = (time.perf_counter() - started) * 1e3
+    return {
+        "model": name,
+        "classes": _parsed(classify(outputs[scores.name], CLASSES, scores.labels, batched=True).tolist()),
+        "parameters": {
+            "level": level,
+            "skip_rate": context.skip_rate,
+            "macs_skipped": context.macs_skipped_ratio,
+            "quality": model.profile.at(level).quality,
+            "compute_ms": milliseconds,
+        },
+    }
+
+
+def _ask(url: str, name: str, file: Path, first: int, count: int, options: dict[str, float | None]) -> dict[str, Any]:
+    path = f"/v2/models/{quote(name, safe='')}"
+    metadata = call("GET", url, path)
+    spec = metadata["inputs"][0]
+    scores = next((output for output in metadata["outputs"] if output["datatype"] == "FP32"), None)
+    if scores is None:
+        fail(f"{name} has no scores; `sluice infer` is for classifiers")
+    images = _read(file, spec["shape"], first, count)
+    tensor = TensorSpec(spec["name"], "UINT8", images.shape)
+    answer = call(
+        "POST",
+        url,
+        f"{path}/infer",
+        body={
+            "parameters": {option: value for option, value in options.items() if value is not None},
+            "inputs": [
+                {
+                    "name": tensor.name,
+                    "datatype": tensor.datatype,
+                    "shape": tensor.shape,
+                    "data": images.ravel().tolist(),
+                }
+            ],
+            "outputs": [{"name": scores["name"], "parameters": {"classification": CLASSES}}],
+        },
+    )
+    output = answer["outputs"][0]
+    width = output["shape"][-1]
+    rows = [output["data"][start : start + width] for start in range(0, len(output["data"]), width)]
+    return {"model": name, "classes": _parsed(rows), "parameters": answer["parameters"]}
+
+
+def _read(file: Path, shape: Sequence[int], first: int, count: int) -> Images:
+    if len(shape) != 3:
+        fail(f"the model's input has the shape {list(shape)}; `sluice infer` is for grey images, [-1, height, width]")
+    try:
+        return read_images(file, shape[1], shape[2], first, count)
+    except UnreadableInput as error:
+        fail(str(error))
+
+
+def _parsed(rows: Sequence[Sequence[str | bytes]]) -> list[list[dict[str, Any]]]:
+    """The classification extension's "score:index:label" strings, taken apart."""
+    parsed = []
+    for row in rows:
+        parts = [(item.decode() if isinstance(item, bytes) else item).split(":", 2) for item in row]
+        parsed.append([{"label": part[2] if len(part) > 2 else part[1], "score": float(part[0])} for part in parts])
+    return parsed
+
+
+def _print(answer: dict[str, Any]) -> None:
+    table = Table("image", *(["class", "score"] * CLASSES))
+    for number, row in enumerate(answer["classes"]):
+        table.add_row(str(number), *(cell for item in row for cell in (item["label"], f"{item['score']:.3f}")))
+    parameters = answer["parameters"]
+    console = Console()
+    console.print(table)
+    console.print(
+        f"level {parameters['level']:.3f}, {parameters['skip_rate']:.1%} of the channels and "
+        f"{parameters['macs_skipped']:.1%} of the multiply-accumulates skipped, "
+        f"expected quality {parameters['quality']:.4f}, {parameters['compute_ms']:.2f} ms",
+        highlight=False,
+    )

@@ -1,0 +1,23 @@
+"""What the commands print: results on standard output, JSON where a program reads it, errors on standard error."""
+
+from typing import Any, NoReturn
+
+import orjson
+import typer
+from rich.console import Console
+
+
+def print_json(value: Any) -> None:
+    """``value`` as indented JSON; NumPy arrays are lists."""
+    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY).decode())
+
+
+def fail(message: str) -> NoReturn:
+    """Ends the command with status 1 and a message, without a traceback."""
+    Console(stderr=True).print(f"[bold red]error:[/] {_plain(message)}", highlight=False, soft_wrap=True)
+    raise typer.Exit(1)
+
+
+def _plain(message: str) -> str:
+    """Brackets in a message are not markup."""
+    return message.replace("[", r"\[")

@@ -1,0 +1,67 @@
+"""`sluice serve`: the server."""
+
+import logging
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from models import kernels
+from models.zoo import catalog
+from service.app import create_app
+from service.commands.output import fail
+from service.engine.slo_store import SloStoreError
+from service.settings import SettingsError, load_settings
+
+log = logging.getLogger(__name__)
+
+
+def serve(
+    config: Annotated[Path | None, typer.Option(envvar="SLUICE_CONFIG", help="Settings in a TOML file")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 is every interface")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="A model to host; give it again for another")] = None,
+    executors: Annotated[
+        int | None, typer.Option(help="Models that run at once, a thread each; 0 is one a core")
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error")] = None,
+) -> None:
+    """Serve models over HTTP. Flags go before SLUICE_* variables, and those before the settings file."""
+    try:
+        settings = load_settings(
+            config,
+            host=host,
+            port=port,
+            models=tuple(model) if model else None,
+            executors=executors,
+            log_level=log_level,
+        )
+    except SettingsError as error:
+        fail(str(error))
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    try:
+        app = create_app(settings, [catalog.load(name, settings.calibrations) for name in settings.models])
+    except (catalog.UnknownModel, catalog.MissingWeights, SloStoreError, ValueError) as error:
+        fail(str(error))
+    log.info(
+        "Sluice %s hosts %s; kernels: %s, %s",
+        version("sluice-serve"),
+        ", ".join(settings.models),
+        kernels.BACKEND,
+        kernels.instruction_set(),
+    )
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=max(1, round(settings.grace_seconds)),
+    )
