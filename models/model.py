@@ -13,7 +13,8 @@ Tensors = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """A tensor's name, its Open Inference Protocol datatype ("UINT8", "FP32", "INT64", "BYTES", …) and shape, −1 where any size will do.
+    """A tensor's name, its Open Inference Protocol datatype ("UINT8", "FP32", "INT64", "BYTES", …) and shape, −1
+    where any size will do.
 
     `labels` are the class names along the last axis, where it has classes.
     """
@@ -42,7 +43,8 @@ class LayerWork:
 
 @dataclass(slots=True)
 class GateContext:
-    """One request's own: the level goes in, what the gates did comes out. It is passed down the model and shared with nobody."""
+    """One request's own: the level goes in, what the gates did comes out. It is passed down the model and shared with
+    nobody."""
 
     level: float
     layers: dict[str, LayerWork] = field(default_factory=dict)
@@ -92,7 +94,8 @@ class Model(Protocol):
         """Multiply-accumulates of the dense model on checked inputs."""
 
     def run(self, inputs: Tensors, context: GateContext) -> dict[str, NDArray[Any]]:
-        """The outputs for checked inputs at the context's level; fills in the context's counts. Blocks, and releases the GIL."""
+        """The outputs for checked inputs at the context's level; fills in the context's counts. Blocks, and releases
+        the GIL."""
 
     def agreement(self, outputs: Tensors, dense: Tensors) -> float:
         """How far a request's outputs agree with the dense model's on the same inputs, 0 to 1."""

@@ -1,7 +1,8 @@
 """Calibration: what thresholds each operating point needs, and what to expect of it.
 
-Two steps on two sets of images. `calibrate` finds thresholds and norm statistics on training images, in torch, where a whole set passes
-through the network at once. `measure` then runs the model as it is served, image by image, on images held out from training.
+Two steps on two sets of images. `calibrate` finds thresholds and norm statistics on training images, in torch, where
+a whole set passes through the network at once. `measure` then runs the model as it is served, image by image, on
+images held out from training.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +31,8 @@ class CalibratedPoint:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """A model run on labelled images at one level. Per image: `predicted` label, `macs` done relative to dense, and `skip_rate`."""
+    """A model run on labelled images at one level. Per image: `predicted` label, `macs` done relative to dense, and
+    `skip_rate`."""
 
     level: float
     predicted: NDArray[np.int64]
@@ -44,9 +46,11 @@ def dials(points: int, least: float) -> tuple[float, ...]:
     return tuple(1 - (1 - least) * i / (points - 1) for i in range(points))
 
 
-def calibrate(network: GatedNetwork, images: NDArray[np.uint8], dial: float, exponents: Sequence[float]) -> CalibratedPoint:
-    """Thresholds such that over `images` [n, 28, 28] layer l keeps the share dial^exponent_l of its channels on average, and the
-    statistics that its norm sees then. At dial 1 every channel of positive saliency is kept."""
+def calibrate(
+    network: GatedNetwork, images: NDArray[np.uint8], dial: float, exponents: Sequence[float]
+) -> CalibratedPoint:
+    """Thresholds such that over `images` [n, 28, 28] layer l keeps the share dial^exponent_l of its channels on
+    average, and the statistics that its norm sees then. At dial 1 every channel of positive saliency is kept."""
     network.eval()
     shares = [dial**power for power in exponents]
     with torch.no_grad():
@@ -75,13 +79,16 @@ def profile(
     labels: NDArray[np.int64],
     thresholds_at: Callable[[float], Mapping[str, float]],
 ) -> Profile:
-    """The profile that the measurements of one set of images add up to; the first must be of level 0, the dense model."""
+    """The profile that the measurements of one set of images add up to; the first must be of level 0, the dense
+    model."""
     dense = measurements[0].predicted
     points = [_point(m, m.predicted == labels, m.predicted == dense, thresholds_at(m.level)) for m in measurements]
     return Profile(model_name, len(labels), CONFIDENCE, weights_digest, tuple(points))
 
 
-def _point(measured: Measurement, correct: NDArray[Any], agreeing: NDArray[Any], thresholds: Mapping[str, float]) -> OperatingPoint:
+def _point(
+    measured: Measurement, correct: NDArray[Any], agreeing: NDArray[Any], thresholds: Mapping[str, float]
+) -> OperatingPoint:
     dense = measured.level == 0
     return OperatingPoint(
         level=measured.level,

@@ -1,7 +1,8 @@
-"""The trainable form of a convolutional network whose every layer is gated (FBS: Gao et al., "Dynamic Channel Pruning", ICLR 2019).
+"""The trainable form of a convolutional network whose every layer is gated (FBS: Gao et al., "Dynamic Channel
+Pruning", ICLR 2019).
 
-This is the network as training and calibration see it: torch, batches, skipped channels masked. Serving runs the same arithmetic in
-`models.zoo.fashion`, where a skipped channel is not computed at all; a test holds the two together.
+This is the network as training and calibration see it: torch, batches, skipped channels masked. Serving runs the same
+arithmetic in `models.zoo.fashion`, where a skipped channel is not computed at all; a test holds the two together.
 
 One layer, for one image x and the dial k (the share of channels that it is meant to keep, 1 = all):
 
@@ -10,22 +11,24 @@ One layer, for one image x and the dial k (the share of channels that it is mean
     select     channel j is active when a_j > τ
     compute    y = m · pool(relu(norm(conv(x)))) on the active channels, zero on the others
 
-The norm's scale and shift move with the dial, γ(1 + γ₁(1−k)) and β + β₁(1−k), because the statistics of a layer move with the number of
-its active inputs; both fold into one multiply-add per channel and operating point.
+The norm's scale and shift move with the dial, γ(1 + γ₁(1−k)) and β + β₁(1−k), because the statistics of a layer move
+with the number of its active inputs; both fold into one multiply-add per channel and operating point.
 
-What is added to FBS so that the work depends on the request: every gate also sees the evidence h = relu(V e + v), where e is the image
-pooled over a coarse grid. Channel means say which features are present but not where, and the first layers have hardly any; with the
-evidence already the first gate can tell an easy image from a hard one.
+What is added to FBS so that the work depends on the request: every gate also sees the evidence h = relu(V e + v), where
+e is the image pooled over a coarse grid. Channel means say which features are present but not where, and the first
+layers have hardly any; with the evidence already the first gate can tell an easy image from a hard one.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.gating.shape import NORM_EPSILON, PIXEL_DEVIATION, PIXEL_MEAN, LayerShape, NetworkShape
+
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
@@ -37,8 +40,8 @@ class Statistics:
 
 @dataclass(slots=True)
 class LayerTrace:
-    """What one gated layer did in a forward pass: `saliency` (before its ReLU) and `active` (0 or 1), both [batch, outputs], the
-    threshold, and the statistics that its norm used; None while training."""
+    """What one gated layer did in a forward pass: `saliency` (before its ReLU) and `active` (0 or 1), both [batch,
+    outputs], the threshold, and the statistics that its norm used; None while training."""
 
     saliency: Tensor
     threshold: float
@@ -56,16 +59,20 @@ def grid_means(images: Tensor, grid: int) -> Tensor:
     return F.adaptive_avg_pool2d((images.float() / 255).unsqueeze(1), grid).flatten(1)
 
 
+M = TypeVar("M", bound=nn.Module)
+
+
 class PlainNetwork(nn.Module):
-    """The same layers without gates: the dense network that a user would train. It starts the gated one and stays its teacher."""
+    """The same layers without gates: the dense network that a user would train. It starts the gated one and stays its
+    teacher."""
 
     def __init__(self, shape: NetworkShape) -> None:
         super().__init__()
         self.shape = shape
-        self.convolutions = nn.ModuleList(nn.Conv2d(s.inputs, s.outputs, 3, padding=1, bias=False) for s in shape.layers)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(s.outputs, eps=NORM_EPSILON) for s in shape.layers)
+        self.convolutions = _modules([nn.Conv2d(s.inputs, s.outputs, 3, padding=1, bias=False) for s in shape.layers])
+        self.norms = _modules([nn.BatchNorm2d(s.outputs, eps=NORM_EPSILON) for s in shape.layers])
         self.head = nn.Linear(shape.layers[-1].outputs, shape.classes)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def activations(self, images: Tensor) -> list[Tensor]:
         """Every layer's output for uint8 images [n, 28, 28]."""
@@ -83,6 +90,8 @@ class PlainNetwork(nn.Module):
 
 
 class GatedLayer(nn.Module):
+    """One gated convolution; see the module. With `static` the predictor stays zero."""
+
     def __init__(self, shape: LayerShape, evidence: int, *, static: bool) -> None:
         super().__init__()
         self.shape = shape
@@ -106,14 +115,22 @@ class GatedLayer(nn.Module):
         return self.scale * (1 + self.scale_slope * (1 - dial)), self.shift + self.shift_slope * (1 - dial)
 
     def forward(
-        self, x: Tensor, evidence: Tensor, dial: float, share: float | None, threshold: float, statistics: Statistics | None, softness: float
+        self,
+        x: Tensor,
+        evidence: Tensor,
+        dial: float,
+        share: float | None,
+        threshold: float,
+        statistics: Statistics | None,
+        softness: float,
     ) -> tuple[Tensor, LayerTrace]:
         """The layer's output [n, outputs, h', w'] and what its gate did.
 
-        The threshold is the (1 − share) quantile of the saliencies over the batch and the channels where `share` is given, so that images
-        compete for the batch's budget; otherwise `threshold`. With `statistics` the norm is calibrated, without them it uses the batch's own, which are
-        in the trace of a network in evaluation mode.
-        `softness` > 0 lets the choice itself be learnt: the step's gradient is that of a sigmoid of this width (straight-through).
+        The threshold is the (1 − share) quantile of the saliencies over the batch and the channels where `share` is
+        given, so that images compete for the batch's budget; otherwise `threshold`. With `statistics` the norm is
+        calibrated, without them it uses the batch's own, which are in the trace of a network in evaluation mode.
+        `softness` > 0 lets the choice itself be learnt: the step's gradient is that of a sigmoid of this width
+        (straight-through).
         """
         with torch.autocast("cpu", enabled=False):  # bf16 saliencies would tie at the threshold
             a = F.linear(self.squeeze(x, evidence), self.predictor, self.offset)
@@ -134,24 +151,26 @@ class GatedLayer(nn.Module):
             y = F.batch_norm(z, None, None, scale, shift, training=True, eps=NORM_EPSILON)
         else:
             y = F.batch_norm(z, statistics.mean, statistics.variance, scale, shift, training=False, eps=NORM_EPSILON)
-        y = F.max_pool2d(y, 2) if self.shape.pool else y  # before the ReLU, with which it commutes: a quarter of the elements
+        y = (
+            F.max_pool2d(y, 2) if self.shape.pool else y
+        )  # before the ReLU, with which it commutes: a quarter of the elements
         y = F.relu(y, inplace=True) * multiplier[:, :, None, None].to(y.dtype)
         return y, LayerTrace(a, threshold, active, statistics)
 
 
 class GatedNetwork(nn.Module):
-    """The gated network. With `static` the predictors stay zero, so that the channels of a dial are the same for every image: the
-    baseline that shows what choosing per image is worth."""
+    """The gated network. With `static` the predictors stay zero, so that the channels of a dial are the same for
+    every image: the baseline that shows what choosing per image is worth."""
 
     def __init__(self, shape: NetworkShape, *, static: bool = False) -> None:
         super().__init__()
         self.shape = shape
         self.static = static
         self.evidence = nn.Linear(shape.grid**2, shape.evidence)
-        self.layers = nn.ModuleList(GatedLayer(s, shape.evidence, static=static) for s in shape.layers)
+        self.layers = _modules([GatedLayer(s, shape.evidence, static=static) for s in shape.layers])
         self.head = nn.Linear(shape.layers[-1].outputs, shape.classes)
         self.evidence.requires_grad_(not static)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
         self,
@@ -163,22 +182,34 @@ class GatedNetwork(nn.Module):
         statistics: Sequence[Statistics] | None = None,
         softness: float = 0.0,
     ) -> tuple[Tensor, list[LayerTrace]]:
-        """Logits [n, classes] of uint8 images [n, 28, 28] and each layer's trace; `shares` or `thresholds` per layer."""
+        """Logits [n, classes] of uint8 images [n, 28, 28] and each layer's trace; `shares` or `thresholds` per
+        layer."""
         x = normalise(images).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", enabled=False):
             h = F.relu(self.evidence(grid_means(images, self.shape.grid)))
         traces = []
         for i, layer in enumerate(self.layers):
             x, trace = layer(
-                x, h, dial, None if shares is None else shares[i], 0.0 if thresholds is None else thresholds[i],
-                None if statistics is None else statistics[i], softness,
+                x,
+                h,
+                dial,
+                None if shares is None else shares[i],
+                0.0 if thresholds is None else thresholds[i],
+                None if statistics is None else statistics[i],
+                softness,
             )
             traces.append(trace)
         return self.head(x.mean((2, 3))), traces
 
 
+def _modules(modules: list[M]) -> Sequence[M]:
+    """A ModuleList that keeps its elements' type."""
+    return cast(Sequence[M], nn.ModuleList(modules))
+
+
 def macs_done(shape: NetworkShape, active: Sequence[Tensor]) -> Tensor:
-    """Multiply-accumulates of each image [n], gates included: a layer's work is its active inputs times its active outputs."""
+    """Multiply-accumulates of each image [n], gates included: a layer's work is its active inputs times its active
+    outputs."""
     total = torch.full((len(active[0]),), float(shape.gate_macs))
     inputs = torch.ones(len(active[0]))
     for layer, chosen in zip(shape.layers, active, strict=True):

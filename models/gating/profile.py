@@ -23,7 +23,8 @@ from typing import Any, Self
 class OperatingPoint:
     """What to expect at a level. Ratios are 0 to 1; `accuracy` is None where the calibration data had no labels.
 
-    `…_lower` is the one-sided lower confidence bound: the sample behind the point is finite, and a floor is held against the bound.
+    `…_lower` is the one-sided lower confidence bound: the sample behind the point is finite, and a floor is held
+    against the bound.
     """
 
     level: float
@@ -50,8 +51,9 @@ class OperatingPoint:
 class Profile:
     """`points` in order of level, from exactly 0 (the dense model: it agrees with itself) to 1.
 
-    `samples` is the number of calibration items behind each point, `confidence` that of the lower bounds, and `weights_digest` the
-    SHA-256 of the weights that were measured. Raises `ValueError` when the points are not such a table.
+    `samples` is the number of calibration items behind each point, `confidence` that of the lower bounds, and
+    `weights_digest` the SHA-256 of the weights that were measured. Raises `ValueError` when the points are not such a
+    table.
     """
 
     model: str
@@ -79,7 +81,8 @@ class Profile:
         return _between(low, high, (level - low.level) / (high.level - low.level))
 
     def highest_level(self, quality_floor: float) -> float:
-        """The greatest level up to which the lower bound of quality stays at or above the floor; 0 where even the first step falls below."""
+        """The greatest level up to which the lower bound of quality stays at or above the floor; 0 where even the
+        first step falls below."""
         for low, high in pairwise(self.points):
             if high.quality_lower < quality_floor:
                 if low.quality_lower <= quality_floor:
@@ -117,14 +120,15 @@ class Profile:
 
 
 def lower_bound(successes: int, trials: int, confidence: float = 0.95) -> float:
-    """The one-sided lower confidence bound of a proportion (Wilson 1927, score interval), 0 where there were no trials."""
+    """The one-sided lower confidence bound of a proportion (Wilson 1927, score interval), 0 where there were no
+    trials."""
     if trials == 0:
         return 0.0
     z = NormalDist().inv_cdf(confidence)
     share = successes / trials
     centre = share + z * z / (2 * trials)
     margin = z * ((share * (1 - share) + z * z / (4 * trials)) / trials) ** 0.5
-    return max(0.0, (centre - margin) / (1 + z * z / trials))
+    return float(max(0.0, (centre - margin) / (1 + z * z / trials)))
 
 
 def _between(low: OperatingPoint, high: OperatingPoint, share: float) -> OperatingPoint:

@@ -1,4 +1,5 @@
-"""The shape of a gated convolutional network and the arithmetic of its work. Plain data, no torch: serving needs it too."""
+"""The shape of a gated convolutional network and the arithmetic of its work. Plain data, no torch: serving needs it
+too."""
 
 from dataclasses import dataclass
 
@@ -8,7 +9,8 @@ NORM_EPSILON = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
-    """One gated 3×3 convolution (stride 1, padding 1) on `size`×`size` positions, followed by a 2×2 max pool where `pool`."""
+    """One gated 3×3 convolution (stride 1, padding 1) on `size`×`size` positions, followed by a 2×2 max pool where
+    `pool`."""
 
     name: str
     inputs: int
@@ -23,7 +25,8 @@ class LayerShape:
 
 @dataclass(frozen=True, slots=True)
 class NetworkShape:
-    """`grid`: the image is pooled over grid × grid cells; `evidence`: the number of features that every gate sees of that."""
+    """`grid`: the image is pooled over grid × grid cells; `evidence`: the number of features that every gate sees of
+    that."""
 
     layers: tuple[LayerShape, ...]
     classes: int
@@ -33,9 +36,14 @@ class NetworkShape:
     @property
     def macs(self) -> int:
         """Multiply-accumulates of the dense network for one image, without gates."""
-        return sum(layer.macs(layer.inputs, layer.outputs) for layer in self.layers) + self.layers[-1].outputs * self.classes
+        return (
+            sum(layer.macs(layer.inputs, layer.outputs) for layer in self.layers)
+            + self.layers[-1].outputs * self.classes
+        )
 
     @property
     def gate_macs(self) -> int:
         """What the gates themselves cost at every level: counted as work done."""
-        return self.grid**2 * self.evidence + sum((layer.inputs + self.evidence) * layer.outputs for layer in self.layers)
+        return self.grid**2 * self.evidence + sum(
+            (layer.inputs + self.evidence) * layer.outputs for layer in self.layers
+        )

@@ -1,11 +1,12 @@
 """Training with gates: a plain network first, then the gated one, taught by it at a random dial in every step.
 
-The recipe follows universally slimmable networks (Yu & Huang 2019) where a step trains several widths at once, each group of images with
-its own batch statistics, the full width on labels and the others on the teacher; and FBS for the gates. Two things make the work depend
-on the request, and neither is in FBS:
+The recipe follows universally slimmable networks (Yu & Huang 2019) where a step trains several widths at once, each
+group of images with its own batch statistics, the full width on labels and the others on the teacher; and FBS for the
+gates. Two things make the work depend on the request, and neither is in FBS:
 
-* the threshold in training is a quantile over the group and not over each image, and the choice gets a straight-through gradient: images
-  compete for the group's budget, and the gradient of the loss says which of them needs a channel more;
+* the threshold in training is a quantile over the group and not over each image, and the choice gets a
+  straight-through gradient: images compete for the group's budget, and the gradient of the loss says which of them
+  needs a channel more;
 * a target for each image's share of channels, higher for images on which the teacher is less sure of itself.
 """
 
@@ -13,6 +14,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +36,8 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
+    """How to train: `rate` is the peak of a one-cycle schedule over `epochs`. Plain training ignores the gates'."""
+
     epochs: int
     rate: float
     groups: tuple[Group, ...] = ()
@@ -42,7 +46,8 @@ class Recipe:
     jitter: float = 0.08
     softness: float = 0.0
     spread: float = 0.0
-    """How far an image's target share lies from the dial: ± spread · min(k, 1 − k) from the surest to the least sure."""
+    """How far an image's target share lies from the dial: ± spread · min(k, 1 − k) from the surest to the least
+    sure."""
     spread_weight: float = 0.0
     batch: int = 128
     momentum: float = 0.9
@@ -64,7 +69,14 @@ class Progress:
 Report = Callable[[Progress], None]
 
 
-def train_plain(network: PlainNetwork, images: NDArray[np.uint8], labels: NDArray[np.int64], recipe: Recipe, checkpoint: Path, report: Report) -> None:
+def train_plain(
+    network: PlainNetwork,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    recipe: Recipe,
+    checkpoint: Path,
+    report: Report,
+) -> None:
     """Trains the plain network in place: cross-entropy on labels. Resumes from `checkpoint` where it exists."""
 
     def loss(batch: Tensor, targets: Tensor, _: torch.Generator) -> Tensor:
@@ -74,7 +86,13 @@ def train_plain(network: PlainNetwork, images: NDArray[np.uint8], labels: NDArra
 
 
 def train_gated(
-    network: GatedNetwork, teacher: PlainNetwork, images: NDArray[np.uint8], labels: NDArray[np.int64], recipe: Recipe, checkpoint: Path, report: Report
+    network: GatedNetwork,
+    teacher: PlainNetwork,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    recipe: Recipe,
+    checkpoint: Path,
+    report: Report,
 ) -> None:
     """Trains the gated network in place, `teacher` frozen. Resumes from `checkpoint` where it exists."""
     teacher.eval()
@@ -84,7 +102,13 @@ def train_gated(
             taught = F.log_softmax(teacher(batch).float(), 1)
         total = torch.zeros(())
         sizes = [group.images for group in recipe.groups]
-        parts = zip(recipe.groups, batch.split(sizes), targets.split(sizes), taught.split(sizes), strict=True)
+        parts = zip(
+            recipe.groups,
+            torch.split(batch, sizes),
+            torch.split(targets, sizes),
+            torch.split(taught, sizes),
+            strict=True,
+        )
         for group, part, target, wanted in parts:
             dial = group.least + (group.most - group.least) * float(torch.rand((), generator=generator))
             shares = _shares(dial, recipe, generator)
@@ -104,15 +128,19 @@ def train_gated(
 def start_from(plain: PlainNetwork, gated: GatedNetwork, images: NDArray[np.uint8], recipe: Recipe) -> None:
     """Copies the plain network into the gated one so that it computes the same at dial 1.
 
-    The offsets c order the channels by importance (RMS of the channel's output over `images` × norm of the next layer's weights for it),
-    from 1.6 to 0.4; the norm is divided by the multiplier that this gives.
+    The offsets c order the channels by importance (RMS of the channel's output over `images` × norm of the next
+    layer's weights for it), from 1.6 to 0.4; the norm is divided by the multiplier that this gives.
     """
     generator = torch.Generator().manual_seed(recipe.seed)
     plain.eval()
     with torch.no_grad():
         outputs = plain.activations(torch.tensor(images))
-        readers = [c.weight.float().pow(2).sum((0, 2, 3)) for c in plain.convolutions[1:]] + [plain.head.weight.pow(2).sum(0)]
-        for layer, convolution, norm, output, reader in zip(gated.layers, plain.convolutions, plain.norms, outputs, readers, strict=True):
+        readers = [c.weight.float().pow(2).sum((0, 2, 3)) for c in plain.convolutions[1:]] + [
+            plain.head.weight.pow(2).sum(0)
+        ]
+        for layer, convolution, norm, output, reader in zip(
+            gated.layers, plain.convolutions, plain.norms, outputs, readers, strict=True
+        ):
             importance = output.float().pow(2).mean((0, 2, 3)).sqrt() * reader.sqrt()
             offset = torch.empty_like(importance)
             offset[importance.argsort(descending=True)] = torch.linspace(1.6, 0.4, len(importance))
@@ -123,7 +151,9 @@ def start_from(plain: PlainNetwork, gated: GatedNetwork, images: NDArray[np.uint
             layer.convolution.weight.copy_(convolution.weight)
             if not gated.static:
                 features = layer.predictor.shape[1]
-                layer.predictor.copy_(torch.randn(layer.predictor.shape, generator=generator) * 0.1 / math.sqrt(features))
+                layer.predictor.copy_(
+                    torch.randn(layer.predictor.shape, generator=generator) * 0.1 / math.sqrt(features)
+                )
         gated.head.load_state_dict(plain.head.state_dict())
 
 
@@ -136,7 +166,8 @@ def _shares(dial: float, recipe: Recipe, generator: torch.Generator) -> list[flo
 
 
 def _spread_loss(traces: list[LayerTrace], shares: list[float], taught: Tensor, recipe: Recipe) -> Tensor:
-    """Mean squared distance, relative to the dial, of each image's soft share of channels from its target by the teacher's confidence."""
+    """Mean squared distance, relative to the dial, of each image's soft share of channels from its target by the
+    teacher's confidence."""
     rank = taught.max(1).values.argsort(descending=True).argsort().float() / (len(taught) - 1)  # 0: the surest
     total = torch.zeros(())
     for trace, share in zip(traces, shares, strict=True):
@@ -158,11 +189,17 @@ def _train(
     trained = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
     decayed = [p for name, p in trained if p.ndim == 4 or name == "head.weight"]
     others = [p for name, p in trained if not (p.ndim == 4 or name == "head.weight")]
+    groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": recipe.decay}, {"params": others}]
     optimiser = torch.optim.SGD(
-        [{"params": decayed, "weight_decay": recipe.decay}, {"params": others}], lr=recipe.rate, momentum=recipe.momentum, nesterov=True
+        groups,
+        lr=recipe.rate,
+        momentum=recipe.momentum,
+        nesterov=True,
     )
     steps = len(images) // recipe.batch
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=recipe.epochs * steps, pct_start=0.2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, recipe.rate, total_steps=recipe.epochs * steps, pct_start=0.2
+    )
     first = 0
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
@@ -174,7 +211,9 @@ def _train(
         first = saved["epoch"]
     for epoch in range(first, recipe.epochs):
         network.train()
-        generator = torch.Generator().manual_seed(recipe.seed * 1000 + epoch)  # an epoch's draws do not depend on where training resumed
+        generator = torch.Generator().manual_seed(
+            recipe.seed * 1000 + epoch
+        )  # an epoch's draws do not depend on where training resumed
         for step, (batch, targets) in enumerate(_batches(images, labels, recipe.batch, generator), 1):
             with torch.autocast("cpu", torch.bfloat16):
                 loss = loss_of(batch, targets, generator)
@@ -185,8 +224,13 @@ def _train(
             schedule.step()
             report(Progress(epoch + 1, step, steps, loss.item()))
         _save(
-            {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict(),
-             "epoch": epoch + 1, "recipe": _plain_data(recipe)},
+            {
+                "network": network.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "schedule": schedule.state_dict(),
+                "epoch": epoch + 1,
+                "recipe": _plain_data(recipe),
+            },
             checkpoint,
         )
 
@@ -203,12 +247,14 @@ def _save(state: dict[str, object], path: Path) -> None:
     partial.replace(path)
 
 
-def _batches(images: NDArray[np.uint8], labels: NDArray[np.int64], size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(
+    images: NDArray[np.uint8], labels: NDArray[np.int64], size: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch in random order, flipped and shifted by up to two pixels; the last incomplete batch is left out."""
     padded = F.pad(torch.tensor(images), (2, 2, 2, 2))
     targets = torch.tensor(labels)
     span = torch.arange(images.shape[1])
-    for chosen in torch.randperm(len(images), generator=generator).split(size):
+    for chosen in torch.split(torch.randperm(len(images), generator=generator), size):
         if len(chosen) < size:
             return
         down, right = torch.randint(0, 5, (2, size), generator=generator)

@@ -56,7 +56,9 @@ def load(name: str, calibrations: Path | None = None) -> Model:
     files = fashion_files(calibrations)
     for path in (files.weights, files.calibration, files.profile):
         if not path.exists():
-            raise MissingWeights(f"{path} is missing; make it with: sluice train fashion, then sluice calibrate fashion")
+            raise MissingWeights(
+                f"{path} is missing; make it with: sluice train fashion, then sluice calibrate fashion"
+            )
     return fashion.load(files)
 
 

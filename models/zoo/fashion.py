@@ -1,8 +1,9 @@
-"""The gated image classifier as it is served: Fashion-MNIST, six gated 3×3 convolutions, one image at a time, on our kernels.
+"""The gated image classifier as it is served: Fashion-MNIST, six gated 3×3 convolutions, one image at a time, on our
+kernels.
 
-Activations are compact: a layer's output holds only its active channels, [h, w, active], beside the list of which they are. The next
-layer reads that list as its inputs, so the work of a layer falls with the product of both shares. `models.gating.network` is the same
-arithmetic in torch, for training, with the reasons for its form.
+A layer reads only the channels that the one before it computed, so its work falls with the product of both shares.
+The gates are those of `models.gating.gate`; `models.gating.network` is the same arithmetic in torch, for training,
+with the reasons for its form.
 """
 
 from collections import OrderedDict
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import kernels
+from models.gating.gate import Activation, GatedConvolution
 from models.gating.profile import Profile
 from models.gating.shape import NORM_EPSILON, PIXEL_DEVIATION, PIXEL_MEAN, NetworkShape
 from models.model import GateContext, InvalidInput, TensorSpec
@@ -37,11 +39,14 @@ class LevelTables:
 
 def load(files: Files, name: str = "fashion") -> "FashionClassifier":
     """Raises `FileNotFoundError` for a missing file, `ValueError` for one that does not fit the network."""
-    return FashionClassifier(name, load_weights(files.weights), load_calibration(files.calibration), Profile.load(files.profile))
+    return FashionClassifier(
+        name, load_weights(files.weights), load_calibration(files.calibration), Profile.load(files.profile)
+    )
 
 
 class FashionClassifier:
-    """Implements `models.model.Model`. Input `image`, uint8 [n, 28, 28]; outputs `probabilities` [n, 10] and `label` [n]."""
+    """Implements `models.model.Model`. Input `image`, uint8 [n, 28, 28]; outputs `probabilities` [n, 10] and `label`
+    [n]."""
 
     version = "1"
     platform = "sluice_gated"
@@ -49,13 +54,23 @@ class FashionClassifier:
     inputs = (TensorSpec("image", "UINT8", (-1, 28, 28)),)
     outputs = (TensorSpec("probabilities", "FP32", (-1, 10), LABELS), TensorSpec("label", "INT64", (-1,)))
 
-    def __init__(self, name: str, weights: FashionWeights, calibration: Calibration, profile: Profile, shape: NetworkShape = SHAPE) -> None:
+    def __init__(
+        self,
+        name: str,
+        weights: FashionWeights,
+        calibration: Calibration,
+        profile: Profile,
+        shape: NetworkShape = SHAPE,
+    ) -> None:
         self.name = name
         self.profile = profile
         self._shape = shape
         self._weights = weights
         self._calibration = calibration
-        self._convolutions = [kernels.pack_convolution(layer.weight, stride=1, padding=1) for layer in weights.layers]
+        self._layers = [
+            GatedConvolution(layer, kernels.pack_convolution(stored.weight, padding=1), stored.predictor, stored.offset)
+            for layer, stored in zip(shape.layers, weights.layers, strict=True)
+        ]
         self._head = kernels.pack_matrix(weights.head_weight)
         self._pixels = ((np.arange(256, dtype=np.float32) / 255 - PIXEL_MEAN) / PIXEL_DEVIATION).astype(np.float32)
         self._tables: OrderedDict[int, LevelTables] = OrderedDict()
@@ -91,38 +106,27 @@ class FashionClassifier:
     def _logits(self, image: NDArray[np.uint8], tables: LevelTables, context: GateContext) -> Array:
         """One image through all layers: [1, classes]."""
         evidence = self._evidence(image)
-        x = self._pixels[image][:, :, None]
-        active_inputs: NDArray[np.int32] | None = None
+        x = Activation(self._pixels[image][:, :, None], None)
         done = self._shape.gate_macs
-        for i, (layer, weights) in enumerate(zip(self._shape.layers, self._weights.layers, strict=True)):
-            features = squeeze(x, active_inputs, layer.inputs, evidence)
-            active, multipliers = kernels.gate_channels(features, weights.predictor, weights.offset, tables.thresholds[i])
-            x = kernels.gated_conv2d(
-                x,
-                self._convolutions[i],
-                inputs=active_inputs,
-                outputs=active,
-                scale=tables.scales[i],
-                shift=tables.shifts[i],
-                relu=True,
-                saliency=multipliers,
-            )
-            if layer.pool:
-                x = kernels.max_pool2x2(x)
-            done += layer.macs(layer.inputs if active_inputs is None else len(active_inputs), len(active))
-            context.record(layer.name, layer.outputs, len(active))
-            active_inputs = active
-        done += len(active) * self._shape.classes
+        for i, layer in enumerate(self._layers):
+            y = layer(x, evidence, tables.thresholds[i], tables.scales[i], tables.shifts[i])
+            done += layer.shape.macs(x.count, y.count)
+            context.record(layer.shape.name, layer.shape.outputs, y.count)
+            x = y
         context.macs += self._shape.macs
-        context.macs_skipped += max(0, self._shape.macs - done)
-        return kernels.gated_matmul(kernels.channel_means(x)[None], self._head, inputs=active, shift=self._weights.head_bias)
+        context.macs_skipped += max(0, self._shape.macs - done - x.count * self._shape.classes)
+        return kernels.gated_matmul(
+            kernels.channel_means(x.values)[None], self._head, inputs=x.active, shift=self._weights.head_bias
+        )
 
     def _evidence(self, image: NDArray[np.uint8]) -> Array:
         """The image pooled over a coarse grid, through one small layer: [evidence]."""
         grid = self._shape.grid
         cell = image.shape[0] // grid
-        cells = image.reshape(grid, cell, grid, cell).sum((1, 3), dtype=np.int32).ravel() * np.float32(1 / (255 * cell * cell))
-        return np.maximum(self._weights.evidence_weight @ cells.astype(np.float32) + self._weights.evidence_bias, 0)
+        sums = image.reshape(grid, cell, grid, cell).sum((1, 3), dtype=np.float32).ravel()
+        hidden = self._weights.evidence_weight @ (sums / np.float32(255 * cell * cell)) + self._weights.evidence_bias
+        evidence: Array = np.maximum(hidden, 0)
+        return evidence
 
     def _tables_at(self, level: float) -> LevelTables:
         step = round(level * LEVEL_STEPS)
@@ -136,19 +140,6 @@ class FashionClassifier:
             else:
                 self._tables.move_to_end(step)
         return tables
-
-
-def squeeze(x: Array, active_inputs: NDArray[np.int32] | None, channels: int, evidence: Array) -> Array:
-    """The gate's features: [channels + evidence], zero for the channels that `x` [h, w, active] does not hold."""
-    features = np.zeros(channels + len(evidence), np.float32)
-    if channels == 1:
-        features[0] = np.abs(x).mean()
-    else:
-        means = kernels.channel_means(x)
-        means *= channels / max(float(means.sum()), 1e-6 * channels)
-        features[slice(channels) if active_inputs is None else active_inputs] = means
-    features[channels:] = evidence
-    return features
 
 
 def level_tables(weights: FashionWeights, calibration: Calibration, level: float) -> LevelTables:

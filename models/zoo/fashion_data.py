@@ -1,7 +1,7 @@
 """Fashion-MNIST (Xiao et al. 2017): finding and reading the IDX files, and the one split that everything here uses.
 
-The 60,000 training images are cut once, in file order: the first 55,000 train, the last 5,000 are held out for calibration and for
-decisions made during development. The 10,000 test images are only ever measured on.
+The 60,000 training images are cut once, in file order: the first 55,000 train, the last 5,000 are held out for
+calibration and for decisions made during development. The 10,000 test images are only ever measured on.
 """
 
 import gzip
@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 
 LABELS = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 TRAINING_IMAGES = 55_000
-_FILES = {"train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"), "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")}
+_FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 _SAMPLE = Path(__file__).parent / "weights" / "fashion_sample.npz"
 
@@ -35,7 +38,8 @@ class LabelledImages:
 
 
 def folder(path: Path | None = None) -> Path:
-    """The folder that holds the four IDX files (plain or `.gz`): `path`, else `SLUICE_FASHION_MNIST`, else Debian's place.
+    """The folder that holds the four IDX files (plain or `.gz`): `path`, else `SLUICE_FASHION_MNIST`, else Debian's
+    place.
 
     Raises `MissingData` when the files are not there.
     """
@@ -81,7 +85,8 @@ def _split(name: str, path: Path | None) -> tuple[NDArray[np.uint8], NDArray[np.
 
 
 def _read_idx(path: Path) -> NDArray[np.uint8]:
-    """One IDX file of unsigned bytes: two zero bytes, type 8, the rank, then the sizes as big-endian 32-bit integers."""
+    """One IDX file of unsigned bytes: two zero bytes, type 8, the rank, then the sizes as big-endian 32-bit
+    integers."""
     raw = path.read_bytes() if path.exists() else gzip.decompress(path.with_name(path.name + ".gz").read_bytes())
     if raw[:3] != b"\0\0\x08":
         raise ValueError(f"{path} is not an IDX file of unsigned bytes")

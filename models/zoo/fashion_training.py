@@ -1,7 +1,8 @@
 """How the image network is trained, calibrated and written down. Needs torch; serving does not.
 
-Three variants come out of one recipe: `plain`, the dense network without gates, which is also the teacher; `gated`, the one that is
-served; and `static`, trained exactly like the gated one but with the same channels for every image, to show what choosing is worth.
+Three variants come out of one recipe: `plain`, the dense network without gates, which is also the teacher; `gated`,
+the one that is served; and `static`, trained exactly like the gated one but with the same channels for every image,
+to show what choosing is worth.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from models.gating import calibration
 from models.gating.network import GatedNetwork, PlainNetwork
-from models.gating.profile import Profile
+from models.gating.profile import OperatingPoint, Profile
 from models.gating.training import Group, Recipe, Report, start_from, train_gated, train_plain
 from models.zoo import fashion_data
 from models.zoo.fashion import FashionClassifier
@@ -42,8 +43,8 @@ GATED = Recipe(
 def train(variant: str, data: Path | None, work: Path, report: Report, *, seed: int = 0) -> Path:
     """Trains "plain", "gated" or "static" and returns the weights file that it wrote into `work`.
 
-    Checkpoints go to `work` after every epoch and training resumes from them. The other two need the plain network's checkpoint there
-    and train it first where it is missing. On two cores an epoch takes 2 to 4 minutes.
+    Checkpoints go to `work` after every epoch and training resumes from them. The other two need the plain network's
+    checkpoint there and train it first where it is missing. On two cores an epoch takes 2 to 4 minutes.
     """
     images = fashion_data.training(data)
     torch.manual_seed(seed)
@@ -63,9 +64,16 @@ def train(variant: str, data: Path | None, work: Path, report: Report, *, seed: 
 
 
 def calibrate(
-    files: Files, name: str, data: Path | None, report: Callable[[float], None], *, points: int = POINTS, least_dial: float = LEAST_DIAL
+    files: Files,
+    name: str,
+    data: Path | None,
+    report: Callable[[float], None],
+    *,
+    points: int = POINTS,
+    least_dial: float = LEAST_DIAL,
 ) -> Profile:
-    """Writes the calibration and the profile that belong to `files.weights`; `report` is called with the share done, 0 to 1.
+    """Writes the calibration and the profile that belong to `files.weights`; `report` is called with the share done,
+    0 to 1.
 
     Thresholds and statistics come from training images, expectations from the held-out ones, through the serving code.
     """
@@ -101,7 +109,7 @@ def calibrate(
 
 def unmeasured(name: str, digest: str) -> Profile:
     """The profile of a model that nobody measured yet: dense and nothing else."""
-    dense = calibration.OperatingPoint(0.0, {layer.name: 0.0 for layer in SHAPE.layers}, 0.0, 1.0, None, None, 1.0, 1.0)
+    dense = OperatingPoint(0.0, {layer.name: 0.0 for layer in SHAPE.layers}, 0.0, 1.0, None, None, 1.0, 1.0)
     return Profile(name, 0, calibration.CONFIDENCE, digest, (dense,))
 
 
@@ -128,8 +136,13 @@ def _gated_tensors(network: GatedNetwork) -> dict[str, Tensor]:
         "head.bias": network.head.bias,
     }
     for i, layer in enumerate(network.layers, 1):
-        tensors |= {f"conv{i}.weight": layer.convolution.weight.bfloat16(), f"conv{i}.predictor": layer.predictor.bfloat16()}
-        tensors |= {f"conv{i}.{key}": getattr(layer, key) for key in ("offset", "scale", "shift", "scale_slope", "shift_slope")}
+        tensors |= {
+            f"conv{i}.weight": layer.convolution.weight.bfloat16(),
+            f"conv{i}.predictor": layer.predictor.bfloat16(),
+        }
+        tensors |= {
+            f"conv{i}.{key}": getattr(layer, key) for key in ("offset", "scale", "shift", "scale_slope", "shift_slope")
+        }
     return tensors
 
 

@@ -1,7 +1,9 @@
-"""The image network's files: trained parameters (safetensors, matrices as bf16) and the calibrated tables that go with them.
+"""The image network's files: trained parameters (safetensors, matrices as bf16) and the calibrated tables that go
+with them.
 
-`NAME.safetensors` holds what training found. `NAME.calibration.safetensors` and `NAME.profile.json` hold what calibration measured on
-it: per operating point the dial, the thresholds and the statistics of every norm, and what to expect of each. Serving needs all three.
+`NAME.safetensors` holds what training found. `NAME.calibration.safetensors` and `NAME.profile.json` hold what
+calibration measured on it: per operating point the dial, the thresholds and the statistics of every norm, and what to
+expect of each. Serving needs all three.
 """
 
 import hashlib
@@ -45,8 +47,8 @@ class FashionWeights:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Per operating point, in order of level: `dials` [points], `thresholds` [points, layers], and for each layer the mean and variance
-    of its convolution's output, [points, outputs]."""
+    """Per operating point, in order of level: `dials` [points], `thresholds` [points, layers], and for each layer the
+    mean and variance of its convolution's output, [points, outputs]."""
 
     dials: Array
     thresholds: Array
@@ -69,7 +71,9 @@ class Files:
 
     @classmethod
     def named(cls, folder: Path, name: str) -> "Files":
-        return cls(folder / f"{name}.safetensors", folder / f"{name}.calibration.safetensors", folder / f"{name}.profile.json")
+        return cls(
+            folder / f"{name}.safetensors", folder / f"{name}.calibration.safetensors", folder / f"{name}.profile.json"
+        )
 
 
 def load_weights(path: Path) -> FashionWeights:
@@ -79,7 +83,10 @@ def load_weights(path: Path) -> FashionWeights:
     names = sorted({name.split(".")[0] for name in arrays if name.startswith("conv")})
     try:
         return FashionWeights(
-            layers=tuple(GatedLayerWeights(**{key: arrays[f"{n}.{key}"] for key in GatedLayerWeights.__dataclass_fields__}) for n in names),
+            layers=tuple(
+                GatedLayerWeights(**{key: arrays[f"{n}.{key}"] for key in GatedLayerWeights.__dataclass_fields__})
+                for n in names
+            ),
             evidence_weight=arrays["evidence.weight"],
             evidence_bias=arrays["evidence.bias"],
             head_weight=arrays["head.weight"],
@@ -91,6 +98,7 @@ def load_weights(path: Path) -> FashionWeights:
 
 
 def load_calibration(path: Path) -> Calibration:
+    """Reads what `save_calibration` wrote. Raises `FileNotFoundError`."""
     arrays = _arrays(path.read_bytes())
     layers = arrays["thresholds"].shape[1]
     return Calibration(
@@ -102,6 +110,7 @@ def load_calibration(path: Path) -> Calibration:
 
 
 def save_calibration(calibration: Calibration, path: Path) -> None:
+    """Writes the tables as safetensors."""
     arrays = {"dials": calibration.dials, "thresholds": calibration.thresholds}
     for i, (mean, variance) in enumerate(zip(calibration.means, calibration.variances, strict=True)):
         arrays |= {f"mean{i}": mean, f"variance{i}": variance}
@@ -111,7 +120,7 @@ def save_calibration(calibration: Calibration, path: Path) -> None:
 def _arrays(raw: bytes) -> Mapping[str, Array]:
     """All tensors of a safetensors file as float32. NumPy has no bf16: its bits are the upper half of a float32's."""
     arrays = {}
-    for name, tensor in deserialize(raw):
+    for name, tensor in deserialize(raw):  # type: ignore[no-untyped-call]
         if tensor["dtype"] == "BF16":
             bits = np.frombuffer(tensor["data"], "<u2").astype(np.uint32) << 16
             arrays[name] = bits.view(np.float32).reshape(tensor["shape"])
