@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from math import isfinite
 from typing import Any, Self
 
-HIGHEST_PERCENTILE = 99.99
-
 
 class InvalidSLO(ValueError):
     """A value that no SLO can have; `field` is its name, which the message names too."""
@@ -22,10 +20,11 @@ class InvalidSLO(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class SLO:
-    """`percentile` % of requests are to be answered within `latency_ms` milliseconds, at a quality of at least `quality_floor`.
+    """`percentile` % of requests are to be answered within `latency_ms` milliseconds, at a quality of at least
+    `quality_floor`.
 
-    `quality_floor` is a ratio, 0 to 1, of agreement with the dense model. With `shed`, a request that cannot be in time is refused or
-    dropped; without, it is served late. Raises `InvalidSLO`.
+    `quality_floor` is a ratio, 0 to 1, of agreement with the dense model. With `shed`, a request that cannot be in time
+    is refused or dropped; without, it is served late. Raises `InvalidSLO`.
     """
 
     latency_ms: float
@@ -36,8 +35,8 @@ class SLO:
     def __post_init__(self) -> None:
         if not _is_number(self.latency_ms) or self.latency_ms <= 0:
             raise InvalidSLO("latency_ms", f"must be a finite number of milliseconds above 0, got {self.latency_ms!r}")
-        if not _is_number(self.percentile) or not 0 < self.percentile <= HIGHEST_PERCENTILE:
-            raise InvalidSLO("percentile", f"must be above 0 and at most {HIGHEST_PERCENTILE}, got {self.percentile!r}")
+        if not _is_number(self.percentile) or not 0 < self.percentile < 100:
+            raise InvalidSLO("percentile", f"must be above 0 and below 100, got {self.percentile!r}")
         if not _is_number(self.quality_floor) or not 0 <= self.quality_floor <= 1:
             raise InvalidSLO("quality_floor", f"must be between 0 and 1, got {self.quality_floor!r}")
         if not isinstance(self.shed, bool):

@@ -11,9 +11,9 @@ from service.errors import Outcome
 class RequestOutcome:
     """How a request ended.
 
-    `model` is "" where the server does not know the name, so that clients cannot make new labels. `duration` is seconds from arrival.
-    `slo_met` is None where the SLO does not apply: an invalid request, or one whose client went away. `finished` is there when the
-    outcome is "ok".
+    `model` is "" where the server does not know the name, so that clients cannot make new labels. `duration` is seconds
+    from arrival. `slo_met` is None where the SLO does not apply: an invalid request, or one whose client went away.
+    `finished` is there when the outcome is "ok".
     """
 
     model: str
@@ -25,6 +25,8 @@ class RequestOutcome:
 
 
 class Observer(Protocol):
+    """Is told how each request ended."""
+
     def finished(self, outcome: RequestOutcome) -> None:
         """Called in the event loop's thread, as the last act of a request; must not raise or block."""
 

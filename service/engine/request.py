@@ -18,9 +18,9 @@ LOWEST_PRIORITY = 1 << 31
 class RequestOptions:
     """What a client may ask of one request. Raises `InvalidRequest` naming the option.
 
-    `slo_ms` and `quality_floor` take the place of the model's own for this request. `level` pins the level, 0 to 1, past any floor.
-    `timeout_us`, microseconds from arrival, is hard: an answer that would come later is an error; 0 means none. `priority` 1 is the
-    most urgent; 0, the default, comes after every other.
+    `slo_ms` and `quality_floor` take the place of the model's own for this request. `level` pins the level, 0 to 1,
+    past any floor. `timeout_us`, microseconds from arrival, is hard: an answer that would come later is an error; 0
+    means none. `priority` 1 is the most urgent; 0, the default, comes after every other.
     """
 
     slo_ms: float | None = None
@@ -49,7 +49,9 @@ class RequestOptions:
 
 @dataclass(slots=True)
 class Request:
-    """`arrival` is the engine's clock (`time.monotonic`, seconds) when the first byte was handled; `protocol` names the front ("v2", "openai")."""
+    """`arrival` is the engine's clock (`time.monotonic`, seconds) when the first byte was handled; `protocol` names the
+    front ("v2", "openai").
+    """
 
     id: str
     model: str
@@ -63,8 +65,9 @@ class Request:
 class Finished:
     """A request that was computed. Times are seconds; `duration` runs from arrival to the hand-over of the outputs.
 
-    `quality` is what the profile expects at `level`. `slo_met` is judged with the SLO in force at arrival, or the request's own;
-    `slo_attainable` is false where even the quality floor's level, alone on the server, would take longer than that.
+    `quality` is what the profile expects at `level`. `slo_met` is judged with the SLO in force at arrival, or the
+    request's own; `slo_attainable` is false where even the quality floor's level, alone on the server, would take
+    longer than that.
     """
 
     request_id: str

@@ -13,12 +13,14 @@ def _cores() -> int:
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """`slos` holds the SLO that a model starts with, `default_slo` that of the models not in it; one kept by the store goes before both.
+    """`slos` holds the SLO that a model starts with, `default_slo` that of the models not in it; one kept by the store
+    goes before both.
 
-    `executors` is a number of threads, each of which runs one model at a time: one per core by default. `queue_limit` bounds the
-    requests that wait, over all models. A run longer than `hang_seconds` is given up and its executor replaced. `warmup_runs` is the
-    number of runs at each of a few levels that a model does when it is loaded, from which its latency is first known. `shadow_share`
-    of gated requests, 0 to 1, are run again dense when there is nothing else to do.
+    `executors` is a number of threads, each of which runs one model at a time: one per core by default. `queue_limit`
+    bounds the requests of one model that wait. A run longer than `hang_seconds` is given up and its executor replaced.
+    `warmup_runs` is the number of runs at each of a few levels that a model does when it is loaded, from which its
+    latency is first known. `shadow_share` of gated requests, 0 to 1, are run again dense when there is nothing else to
+    do.
     """
 
     executors: int = field(default_factory=_cores)

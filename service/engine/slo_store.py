@@ -16,6 +16,8 @@ class SloStoreError(Exception):
 
 
 class SloStore(Protocol):
+    """Keeps the SLO of each model by its name."""
+
     def get(self, model: str) -> SLO | None:
         """The SLO kept for a model, None where there is none. Raises `SloStoreError`."""
 
@@ -37,9 +39,11 @@ class MemorySloStore:
 
 
 class SqliteSloStore:
-    """Keeps SLOs in a SQLite file, which is made where there is none. Raises `SloStoreError` at once if the file cannot be used.
+    """Keeps SLOs in a SQLite file, which is made where there is none. Raises `SloStoreError` at once if the file cannot
+    be used.
 
-    A connection lives for one call: calls are rare, may come from any thread, and a file replaced under the server is picked up.
+    A connection lives for one call: calls are rare, may come from any thread, and a file replaced under the server is
+    picked up.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,11 +53,12 @@ class SqliteSloStore:
         except OSError as error:
             raise SloStoreError(f"SLO store {path}: {error.strerror}") from error
         with self._connection() as connection:
-            # The write-ahead log makes a commit one append: it survives the process being killed, without a sync of the disk each time.
+            # The write-ahead log makes a commit one append: it survives the process being killed, without a sync of the
+            # disk each time.
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(
-                "CREATE TABLE IF NOT EXISTS slo (model TEXT PRIMARY KEY, latency_ms REAL NOT NULL, percentile REAL NOT NULL,"
-                " quality_floor REAL NOT NULL, shed INTEGER NOT NULL)"
+                "CREATE TABLE IF NOT EXISTS slo (model TEXT PRIMARY KEY, latency_ms REAL NOT NULL,"
+                " percentile REAL NOT NULL, quality_floor REAL NOT NULL, shed INTEGER NOT NULL)"
             )
 
     def get(self, model: str) -> SLO | None:

@@ -1,4 +1,4 @@
-"""What the engine shows of a hosted model: plain values, taken under the engine's lock, that nobody changes afterwards."""
+"""What the engine shows of a hosted model: plain values, taken under its lock, that nobody changes afterwards."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class Duration:
 class Statistics:
     """Since the model was loaded, as the protocol's statistics extension has it.
 
-    `inference_count` counts items (a batch of 8 is 8), `execution_count` runs of the model; `compute_input` is parsing and checking,
-    `compute_output` handing the outputs back to the event loop.
+    `inference_count` counts items (a batch of 8 is 8), `execution_count` runs of the model; `compute_input` is parsing
+    and checking, `compute_output` handing the outputs back to the event loop.
     """
 
     inference_count: int
@@ -36,7 +36,9 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class LayerGate:
-    """`threshold` at the level now; `skip_rate` over the recent window (None where nothing ran); the counts since the model was loaded."""
+    """`threshold` at the level now; `skip_rate` over the recent window (None where nothing ran); the counts since the
+    model was loaded.
+    """
 
     threshold: float
     skip_rate: float | None
@@ -48,10 +50,11 @@ class LayerGate:
 class GateSnapshot:
     """The dial of a model. Levels, rates and qualities are 0 to 1.
 
-    `level` is the mean of the recent decisions (pinned levels are not decisions), or what a request would get now if there were none.
-    `highest_level` and `highest_reason` say how far it may go. Expected values are the profile's at `level`; `live_agreement` is that
-    of the shadow runs and None before the first. `skip_rate` and `macs_skipped` are of the recent window, None where nothing ran.
-    `slo_attainable` is false where one request alone on the server, at the highest allowed level, would miss the SLO.
+    `level` is the mean of the recent decisions (pinned levels are not decisions), or what a request would get now if
+    there were none. `highest_level` and `highest_reason` say how far it may go. Expected values are the profile's at
+    `level`; `live_agreement` is that of the shadow runs and None before the first. `skip_rate` and `macs_skipped` are
+    of the recent window, None where nothing ran. `slo_attainable` is false where one request alone on the server, at
+    the highest allowed level, would miss the SLO.
     """
 
     level: float
@@ -73,7 +76,8 @@ class GateSnapshot:
 class ModelSnapshot:
     """Everything that metrics read of a model at scrape time. Counts are since the model was loaded.
 
-    `tail_seconds` holds the latency at each of `TAIL_PERCENTILES` over the last 10 s, and nothing when no request was served in them.
+    `tail_seconds` holds the latency at each of `TAIL_PERCENTILES` over the last 10 s, and nothing when no request was
+    served in them.
     """
 
     name: str
@@ -92,7 +96,8 @@ class ModelSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """`ready`: started, not stopping, every hosted model loaded. `faults` are sentences for the operator, none when all is well.
+    """`ready`: started, not stopping, every hosted model loaded. `faults` are sentences for the operator, none when all
+    is well.
 
     `hung_executors` are those that were given up and have not come back; `replaced_executors` all that ever were.
     """

@@ -1,0 +1,105 @@
+"""The choice of a request's level: the lowest at which it, and those queued behind it, finish by their deadlines.
+
+Every predicted finish is linear in the share of the dense MACs that is done, so each deadline gives a greatest share
+that still meets it; the least of these shares, looked up in the profile, is the level. All that wait are taken to run
+at the level that is chosen: what a burst costs is spread evenly over it, not laid on its last requests.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from models.gating.profile import Profile
+from service.control.load import Work
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Work that has to be done `slack` seconds from now."""
+
+    slack: float
+    work: Work
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """How far the dial may go for a request, the share of the dense MACs done there, and what sets it."""
+
+    level: float
+    macs_ratio: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`fits` is false where even the ceiling's level is predicted to miss the request's own deadline."""
+
+    level: float
+    fits: bool
+
+
+def ceiling_of(profile: Profile, quality_floor: float, live_limit: float = 1.0, live_reason: str = "") -> Ceiling:
+    """The highest level that the quality floor allows, and the quality guard, whose limit `live_reason` explains."""
+    level, reason = profile.highest_level(quality_floor), f"quality floor {quality_floor:g}"
+    if level >= 1:
+        level, reason = 1.0, "the profile's last operating point"
+    if live_limit < level:
+        level, reason = live_limit, live_reason
+    return Ceiling(level, profile.at(level).macs_ratio, reason)
+
+
+def choose_level(
+    profile: Profile,
+    ceiling: Ceiling,
+    own: Demand,
+    behind: Iterable[Demand] = (),
+    arriving: Demand | None = None,
+    *,
+    pinned: float | None = None,
+    executors: int = 1,
+    busy: float = 0.0,
+    margin: float = 1.0,
+    tail_ratio: float = 1.0,
+) -> Decision:
+    """The level for a request that an executor takes now.
+
+    `behind` are those queued, in the order in which they will be taken; `arriving` is all the work expected after them,
+    and when the last of it has to be done. `busy` is the work, in seconds, that the other executors still have to do.
+    Predicted times are stretched by `margin`, and a request's own run by `tail_ratio` too: the sum over a queue
+    averages its errors out, a single run does not. A pinned level is not bounded by the ceiling.
+    """
+    stretch = margin * tail_ratio
+    fixed, scalable, slack = own.work.fixed * stretch, own.work.scalable * stretch, own.slack
+    if pinned is not None:
+        return Decision(pinned, fixed + scalable * profile.at(pinned).macs_ratio <= slack)
+    fits = fixed + scalable * ceiling.macs_ratio <= slack
+    least = _share(slack, fixed, scalable)
+    ahead_fixed, ahead_scalable = own.work.fixed + busy, own.work.scalable
+    spread = margin / executors
+    for demand in behind:
+        if least <= ceiling.macs_ratio:
+            break
+        fixed = ahead_fixed * spread + demand.work.fixed * stretch
+        scalable = ahead_scalable * spread + demand.work.scalable * stretch
+        least = min(least, _share(demand.slack, fixed, scalable))
+        ahead_fixed += demand.work.fixed
+        ahead_scalable += demand.work.scalable
+    if arriving is not None and least > ceiling.macs_ratio:
+        fixed = (ahead_fixed + arriving.work.fixed) * spread
+        least = min(least, _share(arriving.slack, fixed, (ahead_scalable + arriving.work.scalable) * spread))
+    return Decision(_level_of(profile, ceiling, least), fits)
+
+
+def _share(slack: float, fixed: float, scalable: float) -> float:
+    """The greatest share of the dense MACs for which fixed + share × scalable <= slack; below 0 where none is."""
+    if scalable > 0:
+        return (slack - fixed) / scalable
+    return float("inf") if fixed <= slack else -1.0
+
+
+def _level_of(profile: Profile, ceiling: Ceiling, macs_ratio: float) -> float:
+    if macs_ratio >= profile.points[0].macs_ratio:
+        return 0.0
+    if macs_ratio <= ceiling.macs_ratio:
+        return ceiling.level
+    level = profile.lowest_level(macs_ratio)
+    return ceiling.level if level is None else min(level, ceiling.level)

@@ -1,0 +1,334 @@
+"""The engine: what the rest of the service asks for everything that has to do with running models.
+
+>>> engine = Engine([model], EngineSettings(), MemorySloStore(), Unobserved())      # doctest: +SKIP
+>>> await engine.start()                                                            # doctest: +SKIP
+>>> finished = await engine.submit(Request("1", "fashion", inputs, time.monotonic()))      # doctest: +SKIP
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+from models.model import InvalidInput, Model
+from service.control.slo import SLO
+from service.engine.entry import Entry, Ran
+from service.engine.hosted import HostedModel
+from service.engine.observer import Observer, RequestOutcome
+from service.engine.request import Finished, Request
+from service.engine.scheduler import Scheduler, expired
+from service.engine.settings import EngineSettings
+from service.engine.slo_store import SloStore, SloStoreError
+from service.engine.snapshot import Health, ModelSnapshot
+from service.engine.warmup import warm_up
+from service.errors import Internal, InvalidRequest, NotFound, ServiceError, Unavailable
+
+log = logging.getLogger(__name__)
+
+State = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
+_SWEEP_SECONDS = 0.05
+_DRAIN_POLL_SECONDS = 0.005
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where a model is, or was, hosted. `active` counts the requests inside `submit`."""
+
+    state: State
+    reason: str = ""
+    hosted: HostedModel | None = None
+    active: int = 0
+
+
+class Engine:
+    """Hosts models and runs requests on them. Its coroutines and `set_slo` belong to one event loop; the rest may be
+    called from any thread.
+
+    `load` makes a model from its name, for `Engine.load`; it raises KeyError for a name that it does not know. `clock`
+    is monotonic, in seconds, and that of `Request.arrival`. Raises `SloStoreError` when the SLOs cannot be read.
+    """
+
+    def __init__(
+        self,
+        models: Iterable[Model],
+        settings: EngineSettings,
+        slo_store: SloStore,
+        observer: Observer,
+        load: Callable[[str], Model] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._store = slo_store
+        self._observer = observer
+        self._load = load
+        self._clock = clock
+        self._scheduler = Scheduler(settings, clock, self._deliver)
+        self._places = {model.name: _Place("LOADING", hosted=self._host(model)) for model in models}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+        self._accepting = False
+
+    async def start(self) -> None:
+        """Warms the models up and starts the executors; afterwards the engine is ready."""
+        self._loop = asyncio.get_running_loop()
+        for place in self._places.values():
+            assert place.hosted is not None
+            await asyncio.to_thread(self._warm, place.hosted)
+            place.state = "READY"
+        self._scheduler.start()
+        self._sweeper = asyncio.create_task(self._sweep())
+        self._accepting = True
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Takes no more requests, lets those inside finish for as long as `grace_seconds`, and answers the rest with
+        `Unavailable`.
+        """
+        self._accepting = False
+        await self._drained(self._places.values(), grace_seconds)
+        executors = self._scheduler.close(Unavailable("the server stopped before the request was computed"))
+        await self._drained(self._places.values(), 1.0)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._sweeper
+        for executor in executors:
+            await asyncio.to_thread(executor.join, 0.2)
+
+    @property
+    def ready(self) -> bool:
+        return self.health().ready
+
+    def health(self) -> Health:
+        hung = self._scheduler.hung
+        faults = [
+            f"model {name!r} is {place.state.lower()}"
+            for name, place in self._places.items()
+            if place.state == "LOADING"
+        ]
+        if not self._accepting:
+            faults.append("the server does not take requests: it is starting or stopping")
+        ready = not faults
+        if hung:
+            faults.append(f"{hung} run(s) hang past {self._settings.hang_seconds:g} s; their executors were replaced")
+        return Health(ready, tuple(faults), hung, self._scheduler.replaced)
+
+    async def submit(self, request: Request) -> Finished:
+        """Runs a request. Raises `ServiceError`; the request is abandoned when the awaiting task is cancelled.
+
+        However it ends, the observer is told here, once.
+        """
+        try:
+            finished = await self._serve(request)
+        except ServiceError as error:
+            self._tell(request.model, request.protocol, request.arrival, error)
+            raise
+        except asyncio.CancelledError:
+            self._observer.finished(
+                RequestOutcome(
+                    self._label(request.model), request.protocol, "cancelled", self._clock() - request.arrival, None
+                )
+            )
+            raise
+        self._observer.finished(
+            RequestOutcome(request.model, request.protocol, "ok", finished.duration, finished.slo_met, finished)
+        )
+        return finished
+
+    def reject(self, model: str, protocol: str, arrival: float, error: ServiceError) -> None:
+        """Counts a request that failed before it could be submitted: a body that cannot be read, say."""
+        self._tell(model, protocol, arrival, error)
+
+    def names(self) -> list[str]:
+        """The models hosted, and those that were until they were unloaded."""
+        return list(self._places)
+
+    def state(self, name: str) -> tuple[State, str]:
+        """A model's state and the reason for it, "" when it is ready. Raises `NotFound`."""
+        place = self._place(name)
+        return place.state, place.reason
+
+    def is_ready(self, name: str) -> bool:
+        """Whether requests for the model are taken. Raises `NotFound`."""
+        return self._place(name).state == "READY" and self._accepting
+
+    def model(self, name: str) -> Model:
+        """Raises `NotFound`, or `Unavailable` when it is not loaded."""
+        return self._hosted(name).model
+
+    def slo(self, name: str) -> SLO:
+        """The SLO in force. Raises `NotFound`, or `Unavailable` when the model is not loaded."""
+        return self._hosted(name).slo
+
+    def set_slo(self, name: str, slo: SLO) -> SLO:
+        """Keeps an SLO and puts it in force for the next request. Where it cannot be kept, `Unavailable` is raised and
+        the old one stays.
+        """
+        hosted = self._hosted(name)
+        try:
+            self._store.put(name, slo)
+        except SloStoreError as error:
+            log.error("%s", error)
+            raise Unavailable(f"the SLO could not be kept and was not changed: {error}") from error
+        with self._scheduler.lock:
+            hosted.set_slo(slo)
+        return slo
+
+    def snapshot(self, name: str) -> ModelSnapshot:
+        """Raises `NotFound`, or `Unavailable` when the model is not loaded."""
+        hosted = self._hosted(name)
+        with self._scheduler.lock:
+            return hosted.snapshot(self._clock(), self.is_ready(name))
+
+    def snapshots(self) -> list[ModelSnapshot]:
+        """Of every model that is loaded."""
+        return [self.snapshot(name) for name, place in list(self._places.items()) if place.hosted is not None]
+
+    def queue_depth(self, name: str) -> int:
+        return self._hosted(name).waiting
+
+    def inflight(self, name: str) -> int:
+        return self._hosted(name).running
+
+    async def load(self, name: str) -> None:
+        """Loads a model, or does nothing when it is ready. Raises `NotFound` for an unknown name, `Unavailable` when it
+        cannot be loaded.
+        """
+        place = self._places.get(name)
+        if place is not None and place.state == "READY":
+            return
+        if place is not None and place.state != "UNAVAILABLE":
+            raise Unavailable(f"the model {name!r} is {place.state.lower()}; try again when it is done")
+        if self._load is None:
+            raise NotFound(f"no model {name!r} can be loaded here")
+        place = place or _Place("LOADING")
+        before, place.state, place.reason = place.reason, "LOADING", ""
+        try:
+            hosted = await asyncio.to_thread(self._load_and_warm, self._load, name)
+        except KeyError:
+            place.state, place.reason = "UNAVAILABLE", before
+            raise NotFound(f"unknown model {name!r}") from None
+        except Exception as error:
+            log.exception("model %s could not be loaded", name)
+            place.state, place.reason = "UNAVAILABLE", str(error)
+            raise Unavailable(f"the model {name!r} could not be loaded: {error}") from error
+        place.hosted, place.state = hosted, "READY"
+        self._places[name] = place
+
+    async def unload(self, name: str) -> None:
+        """Takes no more requests for a model, waits for those inside, and lets go of it. Raises `NotFound`."""
+        place = self._place(name)
+        if place.state == "UNAVAILABLE":
+            return
+        if place.state != "READY":
+            raise Unavailable(f"the model {name!r} is {place.state.lower()}; try again when it is done")
+        place.state, place.reason = "UNLOADING", ""
+        await self._drained([place], self._settings.hang_seconds)
+        place.state, place.reason, place.hosted = "UNAVAILABLE", "unloaded", None
+
+    async def _serve(self, request: Request) -> Finished:
+        place = self._place(request.model)
+        if not self._accepting:
+            raise Unavailable("the server does not take requests: it is starting or stopping")
+        if place.hosted is None or place.state != "READY":
+            raise _not_ready(request.model, place)
+        hosted = place.hosted
+        macs = _checked(hosted.model, request)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Ran] = loop.create_future()
+        entry = self._scheduler.admit(hosted, request, macs, future)
+        timer = loop.call_later(entry.expires - entry.admitted, self._time_out, entry) if entry.timed else None
+        place.active += 1
+        try:
+            return self._scheduler.settle(entry, await future)
+        except asyncio.CancelledError:
+            self._scheduler.withdraw(entry)
+            raise
+        except ServiceError as error:
+            self._scheduler.failed(entry, error)
+            raise
+        finally:
+            place.active -= 1
+            if timer is not None:
+                timer.cancel()
+
+    def _time_out(self, entry: Entry) -> None:
+        self._scheduler.withdraw(entry)
+        if not entry.future.done():
+            entry.future.set_exception(expired(entry, max(self._clock(), entry.expires)))
+
+    def _deliver(self, future: "asyncio.Future[Ran]", result: Ran | ServiceError) -> None:
+        assert self._loop is not None
+        # A loop that is closed has nobody left who waits.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(_resolve, future, result)
+
+    def _tell(self, model: str, protocol: str, arrival: float, error: ServiceError) -> None:
+        met = None if error.outcome in ("invalid", "cancelled") else False
+        outcome = RequestOutcome(self._label(model), protocol, error.outcome, self._clock() - arrival, met)
+        self._observer.finished(outcome)
+
+    def _label(self, model: str) -> str:
+        return model if model in self._places else ""
+
+    def _place(self, name: str) -> _Place:
+        place = self._places.get(name)
+        if place is None:
+            raise NotFound(f"unknown model {name!r}")
+        return place
+
+    def _hosted(self, name: str) -> HostedModel:
+        place = self._place(name)
+        if place.hosted is None:
+            raise _not_ready(name, place)
+        return place.hosted
+
+    def _host(self, model: Model) -> HostedModel:
+        slo = self._store.get(model.name) or self._settings.slos.get(model.name, self._settings.default_slo)
+        return HostedModel(model, slo)
+
+    def _warm(self, hosted: HostedModel) -> None:
+        hosted.typical_macs = warm_up(hosted.model, hosted.latency, self._settings.warmup_runs)
+
+    def _load_and_warm(self, load: Callable[[str], Model], name: str) -> HostedModel:
+        hosted = self._host(load(name))
+        self._warm(hosted)
+        return hosted
+
+    async def _drained(self, places: Iterable[_Place], seconds: float) -> None:
+        until = self._clock() + seconds
+        places = list(places)
+        while any(place.active for place in places) and self._clock() < until:
+            await asyncio.sleep(_DRAIN_POLL_SECONDS)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            self._scheduler.sweep()
+
+
+def _checked(model: Model, request: Request) -> int:
+    """The dense model's MACs on a request's inputs. Raises `InvalidRequest` when the model cannot take them."""
+    try:
+        model.check(request.inputs)
+        return model.dense_macs(request.inputs)
+    except InvalidInput as error:
+        raise InvalidRequest(str(error).removeprefix(f"{error.field}: "), field=error.field) from error
+    except Exception as error:
+        log.exception("model %s failed to check request %s", model.name, request.id)
+        raise Internal(f"the model {model.name!r} failed to check this request: {type(error).__name__}") from error
+
+
+def _not_ready(name: str, place: _Place) -> Unavailable:
+    return Unavailable(f"the model {name!r} is not ready: {place.reason or place.state.lower()}")
+
+
+def _resolve(future: "asyncio.Future[Ran]", result: Ran | ServiceError) -> None:
+    if future.done():
+        return
+    if isinstance(result, Ran):
+        future.set_result(result)
+    else:
+        future.set_exception(result)

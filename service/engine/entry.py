@@ -1,0 +1,70 @@
+"""A request in the engine's hands, from admission to its result."""
+
+import asyncio
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from models.model import GateContext
+from service.control.level import Ceiling
+from service.control.load import Work
+from service.control.slo import SLO
+from service.engine.request import Request
+
+if TYPE_CHECKING:
+    from service.engine.hosted import HostedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A run's result. `taken`, `started`, `ended` are the engine's clock: when an executor took it, and around the
+    model's own run.
+    """
+
+    outputs: dict[str, NDArray[Any]]
+    context: GateContext
+    quality: float
+    taken: float
+    started: float
+    ended: float
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """`slo` is the one in force at arrival. `deadline` is arrival + the latency that was asked for; `due` is when the
+    plan wants it done, later than the deadline where that cannot be met. `expires` is the client's own, hard timeout.
+    Times are the engine's clock.
+
+    `work` is the predicted run, and `least` its seconds at the ceiling. A pinned level is its own ceiling, and nothing
+    of its work scales. `running_until` is the predicted end once an executor has it.
+    """
+
+    request: Request
+    hosted: "HostedModel"
+    future: "asyncio.Future[Ran]"
+    slo: SLO
+    deadline: float
+    due: float
+    attainable: bool
+    ceiling: Ceiling
+    macs: int
+    work: Work
+    least: float
+    admitted: float
+    expires: float = inf
+    running_until: float = 0.0
+
+    @property
+    def pinned(self) -> float | None:
+        return self.request.options.level
+
+    @property
+    def timed(self) -> bool:
+        """Whether the client gave a timeout."""
+        return self.expires < inf
+
+    def dead(self, now: float) -> bool:
+        """Past its timeout; or past what it was planned for, where late answers are not wanted."""
+        return now >= self.expires or (self.slo.shed and now > self.due)

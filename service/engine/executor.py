@@ -1,0 +1,41 @@
+"""A thread that runs models, one run at a time."""
+
+import threading
+from collections.abc import Callable
+
+Job = Callable[[], None]
+
+
+class Executor:
+    """Asks `source` for a job until told to retire; sleeps when there is none, until rung.
+
+    `source` returns None when there is no work. It then owes the executor one `ring`, and only one, when there is some
+    again, which lets the bell be a bare lock: the cheapest way for one thread to wake another.
+    """
+
+    def __init__(self, name: str, source: "Callable[[Executor], Job | None]") -> None:
+        self.name = name
+        self.retired = False
+        self._source = source
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def ring(self) -> None:
+        """Wakes an executor whose source gave it nothing."""
+        self._bell.release()
+
+    def join(self, timeout: float) -> None:
+        """Waits for a retired executor to end, at most `timeout` seconds."""
+        self._thread.join(timeout)
+
+    def _work(self) -> None:
+        while not self.retired:
+            job = self._source(self)
+            if job is None:
+                self._bell.acquire()
+            else:
+                job()

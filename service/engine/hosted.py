@@ -1,0 +1,179 @@
+"""A hosted model's run-time state: its SLO, what control has learned of it, and what was counted."""
+
+import time
+from dataclasses import dataclass, field
+
+from models.gating.profile import Profile
+from models.model import Model
+from service.control.admission import plan
+from service.control.feedback import SafetyMargin
+from service.control.guard import QualityGuard
+from service.control.latency_model import LatencyModel
+from service.control.level import Ceiling, Demand, ceiling_of, choose_level
+from service.control.load import Work
+from service.control.slo import SLO
+from service.engine.entry import Entry, Ran
+from service.engine.snapshot import GateSnapshot, LayerGate, ModelSnapshot, Statistics
+from service.engine.statistics import GatedWindow, RecentLevels, Tail, Timer, layer_rates, ratio
+
+
+@dataclass(slots=True)
+class Counts:
+    """Sums for the protocol's statistics."""
+
+    inferences: int = 0
+    executions: int = 0
+    success: Timer = field(default_factory=Timer)
+    fail: Timer = field(default_factory=Timer)
+    queue: Timer = field(default_factory=Timer)
+    compute_input: Timer = field(default_factory=Timer)
+    compute_infer: Timer = field(default_factory=Timer)
+    compute_output: Timer = field(default_factory=Timer)
+    last_inference_ms: int = 0
+
+
+class HostedModel:
+    """Used under the scheduler's lock; only `model`, `name` and `profile`, which never change, may be read without."""
+
+    def __init__(self, model: Model, slo: SLO) -> None:
+        self.model = model
+        self.name = model.name
+        self.profile: Profile = model.profile
+        self.latency = LatencyModel()
+        self.margin = SafetyMargin()
+        self.guard = QualityGuard()
+        self.gated = GatedWindow()
+        self.tail = Tail()
+        self.levels = RecentLevels()
+        self.counts = Counts()
+        self.waiting = 0
+        self.running = 0
+        self.shadow_agreed = 0
+        self.shadow_disagreed = 0
+        self.typical_macs = 0
+        self.slo = slo
+        self._ceiling = self._ceiling_for(slo.quality_floor)
+
+    def set_slo(self, slo: SLO) -> None:
+        self.slo = slo
+        self._ceiling = self._ceiling_for(slo.quality_floor)
+
+    def ceiling(self, quality_floor: float | None, pinned: float | None) -> Ceiling:
+        """How far the dial may go for a request with this floor of its own and this pinned level, if it has them."""
+        if pinned is not None:
+            return Ceiling(pinned, self.profile.at(pinned).macs_ratio, "pinned by the request")
+        return self._ceiling if quality_floor is None else self._ceiling_for(quality_floor)
+
+    def work(self, macs: int, ceiling: Ceiling, pinned: bool) -> Work:
+        work = Work(self.latency.overhead, self.latency.scalable(macs))
+        return Work(work.at(ceiling.macs_ratio)) if pinned else work
+
+    def ran(self, entry: Entry, ran: Ran) -> None:
+        """Learns from a run and counts its work."""
+        context = ran.context
+        self.latency.observe(context.macs - context.macs_skipped, ran.ended - ran.taken)
+        self.gated.add(ran.ended, context)
+        self.counts.executions += 1
+        self.counts.inferences += items(entry)
+        self.typical_macs = entry.macs
+
+    def served(self, now: float, entry: Entry, ran: Ran) -> None:
+        """Counts a request whose outputs were handed over at `now`."""
+        counts = self.counts
+        counts.success.add(now - entry.request.arrival)
+        counts.queue.add(ran.taken - entry.admitted)
+        counts.compute_input.add(entry.admitted - entry.request.arrival)
+        counts.compute_infer.add(ran.ended - ran.started)
+        counts.compute_output.add(now - ran.ended)
+        counts.last_inference_ms = time.time_ns() // 1_000_000
+        self.tail.add(now, now - entry.request.arrival)
+
+    def judge(self, now: float, entry: Entry, met: bool) -> None:
+        """Tells the feedback of an outcome that it could have changed."""
+        if entry.pinned is None and entry.attainable:
+            self.margin.record(now, met, entry.slo.allowed_misses)
+
+    def shadowed(self, level: float, agreement: float) -> None:
+        """Counts a gated request that was run again dense."""
+        self.guard.record(level, agreement, self.slo.quality_floor)
+        if agreement >= self.slo.quality_floor:
+            self.shadow_agreed += 1
+        else:
+            self.shadow_disagreed += 1
+        self._ceiling = self._ceiling_for(self.slo.quality_floor)
+
+    def snapshot(self, now: float, ready: bool) -> ModelSnapshot:
+        total = self.gated.total
+        return ModelSnapshot(
+            name=self.name,
+            version=self.model.version,
+            ready=ready,
+            gate=self._gate(now),
+            statistics=self.statistics(),
+            macs=total.macs,
+            macs_skipped=total.macs_skipped,
+            tail_seconds=self.tail.percentiles(now),
+            shadow_agreed=self.shadow_agreed,
+            shadow_disagreed=self.shadow_disagreed,
+            queue_depth=self.waiting,
+            inflight=self.running,
+        )
+
+    def statistics(self) -> Statistics:
+        counts = self.counts
+        return Statistics(
+            inference_count=counts.inferences,
+            execution_count=counts.executions,
+            success=counts.success.total(),
+            fail=counts.fail.total(),
+            queue=counts.queue.total(),
+            compute_input=counts.compute_input.total(),
+            compute_infer=counts.compute_infer.total(),
+            compute_output=counts.compute_output.total(),
+            last_inference_ms=counts.last_inference_ms,
+        )
+
+    def _gate(self, now: float) -> GateSnapshot:
+        ceiling, margin = self._ceiling, self.margin.at(now)
+        work = self.work(self.typical_macs, ceiling, pinned=False)
+        target = plan(self.slo.latency, work.at(ceiling.macs_ratio) * self.latency.tail_ratio)
+        idle = choose_level(
+            self.profile,
+            ceiling,
+            Demand(self.slo.latency, work),
+            margin=margin,
+            tail_ratio=self.latency.tail_ratio,
+        )
+        recent = self.levels.mean(now)
+        level = idle.level if recent is None else recent
+        point, window, total = self.profile.at(level), self.gated.recent(now), self.gated.total.layers
+        rates = layer_rates(window)
+        layers = {
+            layer: LayerGate(threshold, rates.get(layer), *total.get(layer, (0, 0)))
+            for layer, threshold in point.thresholds.items()
+        }
+        return GateSnapshot(
+            level=level,
+            highest_level=ceiling.level,
+            highest_reason=ceiling.reason,
+            layers=layers,
+            expected_skip_rate=point.skip_rate,
+            expected_quality=point.quality,
+            expected_quality_lower=point.quality_lower,
+            live_agreement=self.guard.agreement,
+            live_samples=self.guard.samples,
+            skip_rate=window.skip_rate,
+            macs_skipped=ratio(window.macs_skipped, window.macs),
+            slo_attainable=target.attainable or not self.latency.trusted,
+            safety_margin=margin,
+        )
+
+    def _ceiling_for(self, quality_floor: float) -> Ceiling:
+        limit = self.guard.limit
+        return ceiling_of(self.profile, quality_floor, limit, self.guard.reason if limit < 1 else "")
+
+
+def items(entry: Entry) -> int:
+    """The batch: the length of the first input's first axis."""
+    shape = next(iter(entry.request.inputs.values())).shape
+    return int(shape[0]) if shape else 1

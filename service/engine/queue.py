@@ -1,0 +1,75 @@
+"""Requests that wait: the earliest deadline first, within priority. Not locked: it belongs to the scheduler."""
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator
+from itertools import count, islice
+from math import inf
+
+from service.control.level import Demand
+from service.control.load import Work
+from service.engine.entry import Entry
+
+_Key = tuple[int, float, float]
+
+
+class Queue:
+    """A sorted list: a queue is short, or its requests are refused, and prefix sums over it are what admission asks
+    for.
+    """
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[_Key, Entry]] = []
+        self._keys: dict[Entry, _Key] = {}
+        self._sequence = count()
+        self._least = 0.0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (entry for _, entry in self._entries)
+
+    def push(self, entry: Entry) -> None:
+        key = (entry.request.options.urgency, entry.due, next(self._sequence))
+        insort(self._entries, (key, entry))
+        self._keys[entry] = key
+        self._least += entry.least
+
+    def pop(self) -> Entry | None:
+        """The next to be taken, dead or alive; None when none waits."""
+        if not self._entries:
+            return None
+        _, entry = self._entries.pop(0)
+        self._forget(entry)
+        return entry
+
+    def remove(self, entry: Entry) -> bool:
+        """Takes an entry out of its place; whether it was there."""
+        key = self._keys.get(entry)
+        if key is None:
+            return False
+        del self._entries[bisect_left(self._entries, (key, entry))]
+        self._forget(entry)
+        return True
+
+    def least_ahead(self, urgency: int, due: float) -> float:
+        """Seconds of one executor that those ahead of such a request take, each at its ceiling."""
+        key = (urgency, due, inf)
+        if not self._entries or self._entries[-1][0] <= key:
+            return self._least
+        place = bisect_right(self._entries, key, key=lambda item: item[0])
+        return sum(entry.least for _, entry in islice(self._entries, place))
+
+    def demands(self, now: float, limit: int) -> list[Demand]:
+        """The first that wait, in order."""
+        return [Demand(entry.due - now, entry.work) for _, entry in self._entries[:limit]]
+
+    def work_beyond(self, limit: int) -> Work:
+        """The work of all but the first."""
+        rest = self._entries[limit:]
+        return Work(sum(entry.work.fixed for _, entry in rest), sum(entry.work.scalable for _, entry in rest))
+
+    def _forget(self, entry: Entry) -> None:
+        del self._keys[entry]
+        # An empty queue is exactly 0: rounding must not add up over days.
+        self._least = self._least - entry.least if self._entries else 0.0

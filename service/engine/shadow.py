@@ -1,0 +1,68 @@
+"""Shadow runs: a share of gated requests done again dense, for the quality guard, when nothing else is to be done."""
+
+import logging
+from collections import deque
+from dataclasses import dataclass
+
+from models.model import GateContext
+from service.engine.entry import Entry, Ran
+from service.engine.hosted import HostedModel
+
+log = logging.getLogger(__name__)
+
+_WAITING = 4
+
+
+@dataclass(slots=True)
+class Shadow:
+    """A gated request to be run again. `seconds` is what the dense run is predicted to take, at its upper quantile."""
+
+    hosted: HostedModel
+    entry: Entry
+    ran: Ran
+    seconds: float
+
+    @property
+    def level(self) -> float:
+        return self.ran.context.level
+
+    def run(self) -> float | None:
+        """The agreement of what was served with the dense run, 0 to 1; None when the model failed. Its work is in no
+        counter.
+        """
+        model = self.hosted.model
+        try:
+            dense = model.run(self.entry.request.inputs, GateContext(0.0))
+            return model.agreement(self.ran.outputs, dense)
+        except Exception:
+            log.exception("the shadow run of request %s failed", self.entry.request.id)
+            return None
+
+
+class Shadows:
+    """Picks every n-th gated request and keeps a few until there is time; the newest push out the oldest."""
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._due = 0.0
+        self._waiting: deque[Shadow] = deque(maxlen=_WAITING)
+
+    def offer(self, hosted: HostedModel, entry: Entry, ran: Ran) -> None:
+        """A gated request under the model's own floor has run."""
+        self._due += self._share
+        if self._due >= 1:
+            self._due -= 1
+            self._waiting.append(Shadow(hosted, entry, ran, hosted.latency.upper(entry.macs)))
+
+    def take(self, spare: bool) -> Shadow | None:
+        """One to run on an executor that has nothing to do; `spare` says that another has nothing to do either.
+
+        Without a spare one, a request that arrives now would wait for the shadow run, and still has to meet its SLO at
+        some level.
+        """
+        for shadow in self._waiting:
+            alone = shadow.entry.least * shadow.hosted.latency.tail_ratio
+            if spare or shadow.seconds + alone <= shadow.hosted.slo.latency:
+                self._waiting.remove(shadow)
+                return shadow
+        return None

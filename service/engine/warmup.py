@@ -1,0 +1,63 @@
+"""The first runs of a model, on inputs of zeros: the latency model learns from them, so that the first client is not
+the one to find out.
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.model import GateContext, InvalidInput, Model, TensorSpec
+from service.control.latency_model import LatencyModel
+
+log = logging.getLogger(__name__)
+
+_DTYPES = {
+    "BOOL": "?",
+    "UINT8": "u1",
+    "UINT16": "u2",
+    "UINT32": "u4",
+    "UINT64": "u8",
+    "INT8": "i1",
+    "INT16": "i2",
+    "INT32": "i4",
+    "INT64": "i8",
+    "FP16": "f2",
+    "FP32": "f4",
+    "FP64": "f8",
+}
+
+
+def warm_up(model: Model, latency: LatencyModel, runs: int) -> int:
+    """Runs the model `runs` times at each of three levels; the MACs of the dense model on the inputs that were made, 0
+    if none could be.
+
+    The very first run is not learned from: it pays for memory and code that the others find ready.
+    """
+    inputs = _zeros(model.inputs)
+    if runs == 0 or inputs is None:
+        return 0
+    try:
+        model.check(inputs)
+        model.run(inputs, GateContext(0.0))
+        for _ in range(runs):
+            for level in (0.0, 0.5, 1.0):
+                context = GateContext(level)
+                started = time.perf_counter()
+                model.run(inputs, context)
+                latency.observe(context.macs - context.macs_skipped, time.perf_counter() - started)
+        return model.dense_macs(inputs)
+    except InvalidInput as error:
+        log.info("model %s is not warmed up: it does not take zeros (%s)", model.name, error)
+        return 0
+
+
+def _zeros(specs: tuple[TensorSpec, ...]) -> Mapping[str, NDArray[np.generic]] | None:
+    if any(spec.datatype not in _DTYPES for spec in specs):
+        return None
+    return {
+        spec.name: np.zeros([1 if size < 0 else size for size in spec.shape], dtype=_DTYPES[spec.datatype])
+        for spec in specs
+    }
