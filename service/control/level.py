@@ -29,14 +29,6 @@ class Ceiling:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """`fits` is false where even the ceiling's level is predicted to miss the request's own deadline."""
-
-    level: float
-    fits: bool
-
-
 def ceiling_of(profile: Profile, quality_floor: float, live_limit: float = 1.0, live_reason: str = "") -> Ceiling:
     """The highest level that the quality floor allows, and the quality guard, whose limit `live_reason` explains."""
     level, reason = profile.highest_level(quality_floor), f"quality floor {quality_floor:g}"
@@ -59,7 +51,7 @@ def choose_level(
     busy: float = 0.0,
     margin: float = 1.0,
     tail_ratio: float = 1.0,
-) -> Decision:
+) -> float:
     """The level for a request that an executor takes now.
 
     `behind` are those queued, in the order in which they will be taken; `arriving` is all the work expected after them,
@@ -67,11 +59,10 @@ def choose_level(
     Predicted times are stretched by `margin`, and a request's own run by `tail_ratio` too: the sum over a queue
     averages its errors out, a single run does not. A pinned level is not bounded by the ceiling.
     """
+    if pinned is not None:
+        return pinned
     stretch = margin * tail_ratio
     fixed, scalable, slack = own.work.fixed * stretch, own.work.scalable * stretch, own.slack
-    if pinned is not None:
-        return Decision(pinned, fixed + scalable * profile.at(pinned).macs_ratio <= slack)
-    fits = fixed + scalable * ceiling.macs_ratio <= slack
     least = _share(slack, fixed, scalable)
     ahead_fixed, ahead_scalable = own.work.fixed + busy, own.work.scalable
     spread = margin / executors
@@ -86,7 +77,7 @@ def choose_level(
     if arriving is not None and least > ceiling.macs_ratio:
         fixed = (ahead_fixed + arriving.work.fixed) * spread
         least = min(least, _share(arriving.slack, fixed, (ahead_scalable + arriving.work.scalable) * spread))
-    return Decision(_level_of(profile, ceiling, least), fits)
+    return _level_of(profile, ceiling, least)
 
 
 def _share(slack: float, fixed: float, scalable: float) -> float:

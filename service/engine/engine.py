@@ -15,11 +15,12 @@ from typing import Literal
 
 from models.model import InvalidInput, Model
 from service.control.slo import SLO
-from service.engine.entry import Entry, Ran
+from service.engine.dispatch import expired
+from service.engine.entry import Entry, Ran, Reply
 from service.engine.hosted import HostedModel
 from service.engine.observer import Observer, RequestOutcome
 from service.engine.request import Finished, Request
-from service.engine.scheduler import Scheduler, expired
+from service.engine.scheduler import Scheduler
 from service.engine.settings import EngineSettings
 from service.engine.slo_store import SloStore, SloStoreError
 from service.engine.snapshot import Health, ModelSnapshot
@@ -256,14 +257,13 @@ class Engine:
 
     def _time_out(self, entry: Entry) -> None:
         self._scheduler.withdraw(entry)
-        if not entry.future.done():
-            entry.future.set_exception(expired(entry, max(self._clock(), entry.expires)))
+        _resolve(entry.reply, expired(entry, max(self._clock(), entry.expires)))
 
-    def _deliver(self, future: "asyncio.Future[Ran]", result: Ran | ServiceError) -> None:
+    def _deliver(self, reply: Reply, result: Ran | ServiceError) -> None:
         assert self._loop is not None
         # A loop that is closed has nobody left who waits.
         with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(_resolve, future, result)
+            self._loop.call_soon_threadsafe(_resolve, reply, result)
 
     def _tell(self, model: str, protocol: str, arrival: float, error: ServiceError) -> None:
         met = None if error.outcome in ("invalid", "cancelled") else False
@@ -325,10 +325,10 @@ def _not_ready(name: str, place: _Place) -> Unavailable:
     return Unavailable(f"the model {name!r} is not ready: {place.reason or place.state.lower()}")
 
 
-def _resolve(future: "asyncio.Future[Ran]", result: Ran | ServiceError) -> None:
-    if future.done():
+def _resolve(reply: Reply, result: Ran | ServiceError) -> None:
+    if reply is None or reply.done():
         return
     if isinstance(result, Ran):
-        future.set_result(result)
+        reply.set_result(result)
     else:
-        future.set_exception(result)
+        reply.set_exception(result)

@@ -31,6 +31,10 @@ class Ran:
     ended: float
 
 
+Reply = asyncio.Future[Ran] | None
+"""Where a result goes: looked at by the engine only, and None in a simulation."""
+
+
 @dataclass(slots=True, eq=False)
 class Entry:
     """`slo` is the one in force at arrival. `deadline` is arrival + the latency that was asked for; `due` is when the
@@ -38,12 +42,12 @@ class Entry:
     Times are the engine's clock.
 
     `work` is the predicted run, and `least` its seconds at the ceiling. A pinned level is its own ceiling, and nothing
-    of its work scales. `running_until` is the predicted end once an executor has it.
+    of its work scales.
     """
 
     request: Request
     hosted: "HostedModel"
-    future: "asyncio.Future[Ran]"
+    reply: Reply
     slo: SLO
     deadline: float
     due: float
@@ -54,7 +58,6 @@ class Entry:
     least: float
     admitted: float
     expires: float = inf
-    running_until: float = 0.0
 
     @property
     def pinned(self) -> float | None:

@@ -145,7 +145,7 @@ class HostedModel:
             tail_ratio=self.latency.tail_ratio,
         )
         recent = self.levels.mean(now)
-        level = idle.level if recent is None else recent
+        level = idle if recent is None else recent
         point, window, total = self.profile.at(level), self.gated.recent(now), self.gated.total.layers
         rates = layer_rates(window)
         layers = {

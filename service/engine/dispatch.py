@@ -1,0 +1,233 @@
+"""Which request runs next, at what level, and which are turned away: the engine's state and rules, with time as an
+argument.
+
+No thread, lock, clock or event loop: the scheduler drives it under its lock in real time, and a simulation can in
+virtual time.
+"""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from math import inf
+from typing import Generic, TypeVar
+
+from service.control.admission import Returns, plan
+from service.control.level import Demand, choose_level
+from service.control.load import LoadEstimate
+from service.engine.entry import Entry, Ran, Reply
+from service.engine.hosted import HostedModel
+from service.engine.queue import Queue
+from service.engine.request import Finished, Request
+from service.engine.shadow import Shadow, Shadows
+from service.errors import Expired, Refused, ServiceError
+
+LOOK_AHEAD = 64
+"""Waiting requests whose deadlines are looked at one by one when a level is chosen; those behind count as work."""
+HORIZON = 1.0
+"""Seconds for which the present load is taken to go on."""
+
+E = TypeVar("E", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A request to run, and the level to run it at."""
+
+    entry: Entry
+    level: float
+    taken: float
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What an executor does: a request, or a shadow run (`entry` is None). `until` is the predicted end."""
+
+    entry: Entry | None
+    since: float
+    until: float
+
+
+class Dispatch(Generic[E]):
+    """`E` is what names an executor. `answer` is called with requests that are dropped from the queue, and the error.
+
+    `now` is seconds on the clock of `Request.arrival`, and never goes back.
+    """
+
+    def __init__(
+        self, executors: int, queue_limit: int, shadow_share: float, answer: Callable[[Entry, ServiceError], None]
+    ) -> None:
+        self.running: dict[E, Running] = {}
+        self._executors = executors
+        self._queue_limit = queue_limit
+        self._answer = answer
+        self._queue = Queue()
+        self._load = LoadEstimate()
+        self._returns = Returns()
+        self._shadows = Shadows(shadow_share)
+
+    def admit(
+        self, now: float, hosted: HostedModel, request: Request, macs: int, reply: Reply = None, *, idle: bool
+    ) -> Entry:
+        """Queues a request; `idle`: an executor waits for it. Raises `Refused`, or `Expired` past its timeout."""
+        entry = _entry(hosted, request, macs, now, reply)
+        if entry.expires <= now:
+            raise expired(entry, now)
+        self._load.arrive(now, entry.work)
+        if not idle:
+            self._refuse_if_late(entry, now)
+        self._queue.push(entry)
+        hosted.waiting += 1
+        return entry
+
+    def withdraw(self, entry: Entry) -> None:
+        """Nobody waits for it any more: out of the queue, if it is still there."""
+        if self._queue.remove(entry):
+            entry.hosted.waiting -= 1
+
+    def take(self, now: float, executor: E, *, spare: bool) -> Assignment | Shadow | None:
+        """What a free executor is to do, if anything; `spare` says that another one is free too."""
+        while entry := self._queue.pop():
+            entry.hosted.waiting -= 1
+            if entry.dead(now):
+                self._answer(entry, expired(entry, now))
+                continue
+            level = self._decide(entry, now)
+            share = entry.hosted.profile.at(level).macs_ratio if level > 0 and entry.pinned is None else 1.0
+            self.running[executor] = Running(entry, now, now + entry.work.at(share))
+            entry.hosted.running += 1
+            return Assignment(entry, level, now)
+        if shadow := self._shadows.take(spare):
+            self.running[executor] = Running(None, now, now + shadow.seconds)
+            return shadow
+        return None
+
+    def ended(self, executor: E) -> None:
+        """An executor is done with what it ran, or was given up."""
+        running = self.running.pop(executor)
+        if running.entry is not None:
+            running.entry.hosted.running -= 1
+
+    def ran(self, entry: Entry, ran: Ran) -> None:
+        """Learns from a run, and puts its request among those that may be run again dense."""
+        entry.hosted.ran(entry, ran)
+        own = entry.request.options
+        if ran.context.level > 0 and own.level is None and own.quality_floor is None:
+            self._shadows.offer(entry.hosted, entry, ran)
+
+    def served(self, now: float, entry: Entry, ran: Ran) -> Finished:
+        """Counts a request whose outputs are handed over. Raises `Expired` when that is past its timeout."""
+        if now >= entry.expires:
+            raise expired(entry, now)
+        met = now <= entry.deadline
+        entry.hosted.served(now, entry, ran)
+        entry.hosted.judge(now, entry, met)
+        return Finished(
+            request_id=entry.request.id,
+            outputs=ran.outputs,
+            level=ran.context.level,
+            quality=ran.quality,
+            context=ran.context,
+            queue_seconds=ran.taken - entry.admitted,
+            compute_seconds=ran.ended - ran.started,
+            duration=now - entry.request.arrival,
+            slo_met=met,
+            slo_attainable=entry.attainable,
+        )
+
+    def failed(self, now: float, entry: Entry, error: ServiceError) -> None:
+        """Counts a request that was admitted and got no outputs."""
+        entry.hosted.counts.fail.add(now - entry.request.arrival)
+        if isinstance(error, Expired) and now < entry.expires:
+            entry.hosted.judge(now, entry, met=False)
+
+    def sweep(self, now: float) -> None:
+        """Drops what is dead though no executor came by to find it so."""
+        for entry in [entry for entry in self._queue if entry.dead(now)]:
+            self.withdraw(entry)
+            self._answer(entry, expired(entry, now))
+
+    def clear(self, error: ServiceError) -> None:
+        """Answers all that wait."""
+        while entry := self._queue.pop():
+            entry.hosted.waiting -= 1
+            self._answer(entry, error)
+
+    def _decide(self, entry: Entry, now: float) -> float:
+        hosted = entry.hosted
+        arriving = self._load.expected(now, HORIZON)
+        if len(self._queue) > LOOK_AHEAD:
+            arriving += self._queue.work_beyond(LOOK_AHEAD)
+        level = choose_level(
+            hosted.profile,
+            entry.ceiling,
+            Demand(entry.due - now, entry.work),
+            self._queue.demands(now, LOOK_AHEAD),
+            Demand(HORIZON + entry.due - entry.request.arrival, arriving),
+            pinned=entry.pinned,
+            executors=self._executors,
+            busy=self._busy(now),
+            margin=hosted.margin.at(now),
+            tail_ratio=hosted.latency.tail_ratio,
+        )
+        if entry.pinned is None:
+            hosted.levels.add(now, level)
+        return level
+
+    def _refuse_if_late(self, entry: Entry, now: float) -> None:
+        hosted = entry.hosted
+        ahead = self._queue.least_ahead(entry.request.options.urgency, entry.due) + self._busy(now)
+        own = entry.least * hosted.latency.tail_ratio
+        late_by = now + hosted.margin.at(now) * (ahead / self._executors + own) - entry.due
+        full = hosted.waiting >= self._queue_limit
+        if not full and (late_by <= 0 or not entry.slo.shed or not hosted.latency.trusted):
+            return
+        hosted.counts.fail.add(now - entry.request.arrival)
+        capacity = entry.least / self._executors
+        retry = self._returns.place(
+            now,
+            late_by=max(late_by, capacity),
+            capacity_seconds=capacity,
+            utilisation=self._load.expected(now, 1.0).at(entry.ceiling.macs_ratio) / self._executors,
+        )
+        late = (
+            f"even at level {entry.ceiling.level:.2f} ({entry.ceiling.reason}) it would be {late_by * 1e3:.1f} ms late"
+        )
+        why = f"{hosted.waiting} requests wait, the most that may" if full else late
+        raise Refused(f"{hosted.name!r} is overloaded: {why}; come back in {retry:.3f} s", retry)
+
+    def _busy(self, now: float) -> float:
+        return sum(max(running.until - now, 0.0) for running in self.running.values())
+
+
+def expired(entry: Entry, now: float) -> Expired:
+    """What to answer for an entry that is dead at `now`."""
+    waited = (now - entry.request.arrival) * 1e3
+    if now >= entry.expires:
+        limit = entry.request.options.timeout_us
+        return Expired(f"the request's timeout of {limit} µs passed; {waited:.1f} ms after arrival")
+    latency = (entry.deadline - entry.request.arrival) * 1e3
+    return Expired(f"the request's deadline of {latency:g} ms passed while it waited; {waited:.1f} ms after arrival")
+
+
+def _entry(hosted: HostedModel, request: Request, macs: int, now: float, reply: Reply) -> Entry:
+    options, slo = request.options, hosted.slo
+    ceiling = hosted.ceiling(options.quality_floor, options.level)
+    work = hosted.work(macs, ceiling, options.level is not None)
+    least = work.at(ceiling.macs_ratio)
+    asked = slo.latency if options.slo_ms is None else options.slo_ms / 1e3
+    alone = least * hosted.latency.tail_ratio if hosted.latency.trusted else 0.0
+    target = plan(asked, alone)
+    return Entry(
+        request=request,
+        hosted=hosted,
+        reply=reply,
+        slo=slo,
+        deadline=request.arrival + asked,
+        due=request.arrival + target.latency,
+        attainable=target.attainable,
+        ceiling=ceiling,
+        macs=macs,
+        work=work,
+        least=least,
+        admitted=now,
+        expires=request.arrival + options.timeout_us / 1e6 if options.timeout_us else inf,
+    )
