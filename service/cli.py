@@ -5,10 +5,13 @@ from typing import Annotated
 
 import typer
 
+from service.commands.calibrate import calibrate
 from service.commands.infer import infer
 from service.commands.models import models
+from service.commands.quality import quality
 from service.commands.serve import serve
 from service.commands.slo import slo
+from service.commands.train import train
 
 
 def command_line() -> typer.Typer:
@@ -20,7 +23,7 @@ def command_line() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_options)
-    for command in (serve, models, infer, slo):
+    for command in (serve, models, infer, slo, train, calibrate, quality):
         app.command()(command)
     return app
 

@@ -44,6 +44,8 @@ class Recipe:
     exponents: tuple[float, ...] = ()
     """Per layer: the share kept at dial k is k to this power; layers differ in how much they bear."""
     jitter: float = 0.08
+    gate_rate: float = 1.0
+    """The gates' own rate relative to `rate`."""
     softness: float = 0.0
     spread: float = 0.0
     """How far an image's target share lies from the dial: ± spread · min(k, 1 − k) from the surest to the least
@@ -58,9 +60,11 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One optimisation step: counts from 1, the loss is that step's."""
+    """One optimisation step of a phase, "plain" or "gated": counts from 1, the loss is that step's."""
 
+    phase: str
     epoch: int
+    epochs: int
     step: int
     steps: int
     loss: float
@@ -82,7 +86,7 @@ def train_plain(
     def loss(batch: Tensor, targets: Tensor, _: torch.Generator) -> Tensor:
         return F.cross_entropy(network(batch).float(), targets)
 
-    _train(network, images, labels, recipe, checkpoint, report, loss)
+    _train("plain", network, images, labels, recipe, checkpoint, report, loss)
 
 
 def train_gated(
@@ -122,7 +126,7 @@ def train_gated(
             total = total + distance * (len(part) / len(batch))
         return total
 
-    _train(network, images, labels, recipe, checkpoint, report, loss)
+    _train("gated", network, images, labels, recipe, checkpoint, report, loss)
 
 
 def start_from(plain: PlainNetwork, gated: GatedNetwork, images: NDArray[np.uint8], recipe: Recipe) -> None:
@@ -178,6 +182,7 @@ def _spread_loss(traces: list[LayerTrace], shares: list[float], taught: Tensor, 
 
 
 def _train(
+    phase: str,
     network: nn.Module,
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
@@ -188,8 +193,11 @@ def _train(
 ) -> None:
     trained = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
     decayed = [p for name, p in trained if p.ndim == 4 or name == "head.weight"]
-    others = [p for name, p in trained if not (p.ndim == 4 or name == "head.weight")]
-    groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": recipe.decay}, {"params": others}]
+    gates = [p for name, p in trained if name.endswith(("predictor", "offset")) or name.startswith("evidence")]
+    others = [p for _, p in trained if not any(p is other for other in (*decayed, *gates))]
+    groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": recipe.decay, "lr": recipe.rate}]
+    groups += [{"params": others, "lr": recipe.rate}, {"params": gates, "lr": recipe.rate * recipe.gate_rate}]
+    groups = [group for group in groups if group["params"]]
     optimiser = torch.optim.SGD(
         groups,
         lr=recipe.rate,
@@ -198,7 +206,7 @@ def _train(
     )
     steps = len(images) // recipe.batch
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, recipe.rate, total_steps=recipe.epochs * steps, pct_start=0.2
+        optimiser, [group["lr"] for group in groups], total_steps=recipe.epochs * steps, pct_start=0.2
     )
     first = 0
     if checkpoint.exists():
@@ -222,7 +230,7 @@ def _train(
             nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
             optimiser.step()
             schedule.step()
-            report(Progress(epoch + 1, step, steps, loss.item()))
+            report(Progress(phase, epoch + 1, recipe.epochs, step, steps, loss.item()))
         _save(
             {
                 "network": network.state_dict(),

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.gating import calibration
+from models.gating.measurement import CONFIDENCE, measure, profile
 from models.gating.network import GatedNetwork, PlainNetwork
 from models.gating.profile import OperatingPoint, Profile
 from models.gating.training import Group, Recipe, Report, start_from, train_gated, train_plain
@@ -94,14 +95,14 @@ def calibrate(
     model = FashionClassifier(name, weights, tables, unmeasured(name, weights.digest))
     measurements = []
     for i, level in enumerate(tables.levels):
-        measurements.append(calibration.measure(model, held_out.images, float(level)))
+        measurements.append(measure(model, held_out.images, float(level)))
         report(0.5 + (i + 1) / (2 * points))
 
     def thresholds_at(level: float) -> dict[str, float]:
         row = tables.thresholds[round(level * (points - 1))]
         return {layer.name: float(t) for layer, t in zip(SHAPE.layers, row, strict=True)}
 
-    measured = calibration.profile(name, weights.digest, measurements, held_out.labels, thresholds_at)
+    measured = profile(name, weights.digest, measurements, held_out.labels, thresholds_at)
     save_calibration(tables, files.calibration)
     measured.save(files.profile)
     return measured
@@ -110,7 +111,7 @@ def calibrate(
 def unmeasured(name: str, digest: str) -> Profile:
     """The profile of a model that nobody measured yet: dense and nothing else."""
     dense = OperatingPoint(0.0, {layer.name: 0.0 for layer in SHAPE.layers}, 0.0, 1.0, None, None, 1.0, 1.0)
-    return Profile(name, 0, calibration.CONFIDENCE, digest, (dense,))
+    return Profile(name, 0, CONFIDENCE, digest, (dense,))
 
 
 def to_network(weights: FashionWeights) -> GatedNetwork:

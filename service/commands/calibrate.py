@@ -1,0 +1,54 @@
+"""`sluice calibrate`: a profile for the weights at hand."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from models.zoo.catalog import fashion_files
+from models.zoo.fashion_data import MissingData
+from models.zoo.fashion_weights import Files
+from service.commands.options import Data, Json, Name, require_fashion, require_torch
+from service.commands.output import fail, print_json
+from service.commands.tables import profile_table
+from service.settings import SettingsError, load_settings
+
+
+def calibrate(
+    model: Name = "fashion",
+    data: Data = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights to calibrate; the packaged ones by default")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the result; by default SLUICE_HOME/calibrations, which the server reads"),
+    ] = None,
+    points: Annotated[int, typer.Option(min=2, max=65, help="Operating points from dense to the most-skipping")] = 13,
+    json: Json = False,
+) -> None:
+    """Measure a model's operating points and write its profile.
+
+    Thresholds come from 3,000 training images, what to expect of each point from 5,000 images held out from training.
+    """
+    require_fashion(model)
+    require_torch("calibration")
+    from models.zoo import fashion_training
+
+    try:
+        folder = output or load_settings().calibrations
+        folder.mkdir(parents=True, exist_ok=True)
+        own = Files.named(folder, weights.stem if weights else model)
+        files = Files(weights or fashion_files().weights, own.calibration, own.profile)
+        with Progress(console=Console(stderr=True)) as bar:
+            task = bar.add_task("calibrating", total=1.0)
+            profile = fashion_training.calibrate(
+                files, model, data, lambda done: bar.update(task, completed=done), points=points
+            )
+    except (SettingsError, MissingData, OSError, ValueError) as error:
+        fail(str(error))
+    if json:
+        print_json(profile.as_dict())
+    else:
+        Console().print(profile_table(profile))
+        Console().print(f"profile: {files.profile}", soft_wrap=True)
