@@ -68,9 +68,12 @@ def decode_binary(data: memoryview | bytes, datatype: Datatype, shape: tuple[int
             f"{datatype.name} of shape {list(shape)} takes {expected} bytes, but {len(data)} were sent", field
         )
     if datatype.name == "BF16":
-        return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4").reshape(shape)
+        bits = np.frombuffer(data, "<u2").astype("<u4") << 16
+        widened: Tensor = bits.view("<f4")
+        return widened.reshape(shape)
     if datatype.name == "BOOL":
-        return (np.frombuffer(data, np.uint8) != 0).reshape(shape)
+        truth: Tensor = np.frombuffer(data, np.uint8) != 0
+        return truth.reshape(shape)
     array = np.frombuffer(data, datatype.dtype).reshape(shape)
     # The JSON before it may have any length, and kernels may assume aligned elements.
     return array if array.flags.aligned else array.copy()
@@ -178,5 +181,5 @@ def _flatten(data: Any, shape: tuple[int, ...], field: str) -> list[Any]:
 
 
 def _json_name(kind: type) -> str:
-    names = {bool: "a boolean", int: "an integer", float: "a floating-point number", str: "a string"}
-    return names.get(kind) or {list: "an array", dict: "an object"}.get(kind, "null")
+    names: dict[type, str] = {bool: "a boolean", int: "an integer", float: "a floating-point number", str: "a string"}
+    return (names | {list: "an array", dict: "an object"}).get(kind, "null")

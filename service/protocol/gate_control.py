@@ -1,17 +1,18 @@
 """What this server adds to the protocol: a model's SLO, its gate and its profile."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from models.model import Model
 from service.control.slo import SLO, InvalidSLO
 from service.engine.snapshot import GateSnapshot
 from service.errors import InvalidRequest
 from service.protocol.admin import Authorise
 from service.protocol.body import receive_body
-from service.protocol.collaborators import HostedModel, InferenceEngine
+from service.protocol.collaborators import InferenceEngine
 from service.protocol.limits import Limits
 from service.protocol.routing import ADMIN_ERRORS, BODY_ERRORS, ERRORS, hosted_model, json_response
 from service.protocol.v2_request import parse_json_object
@@ -31,7 +32,7 @@ _SLO_PROPERTIES: dict[str, Any] = {
 def gate_router(engine: InferenceEngine, limits: Limits, authorise: Authorise) -> APIRouter:
     """``/v2/models/{model}/slo``, ``/gate`` and ``/profile``."""
     router = APIRouter(prefix="/v2/models/{model}", tags=["SLO and gate"])
-    Hosted = Annotated[HostedModel, Depends(hosted_model(engine))]
+    Hosted = Annotated[Model, Depends(hosted_model(engine))]
     change: dict[str, Any] = {
         "response_model": SLO,
         "dependencies": [Depends(authorise)],
@@ -43,34 +44,36 @@ def gate_router(engine: InferenceEngine, limits: Limits, authorise: Authorise) -
         return parse_json_object(body, limits.json_bytes)
 
     @router.get("/slo", summary="The SLO in force", response_model=SLO, responses=ERRORS)
-    async def slo(hosted: Hosted) -> Response:
-        return json_response(hosted.slo.as_dict())
+    async def slo(model: Hosted) -> Response:
+        return json_response(engine.slo(model.name).as_dict())
 
     @router.patch("/slo", summary="Change some of the SLO", openapi_extra=_slo_body(False), **change)
-    async def patch_slo(request: Request, hosted: Hosted) -> Response:
-        return _set_slo(engine, hosted, await slo_of(request), partial=True)
+    async def patch_slo(request: Request, model: Hosted) -> Response:
+        changes = await slo_of(request)
+        return _set_slo(engine, model.name, lambda: engine.slo(model.name).patched(changes))
 
     @router.put("/slo", summary="Change all of the SLO", openapi_extra=_slo_body(True), **change)
-    async def put_slo(request: Request, hosted: Hosted) -> Response:
-        return _set_slo(engine, hosted, await slo_of(request), partial=False)
+    async def put_slo(request: Request, model: Hosted) -> Response:
+        values = await slo_of(request)
+        return _set_slo(engine, model.name, lambda: SLO.from_dict(values))
 
     @router.get("/gate", summary="Where the gate stands, and why", response_model=GateSnapshot, responses=ERRORS)
-    async def gate(hosted: Hosted) -> Response:
-        return json_response({"model": hosted.model.name, **asdict(engine.snapshot(hosted.model.name).gate)})
+    async def gate(model: Hosted) -> Response:
+        return json_response(asdict(engine.snapshot(model.name).gate))
 
     @router.get("/profile", summary="The operating points that the level moves between", responses=ERRORS)
-    async def profile(hosted: Hosted) -> Response:
-        return json_response(hosted.model.profile.as_dict())
+    async def profile(model: Hosted) -> Response:
+        return json_response(model.profile.as_dict())
 
     return router
 
 
-def _set_slo(engine: InferenceEngine, hosted: HostedModel, values: Mapping[str, Any], partial: bool) -> Response:
+def _set_slo(engine: InferenceEngine, name: str, make: Callable[[], SLO]) -> Response:
     try:
-        slo = hosted.slo.patched(values) if partial else SLO.from_dict(values)
+        slo = make()
     except InvalidSLO as error:
         raise InvalidRequest(str(error).removeprefix(f"{error.field}: "), error.field) from None
-    return json_response(engine.set_slo(hosted.model.name, slo).as_dict())
+    return json_response(engine.set_slo(name, slo).as_dict())
 
 
 def _slo_body(all_required: bool) -> dict[str, Any]:

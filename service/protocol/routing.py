@@ -7,8 +7,9 @@ import orjson
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel
 
+from models.model import Model
 from service.errors import NotFound
-from service.protocol.collaborators import HostedModel, InferenceEngine
+from service.protocol.collaborators import InferenceEngine
 
 
 class ErrorBody(BaseModel):
@@ -20,6 +21,8 @@ class ErrorBody(BaseModel):
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorBody, "description": "The request cannot be used; the error names the field"},
     404: {"model": ErrorBody, "description": "No such model or version"},
+    # In place of the framework's own 422, which is never sent.
+    "default": {"model": ErrorBody, "description": "Any other error"},
 }
 BODY_ERRORS: dict[int | str, dict[str, Any]] = {413: {"model": ErrorBody, "description": "The body is over the limit"}}
 ADMIN_ERRORS: dict[int | str, dict[str, Any]] = {
@@ -41,17 +44,20 @@ def json_response(content: Any) -> Response:
     return Response(orjson.dumps(content), media_type="application/json")
 
 
-def hosted_model(engine: InferenceEngine) -> Callable[..., Awaitable[HostedModel]]:
-    """A dependency: the model that the path names; NotFound for an unknown one, or another version than it has."""
+def hosted_model(engine: InferenceEngine) -> Callable[..., Awaitable[Model]]:
+    """A dependency: the model that the path names.
+
+    Raises NotFound for an unknown one or another version than it has, Unavailable for one that is not loaded.
+    """
 
     async def find(
         request: Request, model: Annotated[str, Path(description="The model's name", examples=["fashion"])]
-    ) -> HostedModel:
-        hosted = engine.hosted(model)
-        version = request.path_params.get("version", hosted.model.version)
-        if version != hosted.model.version:
-            raise NotFound(f"model '{model}' has version '{hosted.model.version}', not '{version[:64]}'")
-        return hosted
+    ) -> Model:
+        found = engine.model(model)
+        version = request.path_params.get("version", found.version)
+        if version != found.version:
+            raise NotFound(f"model '{model}' has version '{found.version}', not '{version[:64]}'")
+        return found
 
     return find
 

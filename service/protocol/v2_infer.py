@@ -5,11 +5,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from models.model import Model
 from service.engine.request import Finished
 from service.engine.request import Request as EngineRequest
 from service.errors import ServiceError
 from service.protocol.body import compress_for, receive_body
-from service.protocol.collaborators import HostedModel, InferenceEngine
+from service.protocol.collaborators import InferenceEngine
 from service.protocol.disconnect import unless_disconnected
 from service.protocol.limits import Limits
 from service.protocol.routing import BODY_ERRORS, ERRORS, ErrorBody, add_versioned_route, hosted_model
@@ -29,16 +30,15 @@ def infer_router(engine: InferenceEngine, limits: Limits) -> APIRouter:
     router = APIRouter(tags=["Inference"])
     find = hosted_model(engine)
 
-    async def hosted_or_rejected(request: Request, model: str) -> HostedModel:
+    async def find_or_reject(request: Request, model: str) -> Model:
         try:
             return await find(request, model)
         except ServiceError as error:
             engine.reject(model, PROTOCOL, time.monotonic(), error)
             raise
 
-    async def infer(request: Request, hosted: Annotated[HostedModel, Depends(hosted_or_rejected)]) -> Response:
+    async def infer(request: Request, model: Annotated[Model, Depends(find_or_reject)]) -> Response:
         arrival = time.monotonic()
-        model = hosted.model
         try:
             body = await receive_body(request.headers, request.receive, limits.body_bytes)
             # A slow sender's own time is not the server's to make up for.

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from models.model import Model, TensorSpec
 from service.engine.snapshot import Duration, ModelSnapshot
 from service.errors import Unavailable
-from service.protocol.collaborators import HostedModel, InferenceEngine
+from service.protocol.collaborators import InferenceEngine
 from service.protocol.routing import ERRORS, ErrorBody, add_versioned_route, hosted_model, json_response
 
 EXTENSIONS = (
@@ -25,6 +25,8 @@ NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": ErrorBody, "descrip
 
 
 class ServerMetadata(BaseModel):
+    """The server's name, version and protocol extensions."""
+
     name: str
     version: str
     extensions: list[str]
@@ -39,6 +41,8 @@ class TensorMetadata(BaseModel):
 
 
 class ModelMetadata(BaseModel):
+    """What a model is called, and takes and gives."""
+
     name: str
     versions: list[str]
     platform: str
@@ -47,14 +51,20 @@ class ModelMetadata(BaseModel):
 
 
 class Live(BaseModel):
+    """True whenever it is sent at all."""
+
     live: bool
 
 
 class Ready(BaseModel):
+    """True; a server that is not ready answers 503."""
+
     ready: bool
 
 
 class ModelReady(BaseModel):
+    """``ready`` is true; a model that is not ready answers 503."""
+
     name: str
     ready: bool
 
@@ -62,7 +72,7 @@ class ModelReady(BaseModel):
 def models_router(engine: InferenceEngine, version: str) -> APIRouter:
     """Everything that reads and takes no body; ``version`` is the server's."""
     router = APIRouter(tags=["Server and models"])
-    Hosted = Annotated[HostedModel, Depends(hosted_model(engine))]
+    Hosted = Annotated[Model, Depends(hosted_model(engine))]
 
     @router.get("/v2/health/live", summary="Whether the server runs", response_model=Live)
     async def live() -> Response:
@@ -82,22 +92,21 @@ def models_router(engine: InferenceEngine, version: str) -> APIRouter:
     # Before the routes of one model, which would take "stats" for a name.
     @router.get("/v2/models/stats", summary="Statistics of all models")
     async def all_statistics() -> Response:
-        return json_response({"model_stats": [model_statistics(engine.snapshot(name)) for name in engine.names()]})
+        return json_response({"model_stats": [model_statistics(snapshot) for snapshot in engine.snapshots()]})
 
-    async def metadata(hosted: Hosted) -> Response:
-        return json_response(model_metadata(hosted.model))
+    async def metadata(model: Hosted) -> Response:
+        return json_response(model_metadata(model))
 
-    async def model_ready(hosted: Hosted) -> Response:
-        name = hosted.model.name
-        if not engine.snapshot(name).ready:
-            raise Unavailable(f"model '{name}' is not ready")
-        return json_response({"name": name, "ready": True})
+    async def model_ready(model: Hosted) -> Response:
+        if not engine.is_ready(model.name):
+            raise Unavailable(f"model '{model.name}' is not ready")
+        return json_response({"name": model.name, "ready": True})
 
-    async def config(hosted: Hosted) -> Response:
-        return json_response(model_config(hosted.model))
+    async def config(model: Hosted) -> Response:
+        return json_response(model_config(model))
 
-    async def statistics(hosted: Hosted) -> Response:
-        return json_response({"model_stats": [model_statistics(engine.snapshot(hosted.model.name))]})
+    async def statistics(model: Hosted) -> Response:
+        return json_response({"model_stats": [model_statistics(engine.snapshot(model.name))]})
 
     add_versioned_route(
         router, "", metadata, summary="A model's metadata", response_model=ModelMetadata, responses=ERRORS
@@ -110,9 +119,7 @@ def models_router(engine: InferenceEngine, version: str) -> APIRouter:
         response_model=ModelReady,
         responses=ERRORS | NOT_READY,
     )
-    add_versioned_route(
-        router, "/config", config, summary="A model's configuration, as Triton has it", responses=ERRORS
-    )
+    add_versioned_route(router, "/config", config, summary="A model's configuration", responses=ERRORS)
     add_versioned_route(router, "/stats", statistics, summary="A model's statistics", responses=ERRORS)
     return router
 

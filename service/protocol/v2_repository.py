@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel
 
-from service.errors import InvalidRequest, NotFound, Unsupported
+from service.errors import InvalidRequest, Unsupported
 from service.protocol.admin import Authorise
 from service.protocol.body import receive_body
 from service.protocol.collaborators import CatalogEntry, InferenceEngine
@@ -19,7 +19,7 @@ Catalog = Callable[[], Sequence[CatalogEntry]]
 
 
 class IndexEntry(BaseModel):
-    """``state`` is READY or UNAVAILABLE; ``reason`` says why not, and what to do."""
+    """``state`` is READY, LOADING, UNLOADING or UNAVAILABLE; ``reason`` says why it is not READY, and what to do."""
 
     name: str
     version: str
@@ -80,20 +80,17 @@ def repository_router(engine: InferenceEngine, limits: Limits, authorise: Author
 
 
 def repository_index(engine: InferenceEngine, catalog: Sequence[CatalogEntry]) -> list[dict[str, str]]:
-    """The hosted models, then those of the catalog that are not, each with its state and the reason for it."""
+    """The models that are or were hosted, then the others of the catalog, each with its state and the reason for it."""
     entries = []
+    versions = {snapshot.name: snapshot.version for snapshot in engine.snapshots()}
     for name in engine.names():
-        try:
-            snapshot = engine.snapshot(name)
-        except NotFound:
-            continue  # Unloaded by the catalog's next entry.
-        state, reason = ("READY", "") if snapshot.ready else ("UNAVAILABLE", "not ready")
-        entries.append({"name": name, "version": snapshot.version, "state": state, "reason": reason})
-    hosted = {entry["name"] for entry in entries}
-    for entry in catalog:
-        if entry.name not in hosted:
-            reason = f"not installed; {entry.missing}" if entry.missing else "unloaded"
-            entries.append({"name": entry.name, "version": "", "state": "UNAVAILABLE", "reason": reason})
+        state, reason = engine.state(name)
+        entries.append({"name": name, "version": versions.get(name, ""), "state": state, "reason": reason})
+    known = set(engine.names())
+    for model in catalog:
+        if model.name not in known:
+            reason = f"not installed: {model.missing}" if model.missing else "not loaded"
+            entries.append({"name": model.name, "version": "", "state": "UNAVAILABLE", "reason": reason})
     return entries
 
 

@@ -70,7 +70,7 @@ def parse_infer(
 
 
 def parse_json_object(text: memoryview | bytes, limit: int) -> dict[str, Any]:
-    """The JSON object in ``text``; InvalidRequest when it is none or too deeply nested, TooLarge over ``limit`` bytes."""
+    """The JSON object in ``text``; InvalidRequest for anything else or too deep, TooLarge over ``limit`` bytes."""
     if len(text) > limit:
         raise TooLarge(f"body: its JSON is over the limit of {limit} bytes; send large tensors as binary data")
     try:

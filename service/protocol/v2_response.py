@@ -62,7 +62,8 @@ def classify(scores: Tensor, classes: int, labels: Sequence[str], batched: bool)
     rows = scores.reshape(batch, math.prod(scores.shape[1:] if batched else scores.shape)).astype(np.float64)
     order = np.argsort(-rows, axis=1, kind="stable")[:, :classes]
     strings = np.empty(order.shape, dtype=object)
-    for (row, rank), index in np.ndenumerate(order):
-        label = f":{labels[index]}" if index < len(labels) else ""
-        strings[row, rank] = f"{rows[row, index]:f}:{index}{label}".encode()
+    for row, indices in enumerate(order.tolist()):
+        for rank, index in enumerate(indices):
+            label = f":{labels[index]}" if index < len(labels) else ""
+            strings[row, rank] = f"{rows[row, index]:f}:{index}{label}".encode()
     return strings if batched else strings[0]

@@ -312,10 +312,7 @@ paths = st.sampled_from(
         ("outputs", 0),
         *(("outputs", 0, "parameters", key) for key in ("binary_data", "classification")),
         ("parameters",),
-        *(
-            ("parameters", key)
-            for key in ("slo_ms", "quality_floor", "level", "timeout", "priority", "sequence_id", "x")
-        ),
+        *(("parameters", key) for key in ("slo_ms", "quality_floor", "level", "timeout", "priority", "x")),
     ]
 )
 

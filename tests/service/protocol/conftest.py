@@ -1,0 +1,46 @@
+from collections.abc import Callable
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from service.protocol.admin import admin_authorisation
+from service.protocol.errors import install_error_handlers
+from service.protocol.limits import Limits
+from service.protocol.v2_router import v2_router
+from tests.service.protocol.fakes import Entry, FakeEngine
+
+LIMITS = Limits(body_bytes=100_000, json_bytes=50_000, tensors=4)
+
+
+def make_app(engine: FakeEngine, token: str | None = None) -> FastAPI:
+    app = FastAPI(redirect_slashes=False)
+    install_error_handlers(app)
+    catalog = [Entry("toy"), Entry("absent", "pip install absent-weights")]
+    app.include_router(v2_router(engine, LIMITS, admin_authorisation(token), lambda: catalog, "1.2.3"))
+    return app
+
+
+def make_client(app: FastAPI, host: str = "127.0.0.1") -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=(host, 5000))
+    return httpx.AsyncClient(transport=transport, base_url="http://server", headers={"accept-encoding": "identity"})
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def client(engine: FakeEngine) -> httpx.AsyncClient:
+    return make_client(make_app(engine))
+
+
+@pytest.fixture
+def client_of(engine: FakeEngine) -> Callable[..., httpx.AsyncClient]:
+    """A client of a server with this admin token, from this address."""
+
+    def make(token: str | None, host: str = "127.0.0.1") -> httpx.AsyncClient:
+        return make_client(make_app(engine, token), host)
+
+    return make
