@@ -1,6 +1,6 @@
 """The server, put together: engine, routes, metrics and page."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from importlib.metadata import version
@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from models.model import Model
-from models.zoo.catalog import CatalogEntry, available
+from models.zoo import catalog
 from service.console.routes import console_router
 from service.control.slo import SLO
 from service.engine.engine import Engine
@@ -23,11 +23,14 @@ from service.settings import Settings
 from service.telemetry.metrics import RequestMetrics, register_state
 from service.telemetry.routes import metrics_router
 
+Load = Callable[[str], Model]
 
-def create_app(settings: Settings, models: Iterable[Model]) -> FastAPI:
+
+def create_app(settings: Settings, models: Iterable[Model], load: Load | None = None) -> FastAPI:
     """An ASGI application that hosts ``models``; its lifespan starts and stops the engine.
 
-    Raises SloStoreError where the database of the SLOs cannot be used.
+    ``load`` makes a model from its name when a client asks for one; by default those of the catalog. Raises
+    SloStoreError where the database of the SLOs cannot be used.
     """
     hosted = tuple(models)
     registry = CollectorRegistry()
@@ -36,8 +39,9 @@ def create_app(settings: Settings, models: Iterable[Model]) -> FastAPI:
         engine_settings(settings),
         SqliteSloStore(settings.database),
         RequestMetrics(registry, [model.name for model in hosted]),
+        load or (lambda name: catalog.load(name, settings.calibrations)),
     )
-    register_state(registry, lambda: [(engine.snapshot(name), engine.slo(name)) for name in engine.names()])
+    register_state(registry, lambda: [(snapshot, engine.slo(snapshot.name)) for snapshot in engine.snapshots()])
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -47,15 +51,15 @@ def create_app(settings: Settings, models: Iterable[Model]) -> FastAPI:
         finally:
             await engine.stop(settings.grace_seconds)
 
-    def catalog() -> tuple[CatalogEntry, ...]:
-        return available(settings.calibrations)
+    def hostable() -> tuple[catalog.CatalogEntry, ...]:
+        return catalog.available(settings.calibrations)
 
     # A redirect to the path without its last slash would be an answer that clients of the protocol do not follow.
     app = FastAPI(title="Sluice", version=version("sluice-serve"), lifespan=lifespan, redirect_slashes=False)
     install_error_handlers(app)
     token = settings.admin_token.get_secret_value() if settings.admin_token else None
     limits = Limits(body_bytes=settings.max_body_bytes)
-    app.include_router(v2_router(engine, limits, admin_authorisation(token), catalog, app.version))
+    app.include_router(v2_router(engine, limits, admin_authorisation(token), hostable, app.version))
     app.include_router(metrics_router(registry))
     app.include_router(console_router())
     return app

@@ -31,7 +31,7 @@ def infer(
     url: Annotated[str | None, typer.Option(envvar="SLUICE_URL", help="Ask this server; else run it here")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
 ) -> None:
-    """Classify images and show what the gates skipped. Without --url no server is needed; the level is then 0 by default."""
+    """Classify images and show what the gates skipped. Without --url no server is needed, and the level is 0."""
     if url is not None:
         answer = _ask(url, model, file, first, count, {"level": level, "slo_ms": slo_ms})
     elif slo_ms is not None:
