@@ -146,7 +146,8 @@ class GatedLayer(nn.Module):
         z = self.convolution(x)
         scale, shift = self.affine(dial)
         if statistics is None and not self.training:
-            statistics = Statistics(z.float().mean((0, 2, 3)), z.float().var((0, 2, 3), correction=0))
+            measured = z.detach().float()
+            statistics = Statistics(measured.mean((0, 2, 3)), measured.var((0, 2, 3), correction=0))
         if statistics is None:
             y = F.batch_norm(z, None, None, scale, shift, training=True, eps=NORM_EPSILON)
         else:

@@ -25,7 +25,9 @@ def masked_convolution(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Every channel computed, [h, w, outputs], in float64."""
     padded = np.pad(x.astype(np.float64), ((1, 1), (1, 1), (0, 0)))
     h, w, _ = x.shape
-    return sum(padded[i : i + h, j : j + w] @ weight[:, :, i, j].T.astype(np.float64) for i in range(3) for j in range(3))
+    return sum(
+        padded[i : i + h, j : j + w] @ weight[:, :, i, j].T.astype(np.float64) for i in range(3) for j in range(3)
+    )
 
 
 @settings(max_examples=30, deadline=None)

@@ -10,7 +10,11 @@ def point(level: float, macs: float, quality: float, lower: float) -> OperatingP
 
 
 PROFILE = Profile(
-    "m", 100, 0.95, "d", (point(0, 1, 1, 1), point(0.5, 0.5, 0.98, 0.97), point(0.75, 0.3, 0.95, 0.93), point(1, 0.1, 0.9, 0.87))
+    "m",
+    100,
+    0.95,
+    "d",
+    (point(0, 1, 1, 1), point(0.5, 0.5, 0.98, 0.97), point(0.75, 0.3, 0.95, 0.93), point(1, 0.1, 0.9, 0.87)),
 )
 
 
