@@ -1,4 +1,6 @@
-"""The gate's four steps against plain masked arithmetic: what is skipped equals what would have been multiplied by zero."""
+"""The four steps against plain masked arithmetic: what is skipped is what would have been zero."""
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -80,7 +82,7 @@ def test_one_channel_is_kept_when_none_is_above_the_threshold():
 def test_a_higher_threshold_never_selects_a_new_channel():
     a = np.random.default_rng(2).normal(1, 1, 100).astype(np.float32)
     chosen = [set(select(a, threshold)[0].tolist()) for threshold in np.linspace(0, 2, 20)]
-    assert all(later <= earlier for earlier, later in zip(chosen, chosen[1:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(chosen))
 
 
 def test_squeezing_does_not_depend_on_how_bright_the_input_is():

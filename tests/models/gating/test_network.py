@@ -43,7 +43,7 @@ def test_a_channel_that_is_not_active_is_zero(images):
 
 
 def test_the_choice_is_learnt_only_with_a_soft_step(images):
-    """Without it all channels of an image that were not chosen have one gradient, that of the mean they are divided by."""
+    """Without it all channels of an image that were not chosen have the same gradient, through their mean."""
     for softness, learnt in ((0.0, False), (0.2, True)):
         network = gated()
         logits, traces = network(images, 0.5, shares=[0.5, 0.5], softness=softness)
