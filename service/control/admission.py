@@ -19,10 +19,12 @@ class Target:
     attainable: bool
 
 
-def plan(asked: float, alone: float) -> Target:
-    """`asked` is the SLO's latency, `alone` the upper time of the request at its ceiling on an idle server; seconds."""
-    if alone <= asked:
-        return Target(asked, True)
+def plan(asked: float, alone: float, reserve: float = 0.0) -> Target:
+    """`asked` is the SLO's latency, `alone` the upper time of the request at its ceiling on an idle server, and
+    `reserve` what has to be left after its run; seconds.
+    """
+    if alone + reserve <= asked:
+        return Target(asked - reserve, True)
     return Target(alone * _IMPOSSIBLE_ALLOWANCE, False)
 
 

@@ -8,7 +8,9 @@ wrong.
 0.003
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from service.control.quantile import UpperQuantile
 
 _GIGA = 1e-9
 
@@ -30,12 +32,11 @@ class LatencyModel:
     memory: float = 200.0
     outlier: float = 3.0
     overhead_share: float = 0.15
-    quantile: float = 0.95
     overhead: float = 0.5e-3
     """Seconds."""
     seconds_per_gmac: float = 0.05
-    tail_ratio: float = 1.3
-    """The quantile of time / predicted time, at least 1."""
+    tail: UpperQuantile = field(default_factory=lambda: UpperQuantile(1.3, lowest=1.0, highest=4.0))
+    """Of time / predicted time."""
     observations: int = 0
     _w: float = 0.0
     _wx: float = 0.0
@@ -47,6 +48,11 @@ class LatencyModel:
     def trusted(self) -> bool:
         return self.observations >= 3
 
+    @property
+    def tail_ratio(self) -> float:
+        """What `seconds` is stretched by for the upper time of a single run."""
+        return self.tail.value
+
     def seconds(self, macs: float) -> float:
         """The expected time of a run that does so many multiply-accumulates."""
         return self.overhead + macs * _GIGA * self.seconds_per_gmac
@@ -56,14 +62,14 @@ class LatencyModel:
         return macs * _GIGA * self.seconds_per_gmac
 
     def upper(self, macs: float) -> float:
-        """The time that a run stays below, at the model's quantile."""
+        """The time that a run stays below, at the tail's quantile."""
         return self.seconds(macs) * self.tail_ratio
 
     def observe(self, macs: float, seconds: float) -> None:
         """Learns from a run that did so many multiply-accumulates (those done, not the dense model's)."""
         predicted = max(self.seconds(macs), 1e-6)
         if self.observations >= 3:
-            self._follow_tail(seconds / predicted)
+            self.tail.follow(seconds / predicted)
             seconds = min(max(seconds, predicted / self.outlier), predicted * self.outlier)
         self.observations += 1
         keep = 1 - 1 / self.memory
@@ -93,10 +99,3 @@ class LatencyModel:
         elif rate < 0:
             overhead, rate = self._wy / self._w, 0.0
         self.overhead, self.seconds_per_gmac = overhead, rate
-
-    def _follow_tail(self, ratio: float) -> None:
-        # Stochastic approximation (Robbins and Monro 1951) of a quantile: bounded steps, so one stall of any size is
-        # one step up.
-        gain = 0.08 / (1 + self.observations / 500) + 0.02
-        step = gain * (self.quantile if ratio > self.tail_ratio else self.quantile - 1)
-        self.tail_ratio = min(max(self.tail_ratio * (1 + step), 1.0), 4.0)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Generic, TypeVar
 
-from service.control.admission import Returns, plan
+from service.control.admission import Returns
 from service.control.level import Demand, choose_level
 from service.control.load import LoadEstimate
 from service.engine.entry import Entry, Ran, Reply
@@ -24,6 +24,8 @@ LOOK_AHEAD = 64
 """Waiting requests whose deadlines are looked at one by one when a level is chosen; those behind count as work."""
 HORIZON = 1.0
 """Seconds for which the present load is taken to go on."""
+UTILISATION = 0.95
+"""The share of capacity for a load that goes on: with more, the level would swing with every chance of the arrivals."""
 
 E = TypeVar("E", bound=Hashable)
 
@@ -161,7 +163,7 @@ class Dispatch(Generic[E]):
             entry.ceiling,
             Demand(entry.due - now, entry.work),
             self._queue.demands(now, LOOK_AHEAD),
-            Demand(HORIZON + entry.due - entry.request.arrival, arriving),
+            Demand(HORIZON * UTILISATION + entry.due - entry.request.arrival, arriving),
             pinned=entry.pinned,
             executors=self._executors,
             busy=self._busy(now),
@@ -214,8 +216,7 @@ def _entry(hosted: HostedModel, request: Request, macs: int, now: float, reply: 
     work = hosted.work(macs, ceiling, options.level is not None)
     least = work.at(ceiling.macs_ratio)
     asked = slo.latency if options.slo_ms is None else options.slo_ms / 1e3
-    alone = least * hosted.latency.tail_ratio if hosted.latency.trusted else 0.0
-    target = plan(asked, alone)
+    target = hosted.target(asked, least)
     return Entry(
         request=request,
         hosted=hosted,

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 
 from models.gating.profile import Profile
 from models.model import Model
-from service.control.admission import plan
+from service.control.admission import Target, plan
 from service.control.feedback import SafetyMargin
 from service.control.guard import QualityGuard
 from service.control.latency_model import LatencyModel
 from service.control.level import Ceiling, Demand, ceiling_of, choose_level
 from service.control.load import Work
+from service.control.quantile import UpperQuantile
 from service.control.slo import SLO
 from service.engine.entry import Entry, Ran
 from service.engine.snapshot import GateSnapshot, LayerGate, ModelSnapshot, Statistics
@@ -40,6 +41,8 @@ class HostedModel:
         self.name = model.name
         self.profile: Profile = model.profile
         self.latency = LatencyModel()
+        self.handover = UpperQuantile(0.2e-3, lowest=1e-6, highest=1.0)
+        """Seconds from the end of a run to the outputs being in the event loop's hands."""
         self.margin = SafetyMargin()
         self.guard = QualityGuard()
         self.gated = GatedWindow()
@@ -68,6 +71,12 @@ class HostedModel:
         work = Work(self.latency.overhead, self.latency.scalable(macs))
         return Work(work.at(ceiling.macs_ratio)) if pinned else work
 
+    def target(self, asked: float, least: float) -> Target:
+        """What to plan a request for, that asks for a latency and takes `least` seconds at its ceiling; seconds."""
+        alone = least * self.latency.tail_ratio if self.latency.trusted else 0.0
+        # However long the hand-over takes, most of the latency stays for the work.
+        return plan(asked, alone, min(self.handover.value, asked / 4))
+
     def ran(self, entry: Entry, ran: Ran) -> None:
         """Learns from a run and counts its work."""
         context = ran.context
@@ -79,6 +88,7 @@ class HostedModel:
 
     def served(self, now: float, entry: Entry, ran: Ran) -> None:
         """Counts a request whose outputs were handed over at `now`."""
+        self.handover.follow(now - ran.ended)
         counts = self.counts
         counts.success.add(now - entry.request.arrival)
         counts.queue.add(ran.taken - entry.admitted)
@@ -136,11 +146,11 @@ class HostedModel:
     def _gate(self, now: float) -> GateSnapshot:
         ceiling, margin = self._ceiling, self.margin.at(now)
         work = self.work(self.typical_macs, ceiling, pinned=False)
-        target = plan(self.slo.latency, work.at(ceiling.macs_ratio) * self.latency.tail_ratio)
+        target = self.target(self.slo.latency, work.at(ceiling.macs_ratio))
         idle = choose_level(
             self.profile,
             ceiling,
-            Demand(self.slo.latency, work),
+            Demand(target.latency, work),
             margin=margin,
             tail_ratio=self.latency.tail_ratio,
         )
@@ -164,7 +174,7 @@ class HostedModel:
             live_samples=self.guard.samples,
             skip_rate=window.skip_rate,
             macs_skipped=ratio(window.macs_skipped, window.macs),
-            slo_attainable=target.attainable or not self.latency.trusted,
+            slo_attainable=target.attainable,
             safety_margin=margin,
         )
 
