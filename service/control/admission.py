@@ -32,12 +32,19 @@ def plan(asked: float, alone: float, reserve: float = 0.0) -> Target:
 class Returns:
     """When the refused may come back: a true `Retry-After`.
 
-    They must not all come at once. Every refusal takes a place behind the earlier ones, in the capacity that arrivals
-    leave free, and is told the time until that place.
+    Nobody knows when an overload ends. It is taken to go on for `patience` times as long as it has gone on, and for
+    `shortest` seconds at least; one that refused nobody for `forgotten` seconds is over. And the refused must not all
+    come at once: every refusal takes a place behind the earlier ones, in the capacity that arrivals leave free, and is
+    told the time until that place.
     """
 
+    shortest: float = 1.0
+    patience: float = 3.0
+    forgotten: float = 5.0
     least_free: float = 0.1
     """The share of capacity that those who come back are taken to have, however much else arrives."""
+    _since: float = 0.0
+    _last: float = float("-inf")
     _taken_until: float = 0.0
 
     def place(self, now: float, *, late_by: float, capacity_seconds: float, utilisation: float) -> float:
@@ -47,7 +54,11 @@ class Returns:
         executors; `utilisation` is the offered load, 1 being all of the capacity; all with every request at its
         ceiling.
         """
+        if now - self._last > self.forgotten:
+            self._since = now
+        self._last = now
         free = max(1 - utilisation, self.least_free)
-        place = min(max(now + late_by / free, self._taken_until), now + LONGEST_RETRY)
+        wait = max(late_by / free, self.shortest, self.patience * (now - self._since))
+        place = min(max(now + wait, self._taken_until), now + LONGEST_RETRY)
         self._taken_until = place + capacity_seconds / free
         return place - now

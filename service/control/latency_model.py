@@ -29,7 +29,7 @@ class LatencyModel:
     any.
     """
 
-    memory: float = 200.0
+    memory: float = 100.0
     outlier: float = 3.0
     overhead_share: float = 0.15
     overhead: float = 0.5e-3
@@ -74,23 +74,22 @@ class LatencyModel:
         self.observations += 1
         keep = 1 - 1 / self.memory
         x, y = macs * _GIGA, max(seconds, 1e-7)
-        # Errors are relative, so a small request counts as much as one of 64 images; the first weights come from the
-        # data, not the prior.
-        scale = predicted if self.observations > 3 else y
-        weight = 1 / (scale * scale)
+        # Errors are relative, so a small request counts as much as one of 64 images. The weight goes by size, not by
+        # time, else a server that slows down would count its new runs for less than its old ones.
+        weight = min(self.seconds(self._wx / self._w / _GIGA) / predicted, 10.0) ** 2 if self._w else 1.0
         self._w = keep * self._w + weight
         self._wx = keep * self._wx + weight * x
         self._wy = keep * self._wy + weight * y
         self._wxx = keep * self._wxx + weight * x * x
         self._wxy = keep * self._wxy + weight * x * y
-        self._fit(weight)
+        self._fit()
 
-    def _fit(self, prior_weight: float) -> None:
+    def _fit(self) -> None:
         if self._wxx <= 0:
             self.overhead = self._wy / self._w
             return
         pull = self.overhead_share * self._wy / self._w
-        w, wy = self._w + prior_weight, self._wy + prior_weight * pull
+        w, wy = self._w + 1, self._wy + pull
         determinant = w * self._wxx - self._wx * self._wx
         overhead = (wy * self._wxx - self._wx * self._wxy) / determinant
         rate = (w * self._wxy - self._wx * wy) / determinant

@@ -70,7 +70,7 @@ class Dispatch(Generic[E]):
         self, now: float, hosted: HostedModel, request: Request, macs: int, reply: Reply = None, *, idle: bool
     ) -> Entry:
         """Queues a request; `idle`: an executor waits for it. Raises `Refused`, or `Expired` past its timeout."""
-        entry = _entry(hosted, request, macs, now, reply)
+        entry = plan_entry(hosted, request, macs, now, reply)
         if entry.expires <= now:
             raise expired(entry, now)
         self._load.arrive(now, entry.work)
@@ -161,7 +161,8 @@ class Dispatch(Generic[E]):
         level = choose_level(
             hosted.profile,
             entry.ceiling,
-            Demand(entry.due - now, entry.work),
+            # A deadline that cannot be met is missed by as little as the ceiling allows.
+            Demand(min(entry.due, entry.deadline) - now, entry.work),
             self._queue.demands(now, LOOK_AHEAD),
             Demand(HORIZON * UTILISATION + entry.due - entry.request.arrival, arriving),
             pinned=entry.pinned,
@@ -210,7 +211,8 @@ def expired(entry: Entry, now: float) -> Expired:
     return Expired(f"the request's deadline of {latency:g} ms passed while it waited; {waited:.1f} ms after arrival")
 
 
-def _entry(hosted: HostedModel, request: Request, macs: int, now: float, reply: Reply) -> Entry:
+def plan_entry(hosted: HostedModel, request: Request, macs: int, now: float, reply: Reply) -> Entry:
+    """What a request is planned to take and to be held to, with the SLO and the ceiling of `now`."""
     options, slo = request.options, hosted.slo
     ceiling = hosted.ceiling(options.quality_floor, options.level)
     work = hosted.work(macs, ceiling, options.level is not None)
