@@ -68,8 +68,8 @@ class Scheduler:
 
     def admit(self, hosted: HostedModel, request: Request, macs: int, reply: Reply) -> Entry:
         """Queues a request. Raises `Refused`, or `Expired` when its timeout has passed already."""
-        now = self._clock()
         with self.lock:
+            now = self._clock()
             entry = self._dispatch.admit(now, hosted, request, macs, reply, idle=bool(self._idle))
             if self._idle:
                 self._idle.pop().ring()
@@ -82,28 +82,28 @@ class Scheduler:
 
     def settle(self, entry: Entry, ran: Ran) -> Finished:
         """Counts a request that ran. Raises `Expired` when its timeout has passed."""
-        now = self._clock()
         with self.lock:
+            now = self._clock()
             return self._dispatch.served(now, entry, ran)
 
     def failed(self, entry: Entry, error: ServiceError) -> None:
         """Counts a request that was admitted and got no outputs."""
-        now = self._clock()
         with self.lock:
+            now = self._clock()
             self._dispatch.failed(now, entry, error)
 
     def sweep(self) -> None:
         """Drops what expired while no executor came by, and replaces executors that hang."""
-        now = self._clock()
         with self.lock:
+            now = self._clock()
             self._dispatch.sweep(now)
             for executor, running in list(self._dispatch.running.items()):
                 if now - running.since > self._settings.hang_seconds:
                     self._replace(executor, running)
 
     def _take(self, executor: Executor) -> Job | None:
-        now = self._clock()
         with self.lock:
+            now = self._clock()
             if executor.retired:
                 return _nothing
             task = self._dispatch.take(now, executor, spare=bool(self._idle))
