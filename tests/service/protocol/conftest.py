@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from functools import cache, partial
 
 import httpx
 import pytest
@@ -26,21 +27,34 @@ def make_client(app: FastAPI, host: str = "127.0.0.1") -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="http://server", headers={"accept-encoding": "identity"})
 
 
-@pytest.fixture
-def engine() -> FakeEngine:
+@pytest.fixture(scope="session")
+def shared_engine() -> FakeEngine:
     return FakeEngine()
 
 
-@pytest.fixture
-def client(engine: FakeEngine) -> httpx.AsyncClient:
-    return make_client(make_app(engine))
+@pytest.fixture(scope="session")
+def app_of(shared_engine: FakeEngine) -> Callable[[str | None], FastAPI]:
+    """An app with this admin token. Building one takes longer than most tests, so each is built once."""
+    return cache(partial(make_app, shared_engine))
 
 
 @pytest.fixture
-def client_of(engine: FakeEngine) -> Callable[..., httpx.AsyncClient]:
+def engine(shared_engine: FakeEngine) -> FakeEngine:
+    """The engine behind every app, as new."""
+    vars(shared_engine).update(vars(FakeEngine()))
+    return shared_engine
+
+
+@pytest.fixture
+def client(engine: FakeEngine, app_of: Callable[[str | None], FastAPI]) -> httpx.AsyncClient:
+    return make_client(app_of(None))
+
+
+@pytest.fixture
+def client_of(engine: FakeEngine, app_of: Callable[[str | None], FastAPI]) -> Callable[..., httpx.AsyncClient]:
     """A client of a server with this admin token, from this address."""
 
     def make(token: str | None, host: str = "127.0.0.1") -> httpx.AsyncClient:
-        return make_client(make_app(engine, token), host)
+        return make_client(app_of(token), host)
 
     return make

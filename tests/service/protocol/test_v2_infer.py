@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from service.errors import Expired, Internal, Refused, Unavailable
-from tests.service.protocol.conftest import LIMITS, make_app, make_client
-from tests.service.protocol.fakes import FakeEngine
+from tests.service.protocol.conftest import LIMITS, make_client
 from tests.service.protocol.specs import binary_request, image_request, image_tensor
 
 INFER = "/v2/models/toy/infer"
@@ -185,16 +184,16 @@ async def test_errors_of_the_engine(client, engine, error, status):
     assert engine.rejected == []
 
 
-async def test_an_output_without_json_form_is_the_clients_error(client, engine, monkeypatch):
-    monkeypatch.setattr(engine, "quality", float("nan"))
+async def test_numbers_that_json_lacks_are_null(client, engine):
+    engine.quality = float("nan")
     response = await client.post(INFER, json=image_request())
     assert response.status_code == 200
     assert response.json()["parameters"]["quality"] is None
 
 
-async def test_a_client_that_leaves_withdraws_its_request(engine):
+async def test_a_client_that_leaves_withdraws_its_request(engine, app_of):
     engine.gate = asyncio.Event()
-    app = make_app(engine)
+    app = app_of(None)
     body = json.dumps(image_request()).encode()
     leave = asyncio.Event()
     messages = iter([{"type": "http.request", "body": body, "more_body": False}])
@@ -232,11 +231,6 @@ async def test_a_cancelled_call_withdraws_its_request(client, engine):
     assert engine.cancelled == 1
 
 
-@pytest.fixture(scope="module")
-def app():
-    return make_app(FakeEngine())
-
-
 header_values = st.sampled_from(["0", "5", "100", "200", "-1", "x", "1e3", ""])
 
 
@@ -253,7 +247,7 @@ header_values = st.sampled_from(["0", "5", "100", "200", "-1", "x", "1e3", ""])
         },
     ),
 )
-def test_mutated_requests_never_fail_the_server(app, data, headers):
+def test_mutated_requests_never_fail_the_server(app_of, data, headers):
     tensor = image_tensor(data=..., parameters={"binary_data_size": 6})
     document = image_request(inputs=[tensor], outputs=[{"name": "scores"}], parameters={"slo_ms": 20})
     body, length = binary_request(document, bytes(6))
@@ -267,7 +261,7 @@ def test_mutated_requests_never_fail_the_server(app, data, headers):
     encoded = [(name, value.encode("latin-1")) for name, value in headers.items()]
 
     async def post():
-        async with make_client(app) as client:
+        async with make_client(app_of(None)) as client:
             return await client.post(INFER, content=content, headers=encoded)
 
     response = asyncio.run(post())

@@ -1,8 +1,5 @@
 import pytest
 
-from tests.service.protocol.conftest import make_app
-from tests.service.protocol.fakes import FakeEngine
-
 VERSIONS = ("", "/versions/{version}")
 CALLS = {
     ("get", "/v2"),
@@ -24,9 +21,9 @@ CALLS = {
 }
 
 
-@pytest.fixture(scope="module")
-def openapi():
-    return make_app(FakeEngine()).openapi()
+@pytest.fixture
+def openapi(app_of):
+    return app_of(None).openapi()
 
 
 def test_every_call_is_documented(openapi):

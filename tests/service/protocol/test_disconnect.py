@@ -1,0 +1,68 @@
+import asyncio
+
+import pytest
+
+from service.protocol.body import ClientGone
+from service.protocol.disconnect import unless_disconnected
+
+
+async def never():
+    await asyncio.Event().wait()
+
+
+async def test_the_result_comes_through():
+    async def work():
+        return 7
+
+    assert await unless_disconnected(work(), never) == 7
+
+
+async def test_an_error_comes_through():
+    async def work():
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        await unless_disconnected(work(), never)
+
+
+async def test_messages_that_are_no_disconnect_are_passed_over():
+    messages = iter([{"type": "http.request", "body": b""}])
+
+    async def receive():
+        message = next(messages, None)
+        return message if message is not None else await never()
+
+    async def work():
+        await asyncio.sleep(0.01)
+        return 7
+
+    assert await unless_disconnected(work(), receive) == 7
+
+
+async def test_a_disconnect_cancels_the_work_and_waits_for_it():
+    steps = []
+
+    async def work():
+        try:
+            await never()
+        finally:
+            await asyncio.sleep(0)
+            steps.append("withdrawn")
+
+    async def receive():
+        await asyncio.sleep(0.01)
+        return {"type": "http.disconnect"}
+
+    with pytest.raises(ClientGone):
+        await unless_disconnected(work(), receive)
+    assert steps == ["withdrawn"]
+
+
+async def test_nothing_is_left_running():
+    async def work():
+        return 7
+
+    before = asyncio.all_tasks()
+    await unless_disconnected(work(), never)
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
