@@ -1,1 +1,1 @@
-"""The server: protocol → engine → control over the models; telemetry reads the engine, and `service.app` composes them."""
+"""The server: protocol → engine → control, over the models. Telemetry reads the engine, `service.app` composes them."""

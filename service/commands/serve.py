@@ -63,5 +63,7 @@ def serve(
         access_log=False,
         server_header=False,
         ws="none",
+        # Longer than clients keep idle connections: one closed under a request is an error that they would see.
+        timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, round(settings.grace_seconds)),
     )
