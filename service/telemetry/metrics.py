@@ -116,6 +116,11 @@ def objective(models: Models) -> Iterator[Metric]:
     floor = GaugeMetricFamily(
         "sluice_quality_floor_ratio", "The lowest quality that the operator accepts.", labels=("model",)
     )
+    attainable = GaugeMetricFamily(
+        "sluice_slo_attainable",
+        "0 where one request alone on the server would miss the SLO even at the highest level that is allowed, else 1.",
+        labels=("model",),
+    )
     tail = GaugeMetricFamily(
         "sluice_tail_latency_seconds",
         "Latency of the requests of the last 10 s at a percentile; absent after 10 s without any.",
@@ -125,9 +130,10 @@ def objective(models: Models) -> Iterator[Metric]:
         latency.add_metric((model.name,), slo.latency)
         percentile.add_metric((model.name,), slo.percentile / 100)
         floor.add_metric((model.name,), slo.quality_floor)
+        attainable.add_metric((model.name,), float(model.gate.slo_attainable))
         for name, seconds in model.tail_seconds.items():
             tail.add_metric((model.name, name), seconds)
-    yield from (latency, percentile, floor, tail)
+    yield from (latency, percentile, floor, attainable, tail)
 
 
 def work(models: Models) -> Iterator[Metric]:

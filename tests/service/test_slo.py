@@ -58,6 +58,7 @@ def test_an_slo_that_no_level_can_keep_is_said_and_not_made_an_outage(model, ima
         assert parameters["slo_met"] is False
         assert parameters["slo_attainable"] is False
         assert server.http.get("/v2/models/fashion/gate").json()["slo_attainable"] is False
+        assert server.metrics()['sluice_slo_attainable{model="fashion"}'] == 0
 
 
 def test_what_cannot_be_in_time_is_refused_at_once(model, images, tmp_path):
