@@ -44,8 +44,8 @@ class Recipe:
     exponents: tuple[float, ...] = ()
     """Per layer: the share kept at dial k is k to this power; layers differ in how much they bear."""
     jitter: float = 0.08
-    gate_rate: float = 1.0
-    """The gates' own rate relative to `rate`."""
+    predictor_rate: float = 1.0
+    """The predictors' rate relative to `rate`."""
     softness: float = 0.0
     spread: float = 0.0
     """How far an image's target share lies from the dial: ± spread · min(k, 1 − k) from the surest to the least
@@ -121,7 +121,7 @@ def train_gated(
             distance = F.kl_div(guessed, wanted, reduction="batchmean", log_target=True)
             if dial == 1:
                 distance = (distance + F.nll_loss(guessed, target)) / 2
-            elif recipe.spread_weight:
+            elif recipe.spread_weight and not network.static:
                 distance = distance + recipe.spread_weight * _spread_loss(traces, shares, wanted, recipe)
             total = total + distance * (len(part) / len(batch))
         return total
@@ -193,10 +193,10 @@ def _train(
 ) -> None:
     trained = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
     decayed = [p for name, p in trained if p.ndim == 4 or name == "head.weight"]
-    gates = [p for name, p in trained if name.endswith(("predictor", "offset")) or name.startswith("evidence")]
-    others = [p for _, p in trained if not any(p is other for other in (*decayed, *gates))]
+    predictors = [p for name, p in trained if name.endswith("predictor") or name.startswith("evidence")]
+    others = [p for _, p in trained if not any(p is other for other in (*decayed, *predictors))]
     groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": recipe.decay, "lr": recipe.rate}]
-    groups += [{"params": others, "lr": recipe.rate}, {"params": gates, "lr": recipe.rate * recipe.gate_rate}]
+    groups += [{"params": others, "lr": recipe.rate}, {"params": predictors, "lr": recipe.rate * recipe.predictor_rate}]
     groups = [group for group in groups if group["params"]]
     optimiser = torch.optim.SGD(
         groups,

@@ -36,8 +36,9 @@ GATED = Recipe(
     groups=(Group(32, 1, 1), Group(48, 0.6, 0.95), Group(48, LEAST_DIAL, 0.6)),
     exponents=EXPONENTS,
     softness=0.15,
-    spread=0.5,
-    spread_weight=1.0,
+    spread=0.6,
+    spread_weight=4.0,
+    predictor_rate=0.5,
 )
 
 
