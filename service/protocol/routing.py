@@ -11,6 +11,8 @@ from models.model import Model
 from service.errors import NotFound
 from service.protocol.collaborators import InferenceEngine
 
+ModelName = Annotated[str, Path(description="The model's name", examples=["fashion"])]
+
 
 class ErrorBody(BaseModel):
     """Every answer but a 200."""
@@ -45,21 +47,23 @@ def json_response(content: Any) -> Response:
 
 
 def hosted_model(engine: InferenceEngine) -> Callable[..., Awaitable[Model]]:
-    """A dependency: the model that the path names.
+    """A dependency: the model that the path names, found by ``find_model``."""
+
+    async def find(request: Request, model: ModelName) -> Model:
+        return find_model(engine, model, request.path_params.get("version"))
+
+    return find
+
+
+def find_model(engine: InferenceEngine, name: str, version: str | None) -> Model:
+    """The model of this name.
 
     Raises NotFound for an unknown one or another version than it has, Unavailable for one that is not loaded.
     """
-
-    async def find(
-        request: Request, model: Annotated[str, Path(description="The model's name", examples=["fashion"])]
-    ) -> Model:
-        found = engine.model(model)
-        version = request.path_params.get("version", found.version)
-        if version != found.version:
-            raise NotFound(f"model '{model}' has version '{found.version}', not '{version[:64]}'")
-        return found
-
-    return find
+    model = engine.model(name)
+    if version not in (None, model.version):
+        raise NotFound(f"model '{name}' has version '{model.version}', not '{version}'")
+    return model
 
 
 def add_versioned_route(

@@ -1,11 +1,10 @@
 """The inference call of the Open Inference Protocol v2."""
 
 import time
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 
-from models.model import Model
 from service.engine.request import Finished
 from service.engine.request import Request as EngineRequest
 from service.errors import ServiceError
@@ -13,7 +12,7 @@ from service.protocol.body import compress_for, receive_body
 from service.protocol.collaborators import InferenceEngine
 from service.protocol.disconnect import unless_disconnected
 from service.protocol.limits import Limits
-from service.protocol.routing import BODY_ERRORS, ERRORS, ErrorBody, add_versioned_route, hosted_model
+from service.protocol.routing import BODY_ERRORS, ERRORS, ErrorBody, ModelName, add_versioned_route, find_model
 from service.protocol.v2_documentation import INFER_REQUEST_BODY, INFER_RESPONSE
 from service.protocol.v2_request import JSON_LENGTH_HEADER, parse_infer
 from service.protocol.v2_response import render_infer
@@ -28,30 +27,24 @@ def infer_router(engine: InferenceEngine, limits: Limits) -> APIRouter:
     counts it.
     """
     router = APIRouter(tags=["Inference"])
-    find = hosted_model(engine)
 
-    async def find_or_reject(request: Request, model: str) -> Model:
-        try:
-            return await find(request, model)
-        except ServiceError as error:
-            engine.reject(model, PROTOCOL, time.monotonic(), error)
-            raise
-
-    async def infer(request: Request, model: Annotated[Model, Depends(find_or_reject)]) -> Response:
+    # The model is looked up here and not in a dependency: one more of those costs as much as reading the request.
+    async def infer(request: Request, model: ModelName) -> Response:
         arrival = time.monotonic()
         try:
+            found = find_model(engine, model, request.path_params.get("version"))
             body = await receive_body(request.headers, request.receive, limits.body_bytes)
             # A slow sender's own time is not the server's to make up for.
             arrival = time.monotonic()
-            parsed = parse_infer(body, request.headers.get(JSON_LENGTH_HEADER), model.inputs, model.outputs, limits)
+            parsed = parse_infer(body, request.headers.get(JSON_LENGTH_HEADER), found.inputs, found.outputs, limits)
         except ServiceError as error:
-            engine.reject(model.name, PROTOCOL, arrival, error)
+            engine.reject(model, PROTOCOL, arrival, error)
             raise
         finished = await unless_disconnected(
             engine.submit(
                 EngineRequest(
                     id=parsed.id,
-                    model=model.name,
+                    model=model,
                     inputs=parsed.inputs,
                     arrival=arrival,
                     options=parsed.options,
@@ -61,10 +54,10 @@ def infer_router(engine: InferenceEngine, limits: Limits) -> APIRouter:
             request.receive,
         )
         content, headers = render_infer(
-            model.name,
-            model.version,
+            model,
+            found.version,
             parsed.id,
-            model.outputs,
+            found.outputs,
             finished.outputs,
             parsed.outputs,
             parameters_of(finished),

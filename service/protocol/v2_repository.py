@@ -1,9 +1,9 @@
 """The model repository extension: what can be hosted, loading and unloading it."""
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 
 from service.errors import InvalidRequest, Unsupported
@@ -12,7 +12,7 @@ from service.protocol.body import receive_body
 from service.protocol.collaborators import CatalogEntry, InferenceEngine
 from service.protocol.limits import Limits
 from service.protocol.parameters import check_parameter_types
-from service.protocol.routing import ADMIN_ERRORS, BODY_ERRORS, ERRORS, json_response
+from service.protocol.routing import ADMIN_ERRORS, BODY_ERRORS, ERRORS, ModelName, json_response
 from service.protocol.v2_request import parse_json_object
 
 Catalog = Callable[[], Sequence[CatalogEntry]]
@@ -30,7 +30,6 @@ class IndexEntry(BaseModel):
 def repository_router(engine: InferenceEngine, limits: Limits, authorise: Authorise, catalog: Catalog) -> APIRouter:
     """The repository's routes; ``catalog`` lists what can be hosted, loaded or not."""
     router = APIRouter(tags=["Model repository"])
-    Name = Annotated[str, Path(description="The model's name", examples=["fashion"])]
 
     async def body_of(request: Request) -> dict[str, Any]:
         body = await receive_body(request.headers, request.receive, limits.body_bytes)
@@ -57,7 +56,7 @@ def repository_router(engine: InferenceEngine, limits: Limits, authorise: Author
         responses={**ERRORS, **ADMIN_ERRORS},
         openapi_extra=_json_body({"parameters": {"type": "object"}}),
     )
-    async def load(request: Request, model: Name) -> Response:
+    async def load(request: Request, model: ModelName) -> Response:
         for name in check_parameter_types((await body_of(request)).get("parameters"), "parameters"):
             if name == "config" or name.startswith("file:"):
                 raise Unsupported(f"parameters.{name[:64]}: a model's files and configuration cannot be sent")
@@ -71,7 +70,7 @@ def repository_router(engine: InferenceEngine, limits: Limits, authorise: Author
         responses={**ERRORS, **ADMIN_ERRORS},
         openapi_extra=_json_body({"parameters": {"type": "object"}}),
     )
-    async def unload(request: Request, model: Name) -> Response:
+    async def unload(request: Request, model: ModelName) -> Response:
         check_parameter_types((await body_of(request)).get("parameters"), "parameters")
         await engine.unload(model)
         return json_response({})

@@ -25,8 +25,9 @@ def v2_router(
     needs ``install_error_handlers`` and ``redirect_slashes=False``, since a redirect is an answer without an error.
     """
     router = APIRouter()
-    router.include_router(models_router(engine, version))
+    # Routes are tried in turn, so the one that is called a thousand times a second comes first.
     router.include_router(infer_router(engine, limits))
+    router.include_router(models_router(engine, version))
     router.include_router(gate_router(engine, limits, authorise))
     router.include_router(repository_router(engine, limits, authorise, catalog))
     return router
