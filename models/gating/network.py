@@ -133,7 +133,7 @@ class GatedLayer(nn.Module):
         (straight-through).
         """
         with torch.autocast("cpu", enabled=False):  # bf16 saliencies would tie at the threshold
-            # A gate reads the features and does not shape them: with a gradient through its input the dense accuracy suffers.
+            # A gate reads the features and does not shape them: a gradient through its input costs dense accuracy.
             a = F.linear(self.squeeze(x.detach(), evidence), self.predictor, self.offset)
             if share is not None:
                 threshold = float(torch.quantile(a.detach(), 1 - share)) if share < 1 else 0.0

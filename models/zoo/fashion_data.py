@@ -18,8 +18,8 @@ _FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-_DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-_SAMPLE = Path(__file__).parent / "weights" / "fashion_sample.npz"
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+SAMPLE = Path(__file__).parent / "weights" / "fashion_sample.npz"
 
 
 class MissingData(FileNotFoundError):
@@ -44,7 +44,7 @@ def folder(path: Path | None = None) -> Path:
     Raises `MissingData` when the files are not there.
     """
     given = path or os.environ.get("SLUICE_FASHION_MNIST")
-    found = Path(given) if given else _DEBIAN
+    found = Path(given) if given else DEBIAN
     for images, labels in _FILES.values():
         for name in (images, labels):
             if not (found / name).exists() and not (found / f"{name}.gz").exists():
@@ -74,7 +74,7 @@ def test(path: Path | None = None) -> LabelledImages:
 
 def sample() -> LabelledImages:
     """A few hundred test images that travel with the package, so that accuracy can be checked anywhere."""
-    with np.load(_SAMPLE) as archive:
+    with np.load(SAMPLE) as archive:
         return LabelledImages(archive["images"], archive["labels"].astype(np.int64))
 
 

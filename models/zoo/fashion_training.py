@@ -54,14 +54,14 @@ def train(variant: str, data: Path | None, work: Path, report: Report, *, seed: 
     train_plain(plain, images.images, images.labels, replace(PLAIN, seed=seed), work / f"plain-{seed}.pt", report)
     weights = work / f"fashion-{variant}-{seed}.safetensors"
     if variant == "plain":
-        _write(_plain_tensors(plain), weights)
+        write(_plain_tensors(plain), weights)
         return weights
     torch.manual_seed(seed + 1)
     network = GatedNetwork(SHAPE, static=variant == "static")
     recipe = replace(GATED, seed=seed)
     start_from(plain, network, images.images[:1000], recipe)
     train_gated(network, plain, images.images, images.labels, recipe, work / f"{variant}-{seed}.pt", report)
-    _write(_gated_tensors(network), weights)
+    write(gated_tensors(network), weights)
     return weights
 
 
@@ -130,7 +130,8 @@ def to_network(weights: FashionWeights) -> GatedNetwork:
     return network
 
 
-def _gated_tensors(network: GatedNetwork) -> dict[str, Tensor]:
+def gated_tensors(network: GatedNetwork) -> dict[str, Tensor]:
+    """The network's parameters under the names of the weights file, matrices as bf16."""
     tensors = {
         "evidence.weight": network.evidence.weight,
         "evidence.bias": network.evidence.bias,
@@ -157,10 +158,11 @@ def _plain_tensors(network: PlainNetwork) -> dict[str, Tensor]:
             layer.scale.copy_(norm.weight)
             layer.shift.copy_(norm.bias)
         gated.head.load_state_dict(network.head.state_dict())
-    return _gated_tensors(gated)
+    return gated_tensors(gated)
 
 
-def _write(tensors: dict[str, Tensor], path: Path) -> None:
+def write(tensors: dict[str, Tensor], path: Path) -> None:
+    """Writes a weights file."""
     save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
 
 
