@@ -1,6 +1,7 @@
 """The SLO, changed while the server runs: who may, when it acts, how long it is kept."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -137,17 +138,13 @@ def test_a_bad_slo_in_the_past_does_not_hide_it(model, tmp_path):
 
 def test_clients_that_leave_are_counted_as_cancelled(model, images, tmp_path):
     with serve([model], tmp_path, executors=1, slo_latency_ms=10_000) as server:
-        with httpx.Client(base_url=str(server.http.base_url), timeout=httpx.Timeout(5, read=0.001)) as hasty:
-            gone = 0
+        with httpx.Client(base_url=server.http.base_url, timeout=httpx.Timeout(5, read=0.001)) as hasty:
             for _ in range(20):
-                try:
+                with suppress(httpx.ReadTimeout):
                     hasty.post(INFER, json=infer_body(images, level=0.0))
-                except httpx.ReadTimeout:
-                    gone += 1
-        assert gone > 0
+        # The next in the queue, so all before it have come to an end.
         assert run(server, images[:1])["slo_met"] is True
         samples = server.metrics()
-        ended = sum(value for name, value in samples.items() if name.startswith("sluice_requests_total"))
+        assert samples['sluice_requests_total{model="fashion",outcome="cancelled",protocol="v2"}'] > 0
         assert samples['sluice_inflight{model="fashion"}'] == 0
         assert samples['sluice_queue_depth{model="fashion"}'] == 0
-        assert ended <= 21
