@@ -5,6 +5,6 @@
 
 namespace sluice {
 
-const InstructionSet kAvx2 = SLUICE_INSTRUCTION_SET("avx2", pack);
+const InstructionSet kAvx2 = instruction_set("avx2", plan_nothing, pack_then_tile);
 
 }  // namespace sluice

@@ -1,4 +1,4 @@
-// AVX-512: 32 registers of 16 floats, and a compress instruction that makes packing cheap.
+// AVX-512: 32 registers of 16 floats, and two-source permutes that pack weights while the first tile multiplies by them.
 #define LANES 16
 #define MANY_REGISTERS true
 #include "loops.h"
@@ -8,38 +8,76 @@
 namespace sluice {
 namespace {
 
-// 16 neighbouring columns of a block of which at least one is active.
-struct Group {
-    const float *from;
-    std::size_t offset;  // in a row of the panel
-    __mmask16 active;
-};
-
-// Every store writes a whole vector: what it writes beyond its active columns is overwritten by the next group or the next row.
-void pack_compressed(const Panel &p) {
-    Group groups[kBlock];
-    std::size_t count = 0;
-    for (std::size_t j = 0; j < p.count;) {
-        const std::size_t column = static_cast<std::size_t>(p.columns[j]), first = column / kLanes * kLanes;
-        Group &group = groups[count++];
-        group = {p.weights + (first / kBlock) * p.taps * p.inputs * kBlock + first % kBlock, j, 0};
-        for (; j < p.count && static_cast<std::size_t>(p.columns[j]) < first + kLanes; ++j) {
-            group.active = static_cast<__mmask16>(group.active | 1u << (static_cast<std::size_t>(p.columns[j]) - first));
+void plan(Pick &pick, const Panel &p, std::size_t first) {
+    pick.count = 0;
+    std::size_t line_of[kLanes] = {}, latest = SIZE_MAX;
+    std::int32_t lane_of[kLanes] = {};
+    for (std::size_t j = 0; j < kLanes && first + j < p.count; ++j) {
+        const std::size_t column = static_cast<std::size_t>(p.columns[first + j]), line = column / kLine;
+        if (line != latest) {
+            pick.lines[pick.count++] = p.weights + column / kBlock * p.block + line * kLine % kBlock;
+            latest = line;
         }
+        line_of[j] = pick.count - 1;
+        lane_of[j] = static_cast<std::int32_t>(column % kLine);
     }
-    float *to = p.panel;
-    for (std::size_t tap = 0; tap < p.taps; ++tap) {
-        for (std::size_t k = 0; k < p.depth; ++k, to += p.row) {
-            const std::size_t row = (tap * p.inputs + (p.index ? static_cast<std::size_t>(p.index[k]) : k)) * kBlock;
-            for (std::size_t g = 0; g < count; ++g) {
-                _mm512_storeu_ps(to + groups[g].offset, _mm512_maskz_compress_ps(groups[g].active, _mm512_load_ps(groups[g].from + row)));
-            }
+    if (pick.count == 1) pick.lines[pick.count++] = pick.lines[0];
+    for (std::size_t step = 0; step + 1 < pick.count; ++step) {
+        for (std::size_t j = 0; j < kLanes; ++j) {
+            const std::int32_t kept = step == 0 ? lane_of[j] : static_cast<std::int32_t>(j);
+            pick.steps[step][j] = line_of[j] == step + 1 ? lane_of[j] + static_cast<std::int32_t>(kLine) : kept;
         }
     }
 }
 
+void plan(Panel &p) {
+    for (std::size_t first = 0; first < p.count; first += kLanes) plan(p.picks[first / kLanes], p, first);
+}
+
+constexpr std::size_t kAhead = 8;
+
+// Reads the layer's weights where they lie, picks the active columns and leaves them in the panel.
+struct Packing {
+    const std::int32_t *index;
+    const Pick *picks;
+    std::size_t first_tap, tap_step;
+    float *to;
+    std::size_t row;
+    std::size_t last;
+    std::size_t from = 0;
+
+    void enter(std::size_t tap) { from = first_tap + tap * tap_step; }
+
+    template <std::size_t Vectors>
+    void read(std::size_t k, Vector (&w)[Vectors]) {
+        const std::size_t at = from + (index ? static_cast<std::size_t>(index[k]) : k) * kBlock;
+        const std::size_t ahead = k + kAhead < last ? k + kAhead : last;
+        const std::size_t next = from + (index ? static_cast<std::size_t>(index[ahead]) : ahead) * kBlock;
+#pragma GCC unroll 4
+        for (std::size_t v = 0; v < Vectors; ++v) {
+            const Pick &pick = picks[v];
+            __builtin_prefetch(pick.lines[0] + next);
+            __builtin_prefetch(pick.lines[1] + next);
+            __m512 picked = _mm512_permutex2var_ps(_mm512_load_ps(pick.lines[0] + at), _mm512_load_si512(pick.steps[0]),
+                                                   _mm512_load_ps(pick.lines[1] + at));
+            for (std::size_t line = 2; line < pick.count; ++line) {
+                __builtin_prefetch(pick.lines[line] + next);
+                picked = _mm512_permutex2var_ps(picked, _mm512_load_si512(pick.steps[line - 1]), _mm512_load_ps(pick.lines[line] + at));
+            }
+            _mm512_store_ps(to + v * kLanes, picked);
+            w[v] = picked;
+        }
+        to += row;
+    }
+};
+
+void packing_tile(const Tile &t, const Panel &p, std::size_t tap, std::size_t rows, std::size_t vectors) {
+    const Packing packing{t.index, p.picks, tap + (t.index ? 0 : t.begin * kBlock), t.layer_tap, p.packed, p.row, t.depth - 1};
+    with_size<1, 1>(rows, vectors, [&](auto size) { tile<size.rows, size.vectors>(t, packing); });
+}
+
 }  // namespace
 
-const InstructionSet kAvx512 = SLUICE_INSTRUCTION_SET("avx512", pack_compressed);
+const InstructionSet kAvx512 = instruction_set("avx512", plan, packing_tile);
 
 }  // namespace sluice

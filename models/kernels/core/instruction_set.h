@@ -9,39 +9,54 @@ namespace sluice {
 // Weights are stored in blocks of 64 output columns: [block][tap][input][64], the last block padded with zeros.
 constexpr std::size_t kBlock = 64;
 
+// A cache line of them.
+constexpr std::size_t kLine = 16;
+
 // The most output positions that one tile covers, on any instruction set.
 constexpr std::size_t kMaxRows = 8;
 
-// One tile: `rows` output positions by up to `vectors * lanes` output columns, over all taps and active inputs.
+// One tile: some output positions by some output columns, over some inputs of one tap or all inputs of several.
 struct Tile {
-    const float *const *activations;  // [taps][activation_stride] pointers, each to `depth` floats
-    std::size_t activation_stride;    // pointers from one tap to the next
-    const float *weights;             // column 0 of the tile, tap 0, input 0
-    std::size_t weight_row;           // floats from one input to the next
-    std::size_t weight_tap;           // floats from one tap to the next
-    const std::int32_t *index;        // which weight rows are read, `depth` of them; null: 0 … depth − 1
+    const float *const *activations;  // a pointer for each tap and position, to the values of all active inputs
+    std::size_t activation_tap;       // pointers from one tap to the next
     std::size_t taps;
-    std::size_t depth;
-    const float *scale;     // y = saliency · max(scale · sum + shift, floor), per column; all three padded to whole vectors
+    std::size_t begin, depth;   // the active inputs begin … begin + depth of each tap
+    const std::int32_t *index;  // ids of those; null: begin … begin + depth themselves
+    const float *weights;       // column 0 of the tile, first tap; the row of input 0 if `in_place`, else of input `begin`
+    std::size_t weight_row;     // floats from one row to the next
+    std::size_t weight_tap;     // floats from one tap to the next
+    std::size_t layer_tap;      // the same in the layer's own weights
+    bool in_place;              // whether `weights` are those, read through `index`
+
+    float *sums;       // [position][kBlock], what earlier tiles have summed; unused if `first` and `last`
+    bool first, last;  // of the tiles that add to these sums: start from zero, write the result
+
+    const float *scale;  // y = saliency · max(scale · sum + shift, floor), per column; all padded to whole vectors
     const float *shift;
     const float *saliency;
-    float floor;            // 0 for a ReLU, −∞ for none
+    float floor;  // 0 for a ReLU, −∞ for none
     float *out;
     std::size_t out_stride;  // floats from one position to the next
-    std::size_t columns;     // columns that are stored, ≤ vectors · lanes
+    std::size_t columns;     // columns that are stored
 };
 
-// Copies the weights of the active inputs and outputs into a contiguous panel [taps][depth][row].
+// How 16 consecutive active columns are picked from the cache lines that hold them. Step s merges line s + 1 into what was
+// picked from those before: 0 … 15 keep a lane of that (step 0: of line 0), 16 … 31 take one of the line.
+struct Pick {
+    const float *lines[kLine];
+    std::size_t count;  // of lines, at least 2: the second may be the first again
+    alignas(64) std::int32_t steps[kLine][kLine];
+};
+
+// The weights of up to 64 active outputs, packed a few inputs at a time.
 struct Panel {
-    const float *weights;  // packed weights of the whole layer
-    std::size_t inputs;    // of the whole layer
-    std::size_t taps;
-    const std::int32_t *index;  // active inputs, `depth` of them; null: 0 … depth − 1
-    std::size_t depth;
-    const std::int32_t *columns;  // active outputs of this panel, ascending
-    std::size_t count;            // ≤ 64
-    float *panel;                 // 64-byte aligned, with room for one more vector at the end
-    std::size_t row;              // floats from one row of the panel to the next
+    const std::int32_t *columns;  // the active outputs, ascending
+    std::size_t count;
+    const float *weights;  // of the layer
+    std::size_t block;     // floats from one block of them to the next
+    float *packed;         // [tap][input][row], on a 64-byte boundary
+    std::size_t row;
+    Pick picks[kBlock / kLine];
 };
 
 struct InstructionSet {
@@ -50,7 +65,10 @@ struct InstructionSet {
     std::size_t vectors;                 // most vectors of columns in a tile
     std::size_t rows[4];                 // most rows of a tile, by its number of vectors less one
     void (*tile)(const Tile &, std::size_t rows, std::size_t vectors);
-    void (*pack)(const Panel &);
+    // Prepares a panel once for all its inputs.
+    void (*plan)(Panel &);
+    // The first tile over some inputs: packs all columns of the panel, from taps that begin `tap` floats into a block.
+    void (*packing_tile)(const Tile &, const Panel &, std::size_t tap, std::size_t rows, std::size_t vectors);
     float (*dot)(const float *, const float *, std::size_t);
     void (*means)(const float *x, std::size_t positions, std::size_t channels, float *out);
     void (*pool)(const float *x, std::size_t height, std::size_t width, std::size_t channels, float *out);

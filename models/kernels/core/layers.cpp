@@ -6,66 +6,48 @@
 namespace sluice {
 namespace {
 
-// With so few inputs a tap's inner loop is all overhead, and copying the taps side by side is cheaper.
-constexpr std::size_t kFewInputs = 4;
-
-struct Scratch {
-    Buffer panel, zeros, patches;
-    std::unique_ptr<const float *[]> pointers;
-    std::size_t capacity = 0;
-
-    const float **reserve_pointers(std::size_t count) {
-        if (count > capacity) {
-            pointers.reset(new const float *[count]);
-            capacity = count;
-        }
-        return pointers.get();
-    }
-};
-
-// One to a thread, so that calls neither allocate nor share anything.
 Scratch &scratch() {
     thread_local Scratch kept;
     return kept;
 }
 
-// [taps][positions] pointers to the input rows that each output position reads.
-const float *const *indirection(Scratch &scratch, const Convolution &shape, const float *x, std::size_t channels) {
+// x with a border of zeros, [height + 2 · padding][width + 2 · padding][channels].
+const float *with_border(FloatBuffer &buffer, const Convolution &shape, const float *x, std::size_t channels) {
+    if (shape.padding == 0) return x;
+    const std::size_t row = shape.width * channels, side = shape.padding * channels, pitch = row + 2 * side;
+    float *padded = buffer.reserve((shape.height + 2 * shape.padding) * pitch), *to = padded;
+    to = std::fill_n(to, shape.padding * pitch + side, 0.0f);
+    for (std::size_t y = 0; y < shape.height; ++y) {
+        to = std::copy_n(x + y * row, row, to);
+        to = std::fill_n(to, y + 1 < shape.height ? 2 * side : side + shape.padding * pitch, 0.0f);
+    }
+    return padded;
+}
+
+// [kernel][positions] pointers to the row of taps that each output position reads, `kernel` neighbouring pixels.
+const float *const *indirection(std::vector<const float *> &pointers, const Convolution &shape, const float *padded, std::size_t channels) {
     const std::size_t out_height = shape.out_height(), out_width = shape.out_width();
-    const float *zeros = scratch.zeros.reserve(std::max(channels, std::size_t{1}));
-    const float **pointers = scratch.reserve_pointers(shape.kernel * shape.kernel * out_height * out_width);
-    const float **next = pointers;
+    const std::size_t pitch = (shape.width + 2 * shape.padding) * channels;
+    pointers.resize(shape.kernel * out_height * out_width);
+    const float **next = pointers.data();
     for (std::size_t dy = 0; dy < shape.kernel; ++dy) {
-        for (std::size_t dx = 0; dx < shape.kernel; ++dx) {
-            for (std::size_t i = 0; i < out_height; ++i) {
-                // Above and to the left of the input these wrap around to huge numbers, which are beyond it as well.
-                const std::size_t y = i * shape.stride + dy - shape.padding;
-                for (std::size_t j = 0; j < out_width; ++j) {
-                    const std::size_t column = j * shape.stride + dx - shape.padding;
-                    *next++ = y < shape.height && column < shape.width ? x + (y * shape.width + column) * channels : zeros;
-                }
-            }
+        for (std::size_t i = 0; i < out_height; ++i) {
+            const float *row = padded + (i * shape.stride + dy) * pitch;
+            for (std::size_t j = 0; j < out_width; ++j) *next++ = row + j * shape.stride * channels;
         }
     }
-    return pointers;
+    return pointers.data();
 }
 
-const float *const *consecutive(Scratch &scratch, const float *x, std::size_t rows, std::size_t channels) {
-    const float **pointers = scratch.reserve_pointers(rows);
-    for (std::size_t row = 0; row < rows; ++row) pointers[row] = x + row * channels;
-    return pointers;
-}
-
-// [positions][taps][channels], copied.
-const float *gather_patches(Scratch &scratch, const float *const *pointers, std::size_t positions, std::size_t taps, std::size_t channels) {
-    float *patches = scratch.patches.reserve(positions * taps * channels), *next = patches;
-    for (std::size_t position = 0; position < positions; ++position) {
-        for (std::size_t tap = 0; tap < taps; ++tap) {
-            const float *from = pointers[tap * positions + position];
-            for (std::size_t c = 0; c < channels; ++c) *next++ = from[c];
-        }
+// The active inputs of a row of taps, whose weights lie one after another, as one list.
+Channels row_of_taps(std::vector<std::int32_t> &index, Channels inputs, std::size_t taps, std::size_t channels) {
+    if (!inputs.ids || taps == 1) return {inputs.ids, inputs.count * taps};
+    index.resize(taps * inputs.count);
+    std::int32_t *next = index.data();
+    for (std::size_t tap = 0; tap < taps; ++tap) {
+        for (std::size_t k = 0; k < inputs.count; ++k) *next++ = inputs.ids[k] + static_cast<std::int32_t>(tap * channels);
     }
-    return patches;
+    return {index.data(), index.size()};
 }
 
 }  // namespace
@@ -73,23 +55,19 @@ const float *gather_patches(Scratch &scratch, const float *const *pointers, std:
 void convolve(const InstructionSet &set, const Weights &weights, const Convolution &shape, const float *x, Channels inputs, Channels outputs,
               const Epilogue &epilogue, float *out) {
     Scratch &kept = scratch();
-    const std::size_t positions = shape.out_height() * shape.out_width();
-    const float *const *pointers = indirection(kept, shape, x, inputs.count);
-    if (weights.taps > 1 && !inputs.ids && inputs.count <= kFewInputs) {
-        // [tap][input] is one list of inputs, in the weights and in the patches alike.
-        const std::size_t depth = weights.taps * inputs.count;
-        const float *patches = gather_patches(kept, pointers, positions, weights.taps, inputs.count);
-        multiply(set, {weights.packed, weights.outputs, depth, 1}, consecutive(kept, patches, positions, depth), positions, {nullptr, depth},
-                 outputs, epilogue, kept.panel, out);
-        return;
-    }
-    multiply(set, weights, pointers, positions, inputs, outputs, epilogue, kept.panel, out);
+    const float *padded = with_border(kept.padded, shape, x, inputs.count);
+    const float *const *activations = indirection(kept.activations, shape, padded, inputs.count);
+    const Weights rows{weights.packed, weights.outputs, weights.inputs * shape.kernel, shape.kernel};
+    multiply(set, rows, activations, shape.out_height() * shape.out_width(), row_of_taps(kept.index, inputs, shape.kernel, weights.inputs), outputs,
+             epilogue, kept, out);
 }
 
 void multiply_matrix(const InstructionSet &set, const Weights &weights, const float *x, std::size_t rows, Channels inputs, Channels outputs,
                      const Epilogue &epilogue, float *out) {
     Scratch &kept = scratch();
-    multiply(set, weights, consecutive(kept, x, rows, inputs.count), rows, inputs, outputs, epilogue, kept.panel, out);
+    kept.activations.resize(rows);
+    for (std::size_t row = 0; row < rows; ++row) kept.activations[row] = x + row * inputs.count;
+    multiply(set, weights, kept.activations.data(), rows, inputs, outputs, epilogue, kept, out);
 }
 
 std::size_t select_channels(const InstructionSet &set, const float *features, std::size_t count, const float *projection, const float *bias,

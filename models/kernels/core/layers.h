@@ -13,8 +13,8 @@ struct Convolution {
     std::size_t out_width() const { return (width + 2 * padding - kernel) / stride + 1; }
 };
 
-// x is [height][width][inputs.count], out is [out_height][out_width][outputs.count]. The indirect algorithm of XNNPACK (Dukhan 2019): a pointer per
-// kernel tap and output position, to a row of x or, in the padding, to zeros.
+// x is [height][width][inputs.count], out is [out_height][out_width][outputs.count]. The indirect algorithm of XNNPACK (Dukhan 2019), with a pointer to a
+// row of taps where it has one to a tap: in a padded image neighbouring taps are neighbours in memory, and their inputs are one long list.
 void convolve(const InstructionSet &set, const Weights &weights, const Convolution &shape, const float *x, Channels inputs, Channels outputs,
               const Epilogue &epilogue, float *out);
 

@@ -19,18 +19,61 @@ inline Vector broadcast(float value) { return value - Vector{}; }
 // A NaN in `value` stays a NaN, as in torch's relu.
 inline Vector at_least(Vector value, Vector floor) { return value < floor ? floor : value; }
 
-template <std::size_t Rows, std::size_t Vectors, bool Indexed>
-void tile(const Tile &t) {
+// Where a tile reads its weights: it enters a tap, then reads a row for each of its inputs.
+struct Consecutive {
+    const float *weights;
+    const std::size_t tap_step, row_step;
+    const float *row = nullptr;
+
+    void enter(std::size_t tap) { row = weights + tap * tap_step; }
+
+    template <std::size_t Vectors>
+    void read(std::size_t, Vector (&w)[Vectors]) {
+#pragma GCC unroll 8
+        for (std::size_t v = 0; v < Vectors; ++v) w[v] = load(row + v * kLanes);
+        row += row_step;
+    }
+};
+
+struct Indexed {
+    const float *weights;
+    const std::size_t tap_step;
+    const std::int32_t *index;
+    const float *rows = nullptr;
+
+    void enter(std::size_t tap) { rows = weights + tap * tap_step; }
+
+    template <std::size_t Vectors>
+    void read(std::size_t k, Vector (&w)[Vectors]) const {
+        const float *row = rows + static_cast<std::size_t>(index[k]) * kBlock;
+#pragma GCC unroll 8
+        for (std::size_t v = 0; v < Vectors; ++v) w[v] = load(row + v * kLanes);
+    }
+};
+
+template <std::size_t Rows, std::size_t Vectors>
+struct Size {
+    static constexpr std::size_t rows = Rows, vectors = Vectors;
+};
+
+template <std::size_t Rows, std::size_t Vectors, typename Source>
+void tile(const Tile &t, Source source) {
     Vector sum[Rows][Vectors] = {};
+    if (!t.first) {
+#pragma GCC unroll 8
+        for (std::size_t r = 0; r < Rows; ++r) {
+#pragma GCC unroll 8
+            for (std::size_t v = 0; v < Vectors; ++v) sum[r][v] = load(t.sums + r * kBlock + v * kLanes);
+        }
+    }
+    const std::size_t depth = t.depth;
     for (std::size_t tap = 0; tap < t.taps; ++tap) {
         const float *x[Rows];
-        for (std::size_t r = 0; r < Rows; ++r) x[r] = t.activations[tap * t.activation_stride + r];
-        const float *tap_weights = t.weights + tap * t.weight_tap;
-        for (std::size_t k = 0; k < t.depth; ++k) {
-            const float *weights = tap_weights + (Indexed ? static_cast<std::size_t>(t.index[k]) : k) * t.weight_row;
+        for (std::size_t r = 0; r < Rows; ++r) x[r] = t.activations[tap * t.activation_tap + r] + t.begin;
+        source.enter(tap);
+        for (std::size_t k = 0; k < depth; ++k) {
             Vector w[Vectors];
-#pragma GCC unroll 8
-            for (std::size_t v = 0; v < Vectors; ++v) w[v] = load(weights + v * kLanes);
+            source.read(k, w);
 #pragma GCC unroll 8
             for (std::size_t r = 0; r < Rows; ++r) {
                 const Vector a = broadcast(x[r][k]);
@@ -39,6 +82,14 @@ void tile(const Tile &t) {
             }
         }
     }
+    if (!t.last) {
+#pragma GCC unroll 8
+        for (std::size_t r = 0; r < Rows; ++r) {
+#pragma GCC unroll 8
+            for (std::size_t v = 0; v < Vectors; ++v) store(t.sums + r * kBlock + v * kLanes, sum[r][v]);
+        }
+        return;
+    }
     const Vector floor = broadcast(t.floor);
 #pragma GCC unroll 8
     for (std::size_t r = 0; r < Rows; ++r) {
@@ -46,7 +97,8 @@ void tile(const Tile &t) {
 #pragma GCC unroll 8
         for (std::size_t v = 0; v < Vectors; ++v) {
             const std::size_t column = v * kLanes;
-            const Vector y = at_least(sum[r][v] * load(t.scale + column) + load(t.shift + column), floor) * load(t.saliency + column);
+            const Vector y = at_least(sum[r][v] * load(t.scale + column) + load(t.shift + column), floor) *
+                             load(t.saliency + column);
             if (column + kLanes <= t.columns) {
                 store(out + column, y);
             } else {
@@ -56,46 +108,50 @@ void tile(const Tile &t) {
     }
 }
 
-using TileFunction = void (*)(const Tile &);
-
 // With 16 registers 6 × 2 sums leave room for the weights and one broadcast; with 32, 6 × 4 or 8 × 3.
 constexpr bool kManyRegisters = MANY_REGISTERS;
 constexpr std::size_t kVectors = kManyRegisters ? 4 : 2;
 constexpr std::size_t most_rows(std::size_t vectors) { return vectors == kVectors ? 6 : 8; }
 
-template <std::size_t Rows, std::size_t Vectors, bool Indexed>
-constexpr TileFunction tile_function() {
-    if constexpr (Vectors <= kVectors && Rows <= most_rows(Vectors)) return tile<Rows, Vectors, Indexed>;
-    return nullptr;
+// Calls function with the Size of a tile, so that it is a constant in there.
+template <std::size_t Rows, std::size_t Vectors, typename Function>
+void with_size(std::size_t rows, std::size_t vectors, const Function &function) {
+    if (vectors != Vectors) {
+        if constexpr (Vectors < kVectors) with_size<1, Vectors + 1>(rows, vectors, function);
+    } else if (rows != Rows) {
+        if constexpr (Rows < most_rows(Vectors)) with_size<Rows + 1, Vectors>(rows, vectors, function);
+    } else {
+        function(Size<Rows, Vectors>{});
+    }
 }
-
-template <std::size_t Vectors, bool Indexed>
-struct Tiles {
-    static constexpr TileFunction by_rows[kMaxRows] = {
-        tile_function<1, Vectors, Indexed>(), tile_function<2, Vectors, Indexed>(), tile_function<3, Vectors, Indexed>(),
-        tile_function<4, Vectors, Indexed>(), tile_function<5, Vectors, Indexed>(), tile_function<6, Vectors, Indexed>(),
-        tile_function<7, Vectors, Indexed>(), tile_function<8, Vectors, Indexed>()};
-};
 
 void run_tile(const Tile &t, std::size_t rows, std::size_t vectors) {
-    static constexpr const TileFunction *dense[] = {Tiles<1, false>::by_rows, Tiles<2, false>::by_rows, Tiles<3, false>::by_rows, Tiles<4, false>::by_rows};
-    static constexpr const TileFunction *indexed[] = {Tiles<1, true>::by_rows, Tiles<2, true>::by_rows, Tiles<3, true>::by_rows, Tiles<4, true>::by_rows};
-    (t.index ? indexed : dense)[vectors - 1][rows - 1](t);
+    with_size<1, 1>(rows, vectors, [&](auto size) {
+        if (t.in_place && t.index) {
+            tile<size.rows, size.vectors>(t, Indexed{t.weights, t.weight_tap, t.index});
+        } else {
+            const float *weights = t.in_place ? t.weights + t.begin * t.weight_row : t.weights;
+            tile<size.rows, size.vectors>(t, Consecutive{weights, t.weight_tap, t.weight_row});
+        }
+    });
 }
 
-[[maybe_unused]] void pack(const Panel &p) {
+[[maybe_unused]] void plan_nothing(Panel &) {}
+
+[[maybe_unused]] void pack_then_tile(const Tile &t, const Panel &p, std::size_t first_tap, std::size_t rows, std::size_t vectors) {
     const float *from[kBlock];
     for (std::size_t j = 0; j < p.count; ++j) {
         const std::size_t column = static_cast<std::size_t>(p.columns[j]);
-        from[j] = p.weights + (column / kBlock) * p.taps * p.inputs * kBlock + column % kBlock;
+        from[j] = p.weights + column / kBlock * p.block + first_tap + column % kBlock;
     }
-    float *to = p.panel;
-    for (std::size_t tap = 0; tap < p.taps; ++tap) {
-        for (std::size_t k = 0; k < p.depth; ++k, to += p.row) {
-            const std::size_t row = (tap * p.inputs + (p.index ? static_cast<std::size_t>(p.index[k]) : k)) * kBlock;
-            for (std::size_t j = 0; j < p.count; ++j) to[j] = from[j][row];
+    float *to = p.packed;
+    for (std::size_t tap = 0; tap < t.taps; ++tap) {
+        for (std::size_t k = 0; k < t.depth; ++k, to += p.row) {
+            const std::size_t input = t.index ? static_cast<std::size_t>(t.index[k]) : t.begin + k;
+            for (std::size_t j = 0; j < p.count; ++j) to[j] = from[j][tap * t.layer_tap + input * kBlock];
         }
     }
+    run_tile(t, rows, vectors);
 }
 
 float dot(const float *a, const float *b, std::size_t n) {
@@ -141,8 +197,11 @@ void pool(const float *x, std::size_t height, std::size_t width, std::size_t cha
     }
 }
 
-#define SLUICE_INSTRUCTION_SET(name, pack_function)                                                                    \
-    {name, kLanes, kVectors, {most_rows(1), most_rows(2), most_rows(3), most_rows(4)}, run_tile, pack_function, dot, means, pool}
+constexpr InstructionSet instruction_set(const char *name, decltype(InstructionSet::plan) plan,
+                                         decltype(InstructionSet::packing_tile) packing_tile) {
+    return {name, kLanes, kVectors, {most_rows(1), most_rows(2), most_rows(3), most_rows(4)}, run_tile, plan, packing_tile,
+            dot,  means,  pool};
+}
 
 }  // namespace
 }  // namespace sluice

@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <new>
+#include <vector>
 
 namespace sluice {
 
@@ -21,8 +23,8 @@ inline AlignedFloats zeroed_floats(std::size_t count) {
     return floats;
 }
 
-// Scratch that is kept between calls and only ever grows.
-class Buffer {
+// Floats that are kept between calls. What reserve() gives is at first zero, and later whatever was left there.
+class FloatBuffer {
 public:
     float *reserve(std::size_t count) {
         if (count > capacity_) {
@@ -35,6 +37,15 @@ public:
 private:
     AlignedFloats floats_;
     std::size_t capacity_ = 0;
+};
+
+// One to a thread, so that calls share nothing and, once warm, allocate nothing.
+struct Scratch {
+    FloatBuffer panel;                       // packed weights
+    FloatBuffer sums;                        // of one panel, between tiles
+    FloatBuffer padded;                      // an image with its border of zeros
+    std::vector<const float *> activations;  // see Tile::activations
+    std::vector<std::int32_t> index;         // active inputs of a row of taps
 };
 
 }  // namespace sluice

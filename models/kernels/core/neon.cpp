@@ -5,6 +5,6 @@
 
 namespace sluice {
 
-const InstructionSet kNeon = SLUICE_INSTRUCTION_SET("neon", pack);
+const InstructionSet kNeon = instruction_set("neon", plan_nothing, pack_then_tile);
 
 }  // namespace sluice

@@ -5,6 +5,6 @@
 
 namespace sluice {
 
-const InstructionSet kPortable = SLUICE_INSTRUCTION_SET("portable", pack);
+const InstructionSet kPortable = instruction_set("portable", plan_nothing, pack_then_tile);
 
 }  // namespace sluice

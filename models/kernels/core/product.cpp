@@ -6,7 +6,21 @@
 namespace sluice {
 namespace {
 
+// A panel is packed that many inputs at a time and used at once, by all positions: at most 48 KiB of weights, and never cold.
+constexpr std::size_t kPackedInputs = 192;
+
 constexpr std::size_t divide_up(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
+
+// Up to 64 active outputs, `first` … `first + count` of the list.
+struct Span {
+    std::size_t first, count;
+    bool in_place;  // they are all of a block, whose weights are used where they lie
+};
+
+// The epilogue of a span, for each of its columns.
+struct Folded {
+    alignas(64) float scale[kBlock], shift[kBlock], saliency[kBlock];
+};
 
 struct Product {
     const InstructionSet &set;
@@ -15,94 +29,121 @@ struct Product {
     std::size_t positions;
     Channels inputs, outputs;
     const Epilogue &epilogue;
-    Buffer &scratch;
+    Scratch &scratch;
     float *out;
 
     std::size_t output(std::size_t j) const { return outputs.ids ? static_cast<std::size_t>(outputs.ids[j]) : j; }
 
-    // Active outputs first … first + count of the list, at most 64, all positions. `columns` holds their weights.
-    void panel(std::size_t first, std::size_t count, const float *columns, std::size_t row, const std::int32_t *index, std::size_t tap) const {
-        alignas(64) float scale[kBlock], shift[kBlock], saliency[kBlock];
-        for (std::size_t j = 0; j < kBlock; ++j) {
-            const std::size_t o = output(first + std::min(j, count - 1));
-            scale[j] = epilogue.scale ? epilogue.scale[o] : 1.0f;
-            shift[j] = epilogue.shift ? epilogue.shift[o] : 0.0f;
-            saliency[j] = epilogue.saliency ? epilogue.saliency[first + std::min(j, count - 1)] : 1.0f;
-        }
-        Tile tile{};
-        tile.activation_stride = positions;
-        tile.weight_row = row;
-        tile.weight_tap = tap;
-        tile.index = index;
-        tile.taps = weights.taps;
-        tile.depth = inputs.count;
-        tile.floor = epilogue.relu ? 0.0f : -std::numeric_limits<float>::infinity();
-        tile.out_stride = outputs.count;
-        const std::size_t width = set.vectors * set.lanes;
-        for (std::size_t column = 0; column < count; column += width) {
-            tile.weights = columns + column;
-            tile.scale = scale + column;
-            tile.shift = shift + column;
-            tile.saliency = saliency + column;
-            tile.columns = std::min(width, count - column);
-            rows(tile, first + column);
-        }
-    }
-
-    // Rows are shared out evenly: 49 positions are 4 tiles of 6 and 5 of 5, not 8 of 6 and a slow one of 1.
-    void rows(Tile &tile, std::size_t column) const {
-        const std::size_t vectors = divide_up(tile.columns, set.lanes);
-        const std::size_t tiles = divide_up(positions, set.rows[vectors - 1]);
-        const std::size_t few = positions / tiles, larger = positions % tiles;
-        for (std::size_t i = 0, position = 0; i < tiles; ++i) {
-            const std::size_t rows = few + (i < larger ? 1 : 0);
-            tile.activations = activations + position;
-            tile.out = out + position * outputs.count + column;
-            set.tile(tile, rows, vectors);
-            position += rows;
-        }
-    }
-
-    // A block of the layer of which all outputs are active: used where it lies.
-    void in_place(std::size_t first, std::size_t count, std::size_t block) const {
-        const std::size_t tap = weights.inputs * kBlock;
-        panel(first, count, weights.packed + block * weights.taps * tap, kBlock, inputs.ids, tap);
-    }
-
-    // Active outputs of partly active blocks, however many: packed into panels of at most 64 columns, of even width.
-    void packed(std::size_t first, std::size_t count) const {
-        const std::size_t vectors = divide_up(count, set.lanes), per_panel = kBlock / set.lanes;
-        const std::size_t panels = divide_up(vectors, per_panel);
-        for (std::size_t i = 0; i < panels; ++i) {
-            const std::size_t begin = i * vectors / panels * set.lanes;
-            const std::size_t size = std::min((i + 1) * vectors / panels * set.lanes, count) - begin;
-            const std::size_t row = divide_up(size, set.lanes) * set.lanes;
-            float *columns = scratch.reserve(weights.taps * inputs.count * row + kBlock);
-            set.pack({weights.packed, weights.inputs, weights.taps, inputs.ids, inputs.count, outputs.ids + first + begin, size, columns, row});
-            panel(first + begin, size, columns, row, nullptr, inputs.count * row);
-        }
-    }
-
-    void run() const {
-        if (!outputs.ids) {
-            for (std::size_t first = 0; first < outputs.count; first += kBlock) in_place(first, std::min(kBlock, outputs.count - first), first / kBlock);
-            return;
-        }
-        std::size_t waiting = 0;  // outputs of partly active blocks before `first`, not yet computed
+    // Calls visit for each span. Partly active blocks in a row are packed together, into spans of even width.
+    template <typename Visit>
+    void each_span(Visit visit) const {
+        std::size_t waiting = 0;  // outputs before `first` that are to be packed
         for (std::size_t first = 0; first < outputs.count;) {
             const std::size_t block = output(first) / kBlock, width = std::min(kBlock, weights.outputs - block * kBlock);
             std::size_t count = 1;
-            while (first + count < outputs.count && output(first + count) / kBlock == block) ++count;
+            if (outputs.ids) {
+                while (first + count < outputs.count && output(first + count) / kBlock == block) ++count;
+            } else {
+                count = width;
+            }
             if (count == width) {
-                if (waiting) packed(first - waiting, waiting);
+                split(first - waiting, waiting, visit);
                 waiting = 0;
-                in_place(first, count, block);
+                visit(Span{first, count, true});
             } else {
                 waiting += count;
             }
             first += count;
         }
-        if (waiting) packed(outputs.count - waiting, waiting);
+        split(outputs.count - waiting, waiting, visit);
+    }
+
+    template <typename Visit>
+    void split(std::size_t first, std::size_t count, Visit visit) const {
+        const std::size_t vectors = divide_up(count, set.lanes), spans = divide_up(count, kBlock);
+        for (std::size_t i = 0; i < spans; ++i) {
+            const std::size_t begin = i * vectors / spans * set.lanes;
+            visit(Span{first + begin, std::min((i + 1) * vectors / spans * set.lanes, count) - begin, false});
+        }
+    }
+
+    void run_span(const Span &span) const {
+        Folded folded;
+        for (std::size_t j = 0; j < kBlock; ++j) {
+            const std::size_t position = span.first + std::min(j, span.count - 1), o = output(position);
+            folded.scale[j] = epilogue.scale ? epilogue.scale[o] : 1.0f;
+            folded.shift[j] = epilogue.shift ? epilogue.shift[o] : 0.0f;
+            folded.saliency[j] = epilogue.saliency ? epilogue.saliency[position] : 1.0f;
+        }
+        Tile tile{};
+        tile.activation_tap = positions;
+        tile.layer_tap = weights.inputs * kBlock;
+        tile.in_place = span.in_place;
+        tile.floor = epilogue.relu ? 0.0f : -std::numeric_limits<float>::infinity();
+        tile.out_stride = outputs.count;
+        Panel panel;
+        panel.block = weights.taps * tile.layer_tap;
+        std::size_t most = SIZE_MAX;  // weights in place are streamed from wherever they are
+        if (span.in_place) {
+            tile.weight_row = kBlock;
+            tile.weight_tap = tile.layer_tap;
+        } else {
+            most = kPackedInputs;
+            panel.columns = outputs.ids + span.first;
+            panel.count = span.count;
+            panel.weights = weights.packed;
+            panel.row = divide_up(span.count, set.lanes) * set.lanes;
+            panel.packed = scratch.panel.reserve(kPackedInputs * kBlock);
+            set.plan(panel);
+            tile.weight_row = panel.row;
+            tile.weight_tap = inputs.count * panel.row;
+        }
+        const std::size_t parts = std::max(divide_up(inputs.count, most), std::size_t{1});
+        tile.taps = inputs.count <= most / weights.taps ? weights.taps : 1;
+        for (std::size_t tap = 0; tap < weights.taps; tap += tile.taps) {
+            for (std::size_t part = 0; part < parts; ++part) {
+                tile.begin = part * inputs.count / parts;
+                tile.depth = (part + 1) * inputs.count / parts - tile.begin;
+                tile.index = inputs.ids ? inputs.ids + tile.begin : nullptr;
+                tile.first = tap == 0 && part == 0;
+                tile.last = tap + tile.taps == weights.taps && part + 1 == parts;
+                run_part(span, folded, panel, tile, tap);
+            }
+        }
+    }
+
+    // All positions and columns of a span, over some of its inputs.
+    void run_part(const Span &span, const Folded &folded, const Panel &panel, Tile &tile, std::size_t tap) const {
+        const std::size_t width = set.vectors * set.lanes, first_tap = tap * tile.layer_tap;
+        float *sums = scratch.sums.reserve(tile.first && tile.last ? 0 : positions * kBlock);
+        const float *columns = span.in_place ? weights.packed + output(span.first) / kBlock * panel.block + first_tap : panel.packed;
+        bool pack = !span.in_place;
+        for (std::size_t at = 0; at < span.count; at += width) {
+            tile.weights = columns + at;
+            tile.scale = folded.scale + at;
+            tile.shift = folded.shift + at;
+            tile.saliency = folded.saliency + at;
+            tile.columns = std::min(width, span.count - at);
+            const std::size_t vectors = divide_up(tile.columns, set.lanes);
+            // Positions are shared out evenly: 49 are tiles of 5 and 6 rows, not 8 of 6 and a slow one of 1.
+            const std::size_t tiles = divide_up(positions, set.rows[vectors - 1]);
+            for (std::size_t i = 0; i < tiles; ++i) {
+                const std::size_t position = i * positions / tiles, rows = (i + 1) * positions / tiles - position;
+                tile.activations = activations + tap * positions + position;
+                tile.sums = sums + position * kBlock + at;
+                tile.out = out + position * outputs.count + span.first + at;
+                if (pack) {
+                    set.packing_tile(tile, panel, first_tap, rows, vectors);
+                } else {
+                    set.tile(tile, rows, vectors);
+                }
+                pack = false;
+            }
+        }
+    }
+
+    void run() const {
+        each_span([this](const Span &span) { run_span(span); });
     }
 };
 
@@ -118,9 +159,9 @@ void pack_weights(const float *weight, std::size_t outputs, std::size_t inputs, 
 }
 
 void multiply(const InstructionSet &set, const Weights &weights, const float *const *activations, std::size_t positions, Channels inputs,
-              Channels outputs, const Epilogue &epilogue, Buffer &panel, float *out) {
+              Channels outputs, const Epilogue &epilogue, Scratch &scratch, float *out) {
     if (positions == 0 || outputs.count == 0) return;
-    Product{set, weights, activations, positions, inputs, outputs, epilogue, panel, out}.run();
+    Product{set, weights, activations, positions, inputs, outputs, epilogue, scratch, out}.run();
 }
 
 }  // namespace sluice

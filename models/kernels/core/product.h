@@ -34,6 +34,6 @@ void pack_weights(const float *weight, std::size_t outputs, std::size_t inputs, 
 
 // `activations` is [taps][positions] pointers to rows of inputs.count floats; `out` is [positions][outputs.count].
 void multiply(const InstructionSet &set, const Weights &weights, const float *const *activations, std::size_t positions, Channels inputs,
-              Channels outputs, const Epilogue &epilogue, Buffer &panel, float *out);
+              Channels outputs, const Epilogue &epilogue, Scratch &scratch, float *out);
 
 }  // namespace sluice
