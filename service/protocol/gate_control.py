@@ -41,7 +41,7 @@ def gate_router(engine: InferenceEngine, limits: Limits, authorise: Authorise) -
 
     async def slo_of(request: Request) -> dict[str, Any]:
         body = await receive_body(request.headers, request.receive, limits.body_bytes)
-        return parse_json_object(body, limits.json_bytes)
+        return parse_json_object(body, limits)
 
     @router.get("/slo", summary="The SLO in force", response_model=SLO, responses=ERRORS)
     async def slo(model: Hosted) -> Response:

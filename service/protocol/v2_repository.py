@@ -33,7 +33,7 @@ def repository_router(engine: InferenceEngine, limits: Limits, authorise: Author
 
     async def body_of(request: Request) -> dict[str, Any]:
         body = await receive_body(request.headers, request.receive, limits.body_bytes)
-        return parse_json_object(body, limits.json_bytes) if body.strip() else {}
+        return parse_json_object(body, limits) if body.strip() else {}
 
     @router.post(
         "/v2/repository/index",

@@ -14,7 +14,7 @@ from service.protocol.limits import Limits
 from service.protocol.v2_request import InferRequest, RequestedOutput, parse_infer
 from tests.service.protocol.specs import IMAGE, MIXED, SCORES, binary_request, image_request, image_tensor
 
-LIMITS = Limits(json_bytes=10_000, tensors=4)
+LIMITS = Limits(json_bytes=10_000, values=2_000, tensors=4)
 SIZES = np.arange(1, 7, dtype=np.uint8).reshape(1, 2, 3)
 
 
@@ -138,8 +138,8 @@ def test_a_raw_request_that_does_not_fit(specs, body, field):
         b"null",
         b"[]",
         b'"inputs"',
-        b"[" * 9000,
-        b'{"a":' * 1900,
+        b"[" * 1900,
+        b'{"a":' * 990,
         b'{"inputs": NaN}',
         b'{"parameters": {"slo_ms": Infinity}}',
         b'{"parameters": {"slo_ms": 1e999}}',
@@ -152,8 +152,34 @@ def test_what_is_not_a_json_object(body):
 
 
 def test_json_over_its_own_limit():
-    with pytest.raises(TooLarge, match="binary"):
+    with pytest.raises(TooLarge, match="10000 bytes"):
         parse(b" " * 10_001)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"inputs": [' + b",".join([b"[]"] * 1100) + b"]}",
+        b'{"inputs": [' + b",".join([b"0"] * 2100) + b"]}",
+        b'{"inputs": [' + b",".join([b"{}"] * 1100) + b"]}",
+        b"{" + b",".join(b'"%d":0' % i for i in range(1100)) + b"}",
+    ],
+)
+def test_more_values_than_are_worth_parsing(body):
+    with pytest.raises(TooLarge, match="2000 values"):
+        parse(body)
+
+
+def test_more_bytes_elements_than_are_worth_unpacking():
+    text = {"name": "x", "shape": [2001], "datatype": "BYTES", "parameters": {"binary_data_size": 8004}}
+    body, length = binary_request({"inputs": [text]}, bytes(8004))
+    with pytest.raises(TooLarge, match=r"inputs\[0\]\.shape: .*2000"):
+        parse_infer(body, length, (TensorSpec("x", "BYTES", (-1,)),), SCORES, LIMITS)
+
+
+def test_json_of_as_many_values_as_allowed():
+    request = parse(image_request(inputs=[image_tensor(shape=[320, 2, 3], data=[0] * 1920)]))
+    assert request.inputs["image"].shape == (320, 2, 3)
 
 
 @pytest.mark.parametrize("length", ["-1", "1.5", "x", "", " 1", "+1", "1_0", "١", "0x10", "1" * 5000, "999999"])
