@@ -9,8 +9,8 @@ class Limits:
 
     ``body_bytes`` holds for the body as sent and again once decompressed. ``json_bytes`` holds for the JSON part alone:
     Python objects take ten and more times the bytes of their JSON text, and nothing else runs while they are made, so
-    large tensors have to come as binary data. ``values`` holds for the values in it, on which that time depends, and for the
-    elements of a BYTES tensor, which are Python objects too.
+    large tensors have to come as binary data. ``values`` holds for the values in the JSON, on which that time depends,
+    and for the elements of a BYTES tensor, which are Python objects too.
     """
 
     body_bytes: int = 32 * 1024 * 1024
