@@ -1,18 +1,17 @@
 """`sluice models`: what can be hosted."""
 
 from dataclasses import asdict
-from typing import Annotated
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
 from models.zoo.catalog import available
+from service.commands.options import Json
 from service.commands.output import fail, print_json
 from service.settings import SettingsError, load_settings
 
 
-def models(json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False) -> None:
+def models(json: Json = False) -> None:
     """List the models that can be hosted, which are installed, and how to install the others."""
     try:
         entries = available(load_settings().calibrations)

@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 import orjson
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 
 def print_json(value: Any) -> None:
@@ -14,10 +15,5 @@ def print_json(value: Any) -> None:
 
 def fail(message: str) -> NoReturn:
     """Ends the command with status 1 and a message, without a traceback."""
-    Console(stderr=True).print(f"[bold red]error:[/] {_plain(message)}", highlight=False, soft_wrap=True)
+    Console(stderr=True).print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     raise typer.Exit(1)
-
-
-def _plain(message: str) -> str:
-    """Brackets in a message are not markup."""
-    return message.replace("[", r"\[")

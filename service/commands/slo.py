@@ -8,18 +8,19 @@ from rich.console import Console
 from rich.table import Table
 
 from service.commands.client import DEFAULT_URL, call
+from service.commands.options import Json, Name
 from service.commands.output import print_json
 
 
 def slo(
-    model: Annotated[str, typer.Argument(help="A hosted model")],
+    model: Name,
     latency_ms: Annotated[float | None, typer.Option(help="Latency in milliseconds")] = None,
     percentile: Annotated[float | None, typer.Option(help="Per cent of requests that are to be within it")] = None,
     quality_floor: Annotated[float | None, typer.Option(help="Lowest quality that is acceptable, 0 to 1")] = None,
     shed: Annotated[bool | None, typer.Option("--shed/--no-shed", help="Refuse what cannot be in time")] = None,
     url: Annotated[str, typer.Option(envvar="SLUICE_URL", help="The server")] = DEFAULT_URL,
     token: Annotated[str | None, typer.Option(envvar="SLUICE_ADMIN_TOKEN", help="The server's admin token")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+    json: Json = False,
 ) -> None:
     """Show a model's SLO, or change what is given. It holds from the next request on, and over a restart."""
     options = {"latency_ms": latency_ms, "percentile": percentile, "quality_floor": quality_floor, "shed": shed}
