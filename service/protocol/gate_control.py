@@ -19,7 +19,7 @@ from service.protocol.v2_request import parse_json_object
 
 _SLO_PROPERTIES: dict[str, Any] = {
     "latency_ms": {"type": "number", "exclusiveMinimum": 0, "example": 20},
-    "percentile": {"type": "number", "exclusiveMinimum": 0, "maximum": 99.99, "example": 99},
+    "percentile": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 100, "example": 99},
     "quality_floor": {"type": "number", "minimum": 0, "maximum": 1, "example": 0.95},
     "shed": {
         "type": "boolean",
