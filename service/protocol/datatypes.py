@@ -103,11 +103,12 @@ def decode_json(data: Any, datatype: Datatype, shape: tuple[int, ...], field: st
         raise InvalidRequest(f"{datatype.name} cannot hold {wrong}", field)
     if datatype.name == "BYTES":
         return _object_array([element.encode() for element in flat]).reshape(shape)
-    try:
-        with np.errstate(over="ignore"):
-            array = np.array(flat, dtype=datatype.dtype)
-    except OverflowError:
-        raise InvalidRequest(f"a value is out of range for {datatype.name}", field) from None
+    if datatype.dtype.kind in "iu" and flat:
+        bounds = np.iinfo(datatype.dtype)
+        if min(flat) < bounds.min or max(flat) > bounds.max:
+            raise InvalidRequest(f"a value is out of range for {datatype.name}", field)
+    with np.errstate(over="ignore"):
+        array = np.array(flat, dtype=datatype.dtype)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InvalidRequest(f"a value is out of range for {datatype.name}", field)
     return array.reshape(shape)
