@@ -147,6 +147,10 @@ class Dispatch(Generic[E]):
             self.withdraw(entry)
             self._answer(entry, expired(entry, now))
 
+    def forget(self, hosted: HostedModel) -> None:
+        """Gives up the shadow runs of a model."""
+        self._shadows.forget(hosted)
+
     def clear(self, error: ServiceError) -> None:
         """Answers all that wait."""
         while entry := self._queue.pop():

@@ -185,7 +185,14 @@ class Engine:
 
     def snapshots(self) -> list[ModelSnapshot]:
         """Of every model that is loaded."""
-        return [self.snapshot(name) for name, place in list(self._places.items()) if place.hosted is not None]
+        places = list(self._places.values())
+        with self._scheduler.lock:
+            now = self._clock()
+            return [
+                hosted.snapshot(now, place.state == "READY" and self._accepting)
+                for place in places
+                if (hosted := place.hosted) is not None
+            ]
 
     def queue_depth(self, name: str) -> int:
         return self._hosted(name).waiting
@@ -227,6 +234,8 @@ class Engine:
             raise Unavailable(f"the model {name!r} is {place.state.lower()}; try again when it is done")
         place.state, place.reason = "UNLOADING", ""
         await self._drained([place], self._settings.hang_seconds)
+        if place.hosted is not None:
+            self._scheduler.forget(place.hosted)
         place.state, place.reason, place.hosted = "UNAVAILABLE", "unloaded", None
 
     async def _serve(self, request: Request) -> Finished:

@@ -80,6 +80,11 @@ class Scheduler:
         with self.lock:
             self._dispatch.withdraw(entry)
 
+    def forget(self, hosted: HostedModel) -> None:
+        """The model is unloaded: nothing is kept that would run it again, or keep it in memory."""
+        with self.lock:
+            self._dispatch.forget(hosted)
+
     def settle(self, entry: Entry, ran: Ran) -> Finished:
         """Counts a request that ran. Raises `Expired` when its timeout has passed."""
         with self.lock:

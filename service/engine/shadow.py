@@ -54,6 +54,11 @@ class Shadows:
             self._due -= 1
             self._waiting.append(Shadow(hosted, entry, ran, hosted.latency.upper(entry.macs)))
 
+    def forget(self, hosted: HostedModel) -> None:
+        """Gives up those of a model."""
+        for shadow in [shadow for shadow in self._waiting if shadow.hosted is hosted]:
+            self._waiting.remove(shadow)
+
     def take(self, spare: bool) -> Shadow | None:
         """One to run on an executor that has nothing to do; `spare` says that another has nothing to do either.
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from models.model import GateContext, InvalidInput, Model, TensorSpec
+from models.model import GateContext, Model, TensorSpec
 from service.control.latency_model import LatencyModel
 
 log = logging.getLogger(__name__)
@@ -49,8 +49,9 @@ def warm_up(model: Model, latency: LatencyModel, runs: int) -> int:
                 model.run(inputs, context)
                 latency.observe(context.macs - context.macs_skipped, time.perf_counter() - started)
         return model.dense_macs(inputs)
-    except InvalidInput as error:
-        log.info("model %s is not warmed up: it does not take zeros (%s)", model.name, error)
+    except Exception as error:
+        # Zeros may be no input for it; its first requests will teach the latency model instead.
+        log.info("model %s is not warmed up: %s: %s", model.name, type(error).__name__, error)
         return 0
 
 

@@ -1,0 +1,28 @@
+from models.model import TensorSpec
+from service.control.latency_model import LatencyModel
+from service.engine.warmup import warm_up
+from tests.service.engine.fakes import MACS, FakeModel
+
+
+def test_it_teaches_the_latency_model_at_several_levels():
+    model, latency = FakeModel(), LatencyModel()
+    assert warm_up(model, latency, runs=2) == MACS
+    assert latency.observations == 6
+    assert latency.trusted
+    assert [level for _, level in model.ran] == [0.0, *[0.0, 0.5, 1.0] * 2]
+
+
+def test_a_model_that_does_not_take_zeros_is_left_alone():
+    def work(value, context):
+        raise ZeroDivisionError
+
+    for model in (FakeModel(work=work), FakeModel(inputs=(TensorSpec("text", "BYTES", (-1,)),))):
+        latency = LatencyModel()
+        assert warm_up(model, latency, runs=2) == 0
+        assert not latency.trusted
+
+
+def test_no_runs_are_none():
+    model = FakeModel()
+    assert warm_up(model, LatencyModel(), runs=0) == 0
+    assert model.ran == []
