@@ -55,9 +55,11 @@ def test_the_floor_bounds_the_level(model, images, tmp_path):
 
 def test_an_slo_that_no_level_can_keep_is_said_and_not_made_an_outage(model, images, tmp_path):
     with serve([model], tmp_path, slo_latency_ms=HARDLY_POSSIBLE_MS, quality_floor=1.0, shed=True) as server:
-        parameters = run(server, images)
-        assert parameters["slo_met"] is False
-        assert parameters["slo_attainable"] is False
+        # On a busy machine one or the other may wait so long that it is dropped; all of them would be an outage.
+        answers = [server.http.post(INFER, json=infer_body(images)) for _ in range(20)]
+        served = [answer.json()["parameters"] for answer in answers if answer.status_code == 200]
+        assert served
+        assert not any(parameters["slo_met"] or parameters["slo_attainable"] for parameters in served)
         assert server.http.get("/v2/models/fashion/gate").json()["slo_attainable"] is False
         assert server.metrics()['sluice_slo_attainable{model="fashion"}'] == 0
 
