@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 LONGEST_RETRY = 60.0
-_IMPOSSIBLE_ALLOWANCE = 2.0
+_IMPOSSIBLE_ALLOWANCE = 4.0
 
 
 @dataclass(frozen=True, slots=True)
