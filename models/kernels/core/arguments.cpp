@@ -22,7 +22,7 @@ nb::ndarray<Options...> cpu_array(nb::handle value, const char *name, nb::dlpack
     if (!nb::try_cast(value, array, false)) {
         nb::ndarray<nb::ro> readable;
         if (sizeof...(Options) == 0 && nb::try_cast(value, readable, false)) value_error(std::string(name) + " must be writable");
-        type_error(std::string(name) + " must be a " + type_name + " array, not " + type_text(value));
+        type_error(std::string(name) + " must be " + (type_name[0] == 'i' ? "an " : "a ") + type_name + " array, not " + type_text(value));
     }
     if (array.device_type() != nb::device::cpu::value) type_error(std::string(name) + " must be in the CPU's memory");
     if (array.dtype() != type) {

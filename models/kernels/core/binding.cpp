@@ -178,8 +178,10 @@ std::tuple<nb::object, nb::object> gate_channels(nb::handle features_, nb::handl
 }
 
 template <typename Layer>
-nb::object packed_weights(const Layer &layer) {
-    return nb::cast(nb::ndarray<nb::numpy, nb::ro>(layer.array.array));
+nb::object packed_weights(nb::handle self) {
+    const Argument &array = nb::cast<const Layer &>(self).array;
+    const std::size_t shape[] = {array.size(0), array.size(1), array.size(2), array.size(3)};
+    return nb::cast(nb::ndarray<nb::numpy, const float>(array.floats(), 4, shape, self));
 }
 
 }  // namespace
@@ -188,7 +190,7 @@ NB_MODULE(_core, m) {
     using namespace nb::literals;
 
     nb::class_<PackedConvolution>(m, "PackedConvolution")
-        .def_static("from_weights", &from_packed<PackedConvolution>, "weights"_a, "outputs"_a, "inputs"_a, "kernel"_a, "stride"_a, "padding"_a,
+        .def_static("from_weights", &from_packed<PackedConvolution>, "weights"_a.none(), "outputs"_a, "inputs"_a, "kernel"_a, "stride"_a, "padding"_a,
                     "instruction_set"_a = nb::none())
         .def_ro("outputs", &PackedConvolution::outputs)
         .def_ro("inputs", &PackedConvolution::inputs)
@@ -206,7 +208,7 @@ NB_MODULE(_core, m) {
     nb::class_<PackedMatrix>(m, "PackedMatrix")
         .def_static("from_weights", [](nb::handle weights, std::size_t outputs, std::size_t inputs, const std::optional<std::string> &instruction_set) {
             return from_packed<PackedMatrix>(weights, outputs, inputs, 1, 1, 0, instruction_set);
-        }, "weights"_a, "outputs"_a, "inputs"_a, "instruction_set"_a = nb::none())
+        }, "weights"_a.none(), "outputs"_a, "inputs"_a, "instruction_set"_a = nb::none())
         .def_ro("outputs", &PackedMatrix::outputs)
         .def_ro("inputs", &PackedMatrix::inputs)
         .def_prop_ro("instruction_set", [](const PackedMatrix &p) { return p.set->name; })
@@ -214,15 +216,15 @@ NB_MODULE(_core, m) {
         .def("macs", [](const PackedMatrix &, std::size_t rows, std::size_t inputs, std::size_t outputs) { return rows * inputs * outputs; },
              "rows"_a, "n_inputs"_a, "n_outputs"_a);
 
-    m.def("pack_convolution", &pack_convolution, "weight"_a, "stride"_a = 1, "padding"_a = 0, "instruction_set"_a = nb::none());
-    m.def("pack_matrix", &pack_matrix, "weight"_a, "instruction_set"_a = nb::none());
-    m.def("gated_conv2d", &gated_conv2d, "x"_a, "packed"_a, nb::kw_only(), "inputs"_a = nb::none(), "outputs"_a = nb::none(), "scale"_a = nb::none(),
+    m.def("pack_convolution", &pack_convolution, "weight"_a.none(), "stride"_a = 1, "padding"_a = 0, "instruction_set"_a = nb::none());
+    m.def("pack_matrix", &pack_matrix, "weight"_a.none(), "instruction_set"_a = nb::none());
+    m.def("gated_conv2d", &gated_conv2d, "x"_a.none(), "packed"_a, nb::kw_only(), "inputs"_a = nb::none(), "outputs"_a = nb::none(), "scale"_a = nb::none(),
           "shift"_a = nb::none(), "relu"_a = false, "saliency"_a = nb::none(), "out"_a = nb::none());
-    m.def("gated_matmul", &gated_matmul, "x"_a, "packed"_a, nb::kw_only(), "inputs"_a = nb::none(), "outputs"_a = nb::none(), "scale"_a = nb::none(),
+    m.def("gated_matmul", &gated_matmul, "x"_a.none(), "packed"_a, nb::kw_only(), "inputs"_a = nb::none(), "outputs"_a = nb::none(), "scale"_a = nb::none(),
           "shift"_a = nb::none(), "relu"_a = false, "saliency"_a = nb::none(), "out"_a = nb::none());
-    m.def("max_pool2x2", &max_pool2x2, "x"_a, nb::kw_only(), "out"_a = nb::none(), "instruction_set"_a = nb::none());
-    m.def("channel_means", &channel_means, "x"_a, nb::kw_only(), "out"_a = nb::none(), "instruction_set"_a = nb::none());
-    m.def("gate_channels", &gate_channels, "features"_a, "projection"_a, "bias"_a, "threshold"_a, nb::kw_only(), "instruction_set"_a = nb::none());
+    m.def("max_pool2x2", &max_pool2x2, "x"_a.none(), nb::kw_only(), "out"_a = nb::none(), "instruction_set"_a = nb::none());
+    m.def("channel_means", &channel_means, "x"_a.none(), nb::kw_only(), "out"_a = nb::none(), "instruction_set"_a = nb::none());
+    m.def("gate_channels", &gate_channels, "features"_a.none(), "projection"_a.none(), "bias"_a.none(), "threshold"_a, nb::kw_only(), "instruction_set"_a = nb::none());
     m.def("instruction_sets", [] {
         std::vector<std::string> names;
         for (auto set = instruction_sets(); *set; ++set) names.emplace_back((*set)->name);
