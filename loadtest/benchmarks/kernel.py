@@ -1,0 +1,198 @@
+"""`sluice bench kernel`: what skipping saves in the kernels alone, and how fast they are dense, beside torch.
+
+One thread. All variants of a shape take turns, so that a change of the machine's speed meets all of them; times are
+medians.
+"""
+
+import json as json_format
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from models import kernels
+
+SKIP_RATES = (0.0, 0.25, 0.5, 0.75)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A layer and the number of positions that it is applied to."""
+
+    name: str
+    inputs: int
+    outputs: int
+    positions: int  # rows of a matrix product, positions along each side for a convolution
+    kernel: int  # 0: a matrix product
+
+
+SHAPES = (
+    *(
+        Shape(f"linear {inputs} → {outputs}, {rows} rows", inputs, outputs, rows, 0)
+        for rows in (16, 32, 128)
+        for inputs, outputs in ((384, 384), (384, 1536), (1536, 384))
+    ),
+    *(
+        Shape(f"conv 3×3 {inputs} → {outputs}, {side}×{side}", inputs, outputs, side, 3)
+        for side, inputs, outputs in (
+            (28, 1, 32),
+            (28, 32, 64),
+            (14, 64, 160),
+            (14, 160, 160),
+            (7, 160, 352),
+            (7, 352, 352),
+        )
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Median seconds of one shape: dense, by share of inputs and outputs skipped, and torch's own layer."""
+
+    shape: str
+    dense_macs: int
+    seconds: dict[float, float]  # by the share of inputs and, the same, of outputs that are skipped, at random
+    torch_seconds: float | None
+
+    @property
+    def gflops(self) -> float:
+        """Dense arithmetic rate; a multiply-accumulate is two operations."""
+        return 2e-9 * self.dense_macs / self.seconds[0.0]
+
+    def of_dense(self, skip_rate: float) -> float:
+        """Time at a skip rate, as a share of the dense time."""
+        return self.seconds[skip_rate] / self.seconds[0.0]
+
+
+def run(repeats: int = 100, json: bool = False) -> dict[str, Any]:
+    """Measures every shape, prints a table or JSON and returns what the JSON holds.
+
+    Torch's times are left out where it is not installed.
+    """
+    console = Console(stderr=json)
+    with console.status("Measuring the kernels") as status:
+        measurements = []
+        for shape in SHAPES:
+            status.update(f"Measuring {shape.name}")
+            measurements.append(measure(shape, repeats))
+    result = {
+        "backend": kernels.BACKEND,
+        "instruction_set": kernels.instruction_set(),
+        "repeats": repeats,
+        "shapes": [asdict(measurement) | {"gflops": measurement.gflops} for measurement in measurements],
+    }
+    if json:
+        print(json_format.dumps(result, indent=2))
+    else:
+        console.print(render(measurements))
+    return result
+
+
+def measure(shape: Shape, repeats: int) -> Measurement:
+    """Times one shape at every skip rate and in torch, in turns."""
+    random = np.random.default_rng(0)
+    weight_shape = (shape.outputs, shape.inputs, *(shape.kernel, shape.kernel)[: 2 if shape.kernel else 0])
+    weight = random.standard_normal(weight_shape, dtype=np.float32)
+    calls = [_gated(shape, weight, skip_rate, random) for skip_rate in SKIP_RATES]
+    own = _torch_layer(shape, weight, random)
+    with own.context if own else nullcontext():
+        times = _medians([*calls, *([own.call] if own else [])], repeats)
+    positions = shape.positions**2 if shape.kernel else shape.positions
+    return Measurement(
+        shape=shape.name,
+        dense_macs=positions * weight.size,
+        seconds=dict(zip(SKIP_RATES, times, strict=False)),
+        torch_seconds=times[-1] if own else None,
+    )
+
+
+def render(measurements: list[Measurement]) -> Table:
+    """The measurements as a table; a one-channel input has nothing to skip there, so only its outputs are."""
+    table = Table(title=f"Gated kernels, fp32, one thread, {kernels.instruction_set()}")
+    table.add_column("layer")
+    for title in ("dense µs", "GFLOP/s", "torch µs", "of torch"):
+        table.add_column(title, justify="right")
+    for skip_rate in SKIP_RATES[1:]:
+        table.add_column(f"skip {skip_rate:.0%} in, out", justify="right")
+    for measurement in measurements:
+        own = measurement.torch_seconds
+        dense = measurement.seconds[0.0]
+        table.add_row(
+            measurement.shape,
+            f"{dense * 1e6:.1f}",
+            f"{measurement.gflops:.0f}",
+            f"{own * 1e6:.1f}" if own else "–",
+            f"{dense / own:.2f}" if own else "–",
+            *(f"{measurement.of_dense(skip_rate):.3f}" for skip_rate in SKIP_RATES[1:]),
+        )
+    table.caption = "Skips: time as a share of the dense time. Channels are skipped at random."
+    return table
+
+
+def _gated(
+    shape: Shape, weight: NDArray[np.float32], skip_rate: float, random: np.random.Generator
+) -> Callable[[], object]:
+    inputs, outputs = _active(shape.inputs, skip_rate, random), _active(shape.outputs, skip_rate, random)
+    n_inputs = shape.inputs if inputs is None else len(inputs)
+    n_outputs = shape.outputs if outputs is None else len(outputs)
+    if shape.kernel:
+        convolution = kernels.pack_convolution(weight, padding=1)
+        image = random.standard_normal((shape.positions, shape.positions, n_inputs), dtype=np.float32)
+        pixels = np.empty((shape.positions, shape.positions, n_outputs), np.float32)
+        return lambda: kernels.gated_conv2d(image, convolution, inputs=inputs, outputs=outputs, out=pixels)
+    matrix = kernels.pack_matrix(weight)
+    rows = random.standard_normal((shape.positions, n_inputs), dtype=np.float32)
+    products = np.empty((shape.positions, n_outputs), np.float32)
+    return lambda: kernels.gated_matmul(rows, matrix, inputs=inputs, outputs=outputs, out=products)
+
+
+def _active(channels: int, skip_rate: float, random: np.random.Generator) -> NDArray[np.int32] | None:
+    if skip_rate == 0 or channels == 1:
+        return None
+    kept = random.choice(channels, round(channels * (1 - skip_rate)), replace=False)
+    return np.sort(kept).astype(np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class _TorchLayer:
+    call: Callable[[], object]
+    context: AbstractContextManager[None]  # to be called in: entering it each time would cost as much as a small layer
+
+
+def _torch_layer(shape: Shape, weight: NDArray[np.float32], random: np.random.Generator) -> _TorchLayer | None:
+    """Torch's own layer, its convolution in the layout that it is fastest in; None without torch."""
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return None
+    torch.set_num_threads(1)
+    own_weight = torch.from_numpy(weight)
+    if not shape.kernel:
+        rows = torch.from_numpy(random.standard_normal((shape.positions, shape.inputs), dtype=np.float32))
+        return _TorchLayer(lambda: torch.nn.functional.linear(rows, own_weight), torch.inference_mode())
+    size = (1, shape.inputs, shape.positions, shape.positions)
+    image = torch.from_numpy(random.standard_normal(size, dtype=np.float32))
+    if shape.inputs > 1:
+        image = image.contiguous(memory_format=torch.channels_last)
+        own_weight = own_weight.contiguous(memory_format=torch.channels_last)
+    return _TorchLayer(lambda: torch.nn.functional.conv2d(image, own_weight, padding=1), torch.inference_mode())
+
+
+def _medians(calls: list[Callable[[], object]], repeats: int) -> list[float]:
+    times: list[list[float]] = [[] for _ in calls]
+    for turn in range(repeats + 1):
+        for call, own in zip(calls, times, strict=True):
+            call()  # what ran before has left its own data in the caches
+            start = time.perf_counter()
+            call()
+            if turn:
+                own.append(time.perf_counter() - start)
+    return [median(own) for own in times]
