@@ -21,8 +21,10 @@ nb::ndarray<Options...> cpu_array(nb::handle value, const char *name, nb::dlpack
     nb::ndarray<Options...> array;
     if (!nb::try_cast(value, array, false)) {
         nb::ndarray<nb::ro> readable;
-        if (sizeof...(Options) == 0 && nb::try_cast(value, readable, false)) value_error(std::string(name) + " must be writable");
-        type_error(std::string(name) + " must be " + (type_name[0] == 'i' ? "an " : "a ") + type_name + " array, not " + type_text(value));
+        if (sizeof...(Options) == 0 && nb::try_cast(value, readable, false))
+            value_error(std::string(name) + " must be writable");
+        type_error(std::string(name) + " must be " + (type_name[0] == 'i' ? "an " : "a ") + type_name + " array, not " +
+                   type_text(value));
     }
     if (array.device_type() != nb::device::cpu::value) type_error(std::string(name) + " must be in the CPU's memory");
     if (array.dtype() != type) {
@@ -33,7 +35,8 @@ nb::ndarray<Options...> cpu_array(nb::handle value, const char *name, nb::dlpack
     }
     std::int64_t stride = 1;
     for (std::size_t axis = array.ndim(); axis-- > 0;) {
-        if (array.shape(axis) > 1 && array.size() > 0 && array.stride(axis) != stride) value_error(std::string(name) + " must be C-contiguous");
+        if (array.shape(axis) > 1 && array.size() > 0 && array.stride(axis) != stride)
+            value_error(std::string(name) + " must be C-contiguous");
         stride *= static_cast<std::int64_t>(array.shape(axis));
     }
     return array;
@@ -44,7 +47,8 @@ nb::ndarray<Options...> cpu_array(nb::handle value, const char *name, nb::dlpack
 Argument float_array(nb::handle value, const char *name, std::size_t rank) {
     Argument argument{cpu_array<nb::ro>(value, name, nb::dtype<float>(), "float32")};
     if (argument.array.ndim() != rank) {
-        value_error(std::string(name) + " must have " + std::to_string(rank) + " dimensions, not " + std::to_string(argument.array.ndim()));
+        value_error(std::string(name) + " must have " + std::to_string(rank) + " dimensions, not " +
+                    std::to_string(argument.array.ndim()));
     }
     return argument;
 }
@@ -53,8 +57,8 @@ OptionalFloats optional_floats(nb::handle value, const char *name, std::size_t l
     if (value.is_none()) return {};
     OptionalFloats floats{float_array(value, name, 1)};
     if (floats.argument.size(0) != length) {
-        value_error(std::string(name) + " must have one value for each of the " + std::to_string(length) + " " + what + ", not " +
-                    std::to_string(floats.argument.size(0)));
+        value_error(std::string(name) + " must have one value for each of the " + std::to_string(length) + " " + what +
+                    ", not " + std::to_string(floats.argument.size(0)));
     }
     floats.data = floats.argument.floats();
     return floats;
@@ -70,11 +74,12 @@ ChannelList channel_list(nb::handle value, const char *name, std::size_t limit) 
     const std::size_t count = list.argument.size(0);
     for (std::size_t i = 0; i < count; ++i) {
         if (ids[i] < 0 || static_cast<std::size_t>(ids[i]) >= limit) {
-            value_error(std::string(name) + " must hold channels from 0 to " + std::to_string(limit - 1) + ": " + std::to_string(ids[i]) +
-                        " is out of range");
+            value_error(std::string(name) + " must hold channels from 0 to " + std::to_string(limit - 1) + ": " +
+                        std::to_string(ids[i]) + " is out of range");
         }
         if (i && ids[i] <= ids[i - 1]) {
-            value_error(std::string(name) + " must be strictly ascending: " + std::to_string(ids[i]) + " follows " + std::to_string(ids[i - 1]));
+            value_error(std::string(name) + " must be strictly ascending: " + std::to_string(ids[i]) + " follows " +
+                        std::to_string(ids[i - 1]));
         }
     }
     // A list of all the channels says no more than no list, and costs less as none.
@@ -97,7 +102,8 @@ Result result(nb::handle out, std::initializer_list<std::size_t> shape, const Ar
         std::size_t given[8] = {};
         const std::size_t rank = array.ndim() < 8 ? array.ndim() : 8;
         for (std::size_t axis = 0; axis < rank; ++axis) given[axis] = array.shape(axis);
-        value_error("out must have the shape " + shape_text(shape.begin(), shape.size()) + ", not " + shape_text(given, rank));
+        value_error("out must have the shape " + shape_text(shape.begin(), shape.size()) + ", not " +
+                    shape_text(given, rank));
     }
     auto *data = static_cast<float *>(array.data());
     if (data < x.floats() + x.array.size() && x.floats() < data + array.size()) value_error("out must not overlap x");

@@ -1,4 +1,5 @@
-// Checks of what Python passes. Every function raises a TypeError (what it is) or a ValueError (what it holds) that names the argument.
+// Checks of what Python passes. Every function raises a TypeError (what it is) or a ValueError (what it holds) that
+// names the argument.
 #pragma once
 
 #include <nanobind/nanobind.h>

@@ -1,4 +1,5 @@
-// AVX-512: 32 registers of 16 floats, and two-source permutes that pack weights while the first tile multiplies by them.
+// AVX-512: 32 registers of 16 floats, and two-source permutes that pack weights while the first tile multiplies by
+// them.
 #define LANES 16
 #define MANY_REGISTERS true
 #include "loops.h"
@@ -62,7 +63,8 @@ struct Packing {
                                                    _mm512_load_ps(pick.lines[1] + at));
             for (std::size_t line = 2; line < pick.count; ++line) {
                 __builtin_prefetch(pick.lines[line] + next);
-                picked = _mm512_permutex2var_ps(picked, _mm512_load_si512(pick.steps[line - 1]), _mm512_load_ps(pick.lines[line] + at));
+                picked = _mm512_permutex2var_ps(picked, _mm512_load_si512(pick.steps[line - 1]),
+                                                _mm512_load_ps(pick.lines[line] + at));
             }
             _mm512_store_ps(to + v * kLanes, picked);
             w[v] = picked;
@@ -72,7 +74,8 @@ struct Packing {
 };
 
 void packing_tile(const Tile &t, const Panel &p, std::size_t tap, std::size_t rows, std::size_t vectors) {
-    const Packing packing{t.index, p.picks, tap + (t.index ? 0 : t.begin * kBlock), t.layer_tap, p.packed, p.row, t.depth - 1};
+    const Packing packing{t.index, p.picks,    tap + (t.index ? 0 : t.begin * kBlock), t.layer_tap, p.packed,
+                          p.row,   t.depth - 1};
     with_size<1, 1>(rows, vectors, [&](auto size) { tile<size.rows, size.vectors>(t, packing); });
 }
 

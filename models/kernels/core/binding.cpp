@@ -47,33 +47,38 @@ nb::object pack_array(const Argument &weight, std::size_t outputs, std::size_t i
 }
 
 template <typename Layer>
-Layer from_packed(nb::handle weights, std::size_t outputs, std::size_t inputs, std::size_t kernel, std::size_t stride, std::size_t padding,
-                  const std::optional<std::string> &instruction_set) {
+Layer from_packed(nb::handle weights, std::size_t outputs, std::size_t inputs, std::size_t kernel, std::size_t stride,
+                  std::size_t padding, const std::optional<std::string> &instruction_set) {
     check_sizes(outputs, inputs);
     check_geometry(kernel, stride, padding);
     Layer layer;
-    static_cast<Packed &>(layer) = {float_array(weights, "weights", 4), outputs, inputs, kernel, stride, padding, &instruction_set_named(instruction_set)};
+    static_cast<Packed &>(layer) = {float_array(weights, "weights", 4),     outputs, inputs, kernel, stride, padding,
+                                    &instruction_set_named(instruction_set)};
     const std::size_t expected[] = {(outputs + kBlock - 1) / kBlock, kernel * kernel, inputs, kBlock};
     for (std::size_t axis = 0; axis < 4; ++axis) {
-        if (layer.array.size(axis) != expected[axis]) reject("weights must have the shape [blocks, taps, inputs, 64] of this layer");
+        if (layer.array.size(axis) != expected[axis])
+            reject("weights must have the shape [blocks, taps, inputs, 64] of this layer");
     }
     if (reinterpret_cast<std::uintptr_t>(layer.array.floats()) % 64) reject("weights must lie on a 64-byte boundary");
     return layer;
 }
 
-PackedConvolution pack_convolution(nb::handle weight, std::size_t stride, std::size_t padding, const std::optional<std::string> &instruction_set) {
+PackedConvolution pack_convolution(nb::handle weight, std::size_t stride, std::size_t padding,
+                                   const std::optional<std::string> &instruction_set) {
     const Argument w = float_array(weight, "weight", 4);
     const std::size_t outputs = w.size(0), inputs = w.size(1), kernel = w.size(2);
     if (w.size(3) != kernel) reject("weight must be a 1x1 or a 3x3 kernel");
     check_sizes(outputs, inputs);
     check_geometry(kernel, stride, padding);
-    return from_packed<PackedConvolution>(pack_array(w, outputs, inputs, kernel * kernel), outputs, inputs, kernel, stride, padding, instruction_set);
+    return from_packed<PackedConvolution>(pack_array(w, outputs, inputs, kernel * kernel), outputs, inputs, kernel,
+                                          stride, padding, instruction_set);
 }
 
 PackedMatrix pack_matrix(nb::handle weight, const std::optional<std::string> &instruction_set) {
     const Argument w = float_array(weight, "weight", 2);
     check_sizes(w.size(0), w.size(1));
-    return from_packed<PackedMatrix>(pack_array(w, w.size(0), w.size(1), 1), w.size(0), w.size(1), 1, 1, 0, instruction_set);
+    return from_packed<PackedMatrix>(pack_array(w, w.size(0), w.size(1), 1), w.size(0), w.size(1), 1, 1, 0,
+                                     instruction_set);
 }
 
 // The arguments that a convolution and a matrix product share, checked.
@@ -82,8 +87,8 @@ struct Gated {
     OptionalFloats scale, shift, saliency;
     bool relu;
 
-    Gated(const Packed &packed, nb::handle input_list, nb::handle output_list, nb::handle scale_, nb::handle shift_, bool relu_, nb::handle saliency_,
-          std::size_t channels)
+    Gated(const Packed &packed, nb::handle input_list, nb::handle output_list, nb::handle scale_, nb::handle shift_,
+          bool relu_, nb::handle saliency_, std::size_t channels)
         : inputs(channel_list(input_list, "inputs", packed.inputs)),
           outputs(channel_list(output_list, "outputs", packed.outputs)),
           scale(optional_floats(scale_, "scale", packed.outputs, "outputs")),
@@ -91,35 +96,39 @@ struct Gated {
           saliency(optional_floats(saliency_, "saliency", outputs.channels.count, "active outputs")),
           relu(relu_) {
         if (channels != inputs.channels.count) {
-            reject("x must have " + std::to_string(inputs.channels.count) + " channels, one for each active input, not " + std::to_string(channels));
+            reject("x must have " + std::to_string(inputs.channels.count) +
+                   " channels, one for each active input, not " + std::to_string(channels));
         }
     }
 
     Epilogue epilogue() const { return {scale.data, shift.data, saliency.data, relu}; }
 };
 
-nb::object gated_conv2d(nb::handle x_, const PackedConvolution &packed, nb::handle inputs, nb::handle outputs, nb::handle scale, nb::handle shift,
-                        bool relu, nb::handle saliency, nb::handle out) {
+nb::object gated_conv2d(nb::handle x_, const PackedConvolution &packed, nb::handle inputs, nb::handle outputs,
+                        nb::handle scale, nb::handle shift, bool relu, nb::handle saliency, nb::handle out) {
     const Argument x = float_array(x_, "x", 3);
     const Gated gated(packed, inputs, outputs, scale, shift, relu, saliency, x.size(2));
     const Convolution shape{x.size(0), x.size(1), packed.kernel, packed.stride, packed.padding};
-    if (std::min(shape.height, shape.width) + 2 * shape.padding < shape.kernel) reject("x must be at least as large as the kernel");
+    if (std::min(shape.height, shape.width) + 2 * shape.padding < shape.kernel)
+        reject("x must be at least as large as the kernel");
     const Result y = result(out, {shape.out_height(), shape.out_width(), gated.outputs.channels.count}, x);
     {
         const nb::gil_scoped_release released;
-        convolve(*packed.set, packed.weights(), shape, x.floats(), gated.inputs.channels, gated.outputs.channels, gated.epilogue(), y.data);
+        convolve(*packed.set, packed.weights(), shape, x.floats(), gated.inputs.channels, gated.outputs.channels,
+                 gated.epilogue(), y.data);
     }
     return y.object;
 }
 
-nb::object gated_matmul(nb::handle x_, const PackedMatrix &packed, nb::handle inputs, nb::handle outputs, nb::handle scale, nb::handle shift, bool relu,
-                        nb::handle saliency, nb::handle out) {
+nb::object gated_matmul(nb::handle x_, const PackedMatrix &packed, nb::handle inputs, nb::handle outputs,
+                        nb::handle scale, nb::handle shift, bool relu, nb::handle saliency, nb::handle out) {
     const Argument x = float_array(x_, "x", 2);
     const Gated gated(packed, inputs, outputs, scale, shift, relu, saliency, x.size(1));
     const Result y = result(out, {x.size(0), gated.outputs.channels.count}, x);
     {
         const nb::gil_scoped_release released;
-        multiply_matrix(*packed.set, packed.weights(), x.floats(), x.size(0), gated.inputs.channels, gated.outputs.channels, gated.epilogue(), y.data);
+        multiply_matrix(*packed.set, packed.weights(), x.floats(), x.size(0), gated.inputs.channels,
+                        gated.outputs.channels, gated.epilogue(), y.data);
     }
     return y.object;
 }
@@ -154,16 +163,20 @@ nb::object numpy_vector(std::unique_ptr<Item[]> items, std::size_t count) {
     return nb::cast(nb::ndarray<nb::numpy, Item>(items.release(), 1, &count, owner));
 }
 
-std::tuple<nb::object, nb::object> gate_channels(nb::handle features_, nb::handle projection_, nb::handle bias_, float threshold,
-                                                 const std::optional<std::string> &instruction_set) {
-    const Argument features = float_array(features_, "features", 1), projection = float_array(projection_, "projection", 2);
+std::tuple<nb::object, nb::object> gate_channels(nb::handle features_, nb::handle projection_, nb::handle bias_,
+                                                 float threshold, const std::optional<std::string> &instruction_set) {
+    const Argument features = float_array(features_, "features", 1),
+                   projection = float_array(projection_, "projection", 2);
     const std::size_t channels = projection.size(0);
     if (channels == 0) reject("projection must have at least one channel");
     if (projection.size(1) != features.size(0)) {
-        reject("projection must have " + std::to_string(features.size(0)) + " columns, one for each feature, not " + std::to_string(projection.size(1)));
+        reject("projection must have " + std::to_string(features.size(0)) + " columns, one for each feature, not " +
+               std::to_string(projection.size(1)));
     }
     const Argument bias = float_array(bias_, "bias", 1);
-    if (bias.size(0) != channels) reject("bias must have one value for each of the " + std::to_string(channels) + " channels, not " + std::to_string(bias.size(0)));
+    if (bias.size(0) != channels)
+        reject("bias must have one value for each of the " + std::to_string(channels) + " channels, not " +
+               std::to_string(bias.size(0)));
     if (threshold != threshold) reject("threshold must be a number");
     const InstructionSet &set = instruction_set_named(instruction_set);
     auto active = std::make_unique<std::int32_t[]>(channels);
@@ -171,8 +184,8 @@ std::tuple<nb::object, nb::object> gate_channels(nb::handle features_, nb::handl
     std::size_t count = 0;
     {
         const nb::gil_scoped_release released;
-        count = select_channels(set, features.floats(), features.size(0), projection.floats(), bias.floats(), channels, threshold, active.get(),
-                                multipliers.get());
+        count = select_channels(set, features.floats(), features.size(0), projection.floats(), bias.floats(), channels,
+                                threshold, active.get(), multipliers.get());
     }
     return {numpy_vector(std::move(active), count), numpy_vector(std::move(multipliers), count)};
 }
@@ -190,8 +203,8 @@ NB_MODULE(_core, m) {
     using namespace nb::literals;
 
     nb::class_<PackedConvolution>(m, "PackedConvolution")
-        .def_static("from_weights", &from_packed<PackedConvolution>, "weights"_a.none(), "outputs"_a, "inputs"_a, "kernel"_a, "stride"_a, "padding"_a,
-                    "instruction_set"_a = nb::none())
+        .def_static("from_weights", &from_packed<PackedConvolution>, "weights"_a.none(), "outputs"_a, "inputs"_a,
+                    "kernel"_a, "stride"_a, "padding"_a, "instruction_set"_a = nb::none())
         .def_ro("outputs", &PackedConvolution::outputs)
         .def_ro("inputs", &PackedConvolution::inputs)
         .def_ro("kernel", &PackedConvolution::kernel)
@@ -199,32 +212,51 @@ NB_MODULE(_core, m) {
         .def_ro("padding", &PackedConvolution::padding)
         .def_prop_ro("instruction_set", [](const PackedConvolution &p) { return p.set->name; })
         .def_prop_ro("weights", &packed_weights<PackedConvolution>)
-        .def("macs", [](const PackedConvolution &p, std::size_t height, std::size_t width, std::size_t inputs, std::size_t outputs) {
-            const Convolution shape{height, width, p.kernel, p.stride, p.padding};
-            if (std::min(height, width) + 2 * p.padding < p.kernel) reject("height and width must be at least as large as the kernel");
-            return shape.out_height() * shape.out_width() * p.kernel * p.kernel * inputs * outputs;
-        }, "height"_a, "width"_a, "n_inputs"_a, "n_outputs"_a);
+        .def(
+            "macs",
+            [](const PackedConvolution &p, std::size_t height, std::size_t width, std::size_t inputs,
+               std::size_t outputs) {
+                const Convolution shape{height, width, p.kernel, p.stride, p.padding};
+                if (std::min(height, width) + 2 * p.padding < p.kernel)
+                    reject("height and width must be at least as large as the kernel");
+                return shape.out_height() * shape.out_width() * p.kernel * p.kernel * inputs * outputs;
+            },
+            "height"_a, "width"_a, "n_inputs"_a, "n_outputs"_a);
 
     nb::class_<PackedMatrix>(m, "PackedMatrix")
-        .def_static("from_weights", [](nb::handle weights, std::size_t outputs, std::size_t inputs, const std::optional<std::string> &instruction_set) {
-            return from_packed<PackedMatrix>(weights, outputs, inputs, 1, 1, 0, instruction_set);
-        }, "weights"_a.none(), "outputs"_a, "inputs"_a, "instruction_set"_a = nb::none())
+        .def_static(
+            "from_weights",
+            [](nb::handle weights, std::size_t outputs, std::size_t inputs,
+               const std::optional<std::string> &instruction_set) {
+                return from_packed<PackedMatrix>(weights, outputs, inputs, 1, 1, 0, instruction_set);
+            },
+            "weights"_a.none(), "outputs"_a, "inputs"_a, "instruction_set"_a = nb::none())
         .def_ro("outputs", &PackedMatrix::outputs)
         .def_ro("inputs", &PackedMatrix::inputs)
         .def_prop_ro("instruction_set", [](const PackedMatrix &p) { return p.set->name; })
         .def_prop_ro("weights", &packed_weights<PackedMatrix>)
-        .def("macs", [](const PackedMatrix &, std::size_t rows, std::size_t inputs, std::size_t outputs) { return rows * inputs * outputs; },
-             "rows"_a, "n_inputs"_a, "n_outputs"_a);
+        .def(
+            "macs",
+            [](const PackedMatrix &, std::size_t rows, std::size_t inputs, std::size_t outputs) {
+                return rows * inputs * outputs;
+            },
+            "rows"_a, "n_inputs"_a, "n_outputs"_a);
 
-    m.def("pack_convolution", &pack_convolution, "weight"_a.none(), "stride"_a = 1, "padding"_a = 0, "instruction_set"_a = nb::none());
+    m.def("pack_convolution", &pack_convolution, "weight"_a.none(), "stride"_a = 1, "padding"_a = 0,
+          "instruction_set"_a = nb::none());
     m.def("pack_matrix", &pack_matrix, "weight"_a.none(), "instruction_set"_a = nb::none());
-    m.def("gated_conv2d", &gated_conv2d, "x"_a.none(), "packed"_a, nb::kw_only(), "inputs"_a = nb::none(), "outputs"_a = nb::none(), "scale"_a = nb::none(),
-          "shift"_a = nb::none(), "relu"_a = false, "saliency"_a = nb::none(), "out"_a = nb::none());
-    m.def("gated_matmul", &gated_matmul, "x"_a.none(), "packed"_a, nb::kw_only(), "inputs"_a = nb::none(), "outputs"_a = nb::none(), "scale"_a = nb::none(),
-          "shift"_a = nb::none(), "relu"_a = false, "saliency"_a = nb::none(), "out"_a = nb::none());
-    m.def("max_pool2x2", &max_pool2x2, "x"_a.none(), nb::kw_only(), "out"_a = nb::none(), "instruction_set"_a = nb::none());
-    m.def("channel_means", &channel_means, "x"_a.none(), nb::kw_only(), "out"_a = nb::none(), "instruction_set"_a = nb::none());
-    m.def("gate_channels", &gate_channels, "features"_a.none(), "projection"_a.none(), "bias"_a.none(), "threshold"_a, nb::kw_only(), "instruction_set"_a = nb::none());
+    m.def("gated_conv2d", &gated_conv2d, "x"_a.none(), "packed"_a, nb::kw_only(), "inputs"_a = nb::none(),
+          "outputs"_a = nb::none(), "scale"_a = nb::none(), "shift"_a = nb::none(), "relu"_a = false,
+          "saliency"_a = nb::none(), "out"_a = nb::none());
+    m.def("gated_matmul", &gated_matmul, "x"_a.none(), "packed"_a, nb::kw_only(), "inputs"_a = nb::none(),
+          "outputs"_a = nb::none(), "scale"_a = nb::none(), "shift"_a = nb::none(), "relu"_a = false,
+          "saliency"_a = nb::none(), "out"_a = nb::none());
+    m.def("max_pool2x2", &max_pool2x2, "x"_a.none(), nb::kw_only(), "out"_a = nb::none(),
+          "instruction_set"_a = nb::none());
+    m.def("channel_means", &channel_means, "x"_a.none(), nb::kw_only(), "out"_a = nb::none(),
+          "instruction_set"_a = nb::none());
+    m.def("gate_channels", &gate_channels, "features"_a.none(), "projection"_a.none(), "bias"_a.none(), "threshold"_a,
+          nb::kw_only(), "instruction_set"_a = nb::none());
     m.def("instruction_sets", [] {
         std::vector<std::string> names;
         for (auto set = instruction_sets(); *set; ++set) names.emplace_back((*set)->name);

@@ -22,11 +22,11 @@ struct Tile {
     std::size_t taps;
     std::size_t begin, depth;   // the active inputs begin … begin + depth of each tap
     const std::int32_t *index;  // ids of those; null: begin … begin + depth themselves
-    const float *weights;       // column 0 of the tile, first tap; the row of input 0 if `in_place`, else of input `begin`
-    std::size_t weight_row;     // floats from one row to the next
-    std::size_t weight_tap;     // floats from one tap to the next
-    std::size_t layer_tap;      // the same in the layer's own weights
-    bool in_place;              // whether `weights` are those, read through `index`
+    const float *weights;    // column 0 of the tile, first tap; the row of input 0 if `in_place`, else of input `begin`
+    std::size_t weight_row;  // floats from one row to the next
+    std::size_t weight_tap;  // floats from one tap to the next
+    std::size_t layer_tap;   // the same in the layer's own weights
+    bool in_place;           // whether `weights` are those, read through `index`
 
     float *sums;       // [position][kBlock], what earlier tiles have summed; unused if `first` and `last`
     bool first, last;  // of the tiles that add to these sums: start from zero, write the result
@@ -40,8 +40,8 @@ struct Tile {
     std::size_t columns;     // columns that are stored
 };
 
-// How 16 consecutive active columns are picked from the cache lines that hold them. Step s merges line s + 1 into what was
-// picked from those before: 0 … 15 keep a lane of that (step 0: of line 0), 16 … 31 take one of the line.
+// How 16 consecutive active columns are picked from the cache lines that hold them. Step s merges line s + 1 into what
+// was picked from those before: 0 … 15 keep a lane of that (step 0: of line 0), 16 … 31 take one of the line.
 struct Pick {
     const float *lines[kLine];
     std::size_t count;  // of lines, at least 2: the second may be the first again
@@ -61,9 +61,9 @@ struct Panel {
 
 struct InstructionSet {
     const char *name;
-    std::size_t lanes;                   // floats in a vector
-    std::size_t vectors;                 // most vectors of columns in a tile
-    std::size_t rows[4];                 // most rows of a tile, by its number of vectors less one
+    std::size_t lanes;    // floats in a vector
+    std::size_t vectors;  // most vectors of columns in a tile
+    std::size_t rows[4];  // most rows of a tile, by its number of vectors less one
     void (*tile)(const Tile &, std::size_t rows, std::size_t vectors);
     // Prepares a panel once for all its inputs.
     void (*plan)(Panel &);

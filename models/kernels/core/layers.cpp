@@ -25,7 +25,8 @@ const float *with_border(FloatBuffer &buffer, const Convolution &shape, const fl
 }
 
 // [kernel][positions] pointers to the row of taps that each output position reads, `kernel` neighbouring pixels.
-const float *const *indirection(std::vector<const float *> &pointers, const Convolution &shape, const float *padded, std::size_t channels) {
+const float *const *indirection(std::vector<const float *> &pointers, const Convolution &shape, const float *padded,
+                                std::size_t channels) {
     const std::size_t out_height = shape.out_height(), out_width = shape.out_width();
     const std::size_t pitch = (shape.width + 2 * shape.padding) * channels;
     pointers.resize(shape.kernel * out_height * out_width);
@@ -45,33 +46,35 @@ Channels row_of_taps(std::vector<std::int32_t> &index, Channels inputs, std::siz
     index.resize(taps * inputs.count);
     std::int32_t *next = index.data();
     for (std::size_t tap = 0; tap < taps; ++tap) {
-        for (std::size_t k = 0; k < inputs.count; ++k) *next++ = inputs.ids[k] + static_cast<std::int32_t>(tap * channels);
+        for (std::size_t k = 0; k < inputs.count; ++k)
+            *next++ = inputs.ids[k] + static_cast<std::int32_t>(tap * channels);
     }
     return {index.data(), index.size()};
 }
 
 }  // namespace
 
-void convolve(const InstructionSet &set, const Weights &weights, const Convolution &shape, const float *x, Channels inputs, Channels outputs,
-              const Epilogue &epilogue, float *out) {
+void convolve(const InstructionSet &set, const Weights &weights, const Convolution &shape, const float *x,
+              Channels inputs, Channels outputs, const Epilogue &epilogue, float *out) {
     Scratch &kept = scratch();
     const float *padded = with_border(kept.padded, shape, x, inputs.count);
     const float *const *activations = indirection(kept.activations, shape, padded, inputs.count);
     const Weights rows{weights.packed, weights.outputs, weights.inputs * shape.kernel, shape.kernel};
-    multiply(set, rows, activations, shape.out_height() * shape.out_width(), row_of_taps(kept.index, inputs, shape.kernel, weights.inputs), outputs,
-             epilogue, kept, out);
+    multiply(set, rows, activations, shape.out_height() * shape.out_width(),
+             row_of_taps(kept.index, inputs, shape.kernel, weights.inputs), outputs, epilogue, kept, out);
 }
 
-void multiply_matrix(const InstructionSet &set, const Weights &weights, const float *x, std::size_t rows, Channels inputs, Channels outputs,
-                     const Epilogue &epilogue, float *out) {
+void multiply_matrix(const InstructionSet &set, const Weights &weights, const float *x, std::size_t rows,
+                     Channels inputs, Channels outputs, const Epilogue &epilogue, float *out) {
     Scratch &kept = scratch();
     kept.activations.resize(rows);
     for (std::size_t row = 0; row < rows; ++row) kept.activations[row] = x + row * inputs.count;
     multiply(set, weights, kept.activations.data(), rows, inputs, outputs, epilogue, kept, out);
 }
 
-std::size_t select_channels(const InstructionSet &set, const float *features, std::size_t count, const float *projection, const float *bias,
-                            std::size_t channels, float threshold, std::int32_t *active, float *multipliers) {
+std::size_t select_channels(const InstructionSet &set, const float *features, std::size_t count,
+                            const float *projection, const float *bias, std::size_t channels, float threshold,
+                            std::int32_t *active, float *multipliers) {
     double sum = 0;
     float largest = -INFINITY;
     std::size_t strongest = 0, selected = 0;

@@ -1,6 +1,6 @@
-// The inner loops as templates over the vector width. Each instruction set's source file defines LANES and includes this once, compiled with
-// its own flags. All is in an anonymous namespace and uses no inline function of the standard library: the linker must never keep an
-// AVX-512 copy of something that portable code calls.
+// The inner loops as templates over the vector width. Each instruction set's source file defines LANES and includes
+// this once, compiled with its own flags. All is in an anonymous namespace and uses no inline function of the standard
+// library: the linker must never keep an AVX-512 copy of something that portable code calls.
 #pragma once
 
 #include "instruction_set.h"
@@ -138,7 +138,8 @@ void run_tile(const Tile &t, std::size_t rows, std::size_t vectors) {
 
 [[maybe_unused]] void plan_nothing(Panel &) {}
 
-[[maybe_unused]] void pack_then_tile(const Tile &t, const Panel &p, std::size_t first_tap, std::size_t rows, std::size_t vectors) {
+[[maybe_unused]] void pack_then_tile(const Tile &t, const Panel &p, std::size_t first_tap, std::size_t rows,
+                                     std::size_t vectors) {
     const float *from[kBlock];
     for (std::size_t j = 0; j < p.count; ++j) {
         const std::size_t column = static_cast<std::size_t>(p.columns[j]);
@@ -199,8 +200,9 @@ void pool(const float *x, std::size_t height, std::size_t width, std::size_t cha
 
 constexpr InstructionSet instruction_set(const char *name, decltype(InstructionSet::plan) plan,
                                          decltype(InstructionSet::packing_tile) packing_tile) {
-    return {name, kLanes, kVectors, {most_rows(1), most_rows(2), most_rows(3), most_rows(4)}, run_tile, plan, packing_tile,
-            dot,  means,  pool};
+    return {name,     kLanes, kVectors,     {most_rows(1), most_rows(2), most_rows(3), most_rows(4)},
+            run_tile, plan,   packing_tile, dot,
+            means,    pool};
 }
 
 }  // namespace

@@ -6,7 +6,8 @@
 namespace sluice {
 namespace {
 
-// A panel is packed that many inputs at a time and used at once, by all positions: at most 48 KiB of weights, and never cold.
+// A panel is packed that many inputs at a time and used at once, by all positions: at most 48 KiB of weights, and never
+// cold.
 constexpr std::size_t kPackedInputs = 192;
 
 constexpr std::size_t divide_up(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
@@ -39,7 +40,8 @@ struct Product {
     void each_span(Visit visit) const {
         std::size_t waiting = 0;  // outputs before `first` that are to be packed
         for (std::size_t first = 0; first < outputs.count;) {
-            const std::size_t block = output(first) / kBlock, width = std::min(kBlock, weights.outputs - block * kBlock);
+            const std::size_t block = output(first) / kBlock,
+                              width = std::min(kBlock, weights.outputs - block * kBlock);
             std::size_t count = 1;
             if (outputs.ids) {
                 while (first + count < outputs.count && output(first + count) / kBlock == block) ++count;
@@ -116,7 +118,8 @@ struct Product {
     void run_part(const Span &span, const Folded &folded, const Panel &panel, Tile &tile, std::size_t tap) const {
         const std::size_t width = set.vectors * set.lanes, first_tap = tap * tile.layer_tap;
         float *sums = scratch.sums.reserve(tile.first && tile.last ? 0 : positions * kBlock);
-        const float *columns = span.in_place ? weights.packed + output(span.first) / kBlock * panel.block + first_tap : panel.packed;
+        const float *columns =
+            span.in_place ? weights.packed + output(span.first) / kBlock * panel.block + first_tap : panel.packed;
         bool pack = !span.in_place;
         for (std::size_t at = 0; at < span.count; at += width) {
             tile.weights = columns + at;
@@ -158,8 +161,8 @@ void pack_weights(const float *weight, std::size_t outputs, std::size_t inputs, 
     }
 }
 
-void multiply(const InstructionSet &set, const Weights &weights, const float *const *activations, std::size_t positions, Channels inputs,
-              Channels outputs, const Epilogue &epilogue, Scratch &scratch, float *out) {
+void multiply(const InstructionSet &set, const Weights &weights, const float *const *activations, std::size_t positions,
+              Channels inputs, Channels outputs, const Epilogue &epilogue, Scratch &scratch, float *out) {
     if (positions == 0 || outputs.count == 0) return;
     Product{set, weights, activations, positions, inputs, outputs, epilogue, scratch, out}.run();
 }

@@ -33,7 +33,7 @@ constexpr std::size_t packed_size(std::size_t outputs, std::size_t inputs, std::
 void pack_weights(const float *weight, std::size_t outputs, std::size_t inputs, std::size_t taps, float *packed);
 
 // `activations` is [taps][positions] pointers to rows of inputs.count floats; `out` is [positions][outputs.count].
-void multiply(const InstructionSet &set, const Weights &weights, const float *const *activations, std::size_t positions, Channels inputs,
-              Channels outputs, const Epilogue &epilogue, Scratch &scratch, float *out);
+void multiply(const InstructionSet &set, const Weights &weights, const float *const *activations, std::size_t positions,
+              Channels inputs, Channels outputs, const Epilogue &epilogue, Scratch &scratch, float *out);
 
 }  // namespace sluice
