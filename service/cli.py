@@ -1,10 +1,11 @@
-"""The command line: `sluice serve | models | infer | slo | …`, put together from `service.commands`."""
+"""The command line: `sluice serve`, `models`, `infer` and the others, put together from `service.commands`."""
 
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
+from service.commands.bench import bench
 from service.commands.calibrate import calibrate
 from service.commands.infer import infer
 from service.commands.models import models
@@ -25,6 +26,7 @@ def command_line() -> typer.Typer:
     app.callback()(_options)
     for command in (serve, models, infer, slo, train, calibrate, quality):
         app.command()(command)
+    app.add_typer(bench(), name="bench")
     return app
 
 

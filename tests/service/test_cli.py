@@ -42,9 +42,11 @@ def run(*arguments: str, status: int = 0) -> str:
     return result.output
 
 
-@pytest.mark.parametrize("command", ["serve", "models", "infer", "slo"])
+@pytest.mark.parametrize(
+    "command", ["serve", "models", "infer", "slo", "train", "calibrate", "quality", "bench", "bench kernel"]
+)
 def test_every_command_explains_itself(command):
-    assert "Usage" in run(command, "--help")
+    assert f"{command} [OPTIONS]" in run(*command.split(), "--help")
 
 
 def test_models():
