@@ -35,7 +35,7 @@ class LatencyModel:
     overhead: float = 0.5e-3
     """Seconds."""
     seconds_per_gmac: float = 0.05
-    tail: UpperQuantile = field(default_factory=lambda: UpperQuantile(1.3, lowest=1.0, highest=4.0))
+    tail: UpperQuantile = field(default_factory=lambda: UpperQuantile(1.3, lowest=1.0, highest=2.5))
     """Of time / predicted time."""
     observations: int = 0
     _w: float = 0.0

@@ -48,7 +48,7 @@ def test_coefficients_are_never_negative_and_times_rise_with_work(runs):
         model.observe(macs, seconds)
         assert model.overhead >= 0
         assert model.seconds_per_gmac >= 0
-        assert 1 <= model.tail_ratio <= 4
+        assert 1 <= model.tail_ratio <= 2.5
     assert model.seconds(0) <= model.seconds(DENSE) <= model.upper(DENSE)
 
 
