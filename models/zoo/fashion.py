@@ -25,7 +25,7 @@ from models.zoo.fashion_shape import SHAPE
 from models.zoo.fashion_weights import Array, Calibration, FashionWeights, Files, load_calibration, load_weights
 
 LEVEL_STEPS = 256
-"""Levels are rounded to this grid: finer than any effect, and coarse enough to keep the tables of the levels in use."""
+"""Levels are rounded down to this grid: finer than any effect, and coarse enough to keep the tables of the levels in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class FashionClassifier:
         return evidence
 
     def _tables_at(self, level: float) -> LevelTables:
-        step = round(level * LEVEL_STEPS)
+        step = int(level * LEVEL_STEPS)  # down: a level is a promise of quality
         with self._tables_lock:
             tables = self._tables.get(step)
             if tables is None:

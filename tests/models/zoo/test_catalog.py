@@ -5,7 +5,7 @@ from models.zoo.catalog import MissingWeights, UnknownModel
 
 
 def test_an_unknown_model_is_named_beside_the_known_ones():
-    with pytest.raises(UnknownModel, match="resnet.*fashion"):
+    with pytest.raises(UnknownModel, match=r"resnet.*fashion"):
         catalog.load("resnet")
 
 
