@@ -27,18 +27,26 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { \
 	  echo 'Could not make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv' >&2; rm -rf $(VENV); exit 1; }
 
+define NEED_COMPILER
+@command -v $${CXX:-c++} >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null || { \
+  echo 'No C++ compiler was found: the kernels cannot be built. On Debian and Ubuntu: apt-get install g++' >&2; exit 1; }
+endef
+
 # A stamp says what was installed from which inputs, so that a second run starts at once.
-$(VENV)/.serve-installed: pyproject.toml $(PINS) $(KERNEL_SOURCES) | $(BIN)/python
+INPUTS := pyproject.toml $(PINS) $(KERNEL_SOURCES)
+
+$(VENV)/.serve-installed: $(INPUTS) | $(BIN)/python
+	$(NEED_COMPILER)
 	@echo 'Installing the server and compiling its kernels (the first time takes a minute)'
-	@command -v $${CXX:-c++} >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null || { \
-	  echo 'No C++ compiler was found: the kernels cannot be built. On Debian and Ubuntu: apt-get install g++' >&2; exit 1; }
 	@$(INSTALL) --editable '.[images]'
 	@touch $@
 
-$(VENV)/.dev-installed: $(VENV)/.serve-installed
-	@echo 'Installing what the tests need (torch is large: this takes a few minutes)'
+# It holds all that serving needs, so that one compilation serves both.
+$(VENV)/.dev-installed: $(INPUTS) | $(BIN)/python
+	$(NEED_COMPILER)
+	@echo 'Compiling the kernels and installing what the tests need (torch is large: this takes a few minutes)'
 	@$(INSTALL) --editable '.[dev]'
-	@touch $@
+	@touch $@ $(VENV)/.serve-installed
 
 serve: $(VENV)/.serve-installed
 	@$(BIN)/sluice serve $(ARGS)
