@@ -10,24 +10,26 @@ namespace sluice {
 namespace {
 
 void plan(Pick &pick, const Panel &p, std::size_t first) {
-    pick.count = 0;
-    std::size_t line_of[kLanes] = {}, latest = SIZE_MAX;
-    std::int32_t lane_of[kLanes] = {};
-    for (std::size_t j = 0; j < kLanes && first + j < p.count; ++j) {
-        const std::size_t column = static_cast<std::size_t>(p.columns[first + j]), line = column / kLine;
-        if (line != latest) {
-            pick.lines[pick.count++] = p.weights + column / kBlock * p.block + line * kLine % kBlock;
-            latest = line;
+    const std::size_t count = p.count - first < kLanes ? p.count - first : kLanes;
+    __mmask16 left = static_cast<__mmask16>((1u << count) - 1);
+    const __m512i columns = _mm512_maskz_loadu_epi32(left, p.columns + first);
+    const __m512i lines = _mm512_srli_epi32(columns, 4), lanes = _mm512_and_si512(columns, _mm512_set1_epi32(15));
+    const __m512i kept = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i taken = _mm512_add_epi32(lanes, _mm512_set1_epi32(16));
+    for (pick.count = 0; left; ++pick.count) {
+        const std::int32_t line = p.columns[first + static_cast<std::size_t>(__builtin_ctz(left))] / 16;
+        const __mmask16 here = _mm512_mask_cmpeq_epi32_mask(left, lines, _mm512_set1_epi32(line));
+        const std::size_t column = static_cast<std::size_t>(line) * kLine;
+        pick.lines[pick.count] = p.weights + column / kBlock * p.block + column % kBlock;
+        if (pick.count) {
+            _mm512_store_si512(pick.steps[pick.count - 1],
+                               _mm512_mask_mov_epi32(pick.count == 1 ? lanes : kept, here, taken));
         }
-        line_of[j] = pick.count - 1;
-        lane_of[j] = static_cast<std::int32_t>(column % kLine);
+        left = static_cast<__mmask16>(left & ~here);
     }
-    if (pick.count == 1) pick.lines[pick.count++] = pick.lines[0];
-    for (std::size_t step = 0; step + 1 < pick.count; ++step) {
-        for (std::size_t j = 0; j < kLanes; ++j) {
-            const std::int32_t kept = step == 0 ? lane_of[j] : static_cast<std::int32_t>(j);
-            pick.steps[step][j] = line_of[j] == step + 1 ? lane_of[j] + static_cast<std::int32_t>(kLine) : kept;
-        }
+    if (pick.count == 1) {
+        pick.lines[pick.count++] = pick.lines[0];
+        _mm512_store_si512(pick.steps[0], lanes);
     }
 }
 
