@@ -43,7 +43,7 @@ def test_one_channel_is_always_left(backend, bias, strongest, multiplier):
 
 
 @every_instruction_set
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     features=st.integers(0, 200),
     channels=st.integers(1, 150),
@@ -74,7 +74,7 @@ images = st.tuples(st.integers(2, 9), st.integers(2, 9), st.integers(0, 40), st.
 
 
 @every_instruction_set
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(x=images)
 def test_max_pool_is_the_reference(instruction_set, x):
     y = kernels.max_pool2x2(x, instruction_set=instruction_set)
@@ -82,7 +82,7 @@ def test_max_pool_is_the_reference(instruction_set, x):
 
 
 @every_instruction_set
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(x=images)
 def test_channel_means_are_the_reference(instruction_set, x):
     y = kernels.channel_means(x, instruction_set=instruction_set)

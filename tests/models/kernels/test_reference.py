@@ -26,13 +26,13 @@ def masked(case):
     return y[..., kept] * (1 if case.saliency is None else case.saliency)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(case=convolutions())
 def test_convolution_is_the_masked_dense_layer(case):
     np.testing.assert_allclose(case.run(reference, np.float64), masked(case), rtol=1e-9, atol=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(case=products())
 def test_matrix_product_is_the_masked_dense_layer(case):
     np.testing.assert_allclose(case.run(reference, np.float64), masked(case), rtol=1e-9, atol=1e-9)
