@@ -25,7 +25,8 @@ from models.zoo.fashion_shape import SHAPE
 from models.zoo.fashion_weights import Array, Calibration, FashionWeights, Files, load_calibration, load_weights
 
 LEVEL_STEPS = 256
-"""Levels are rounded down to this grid: finer than any effect, and coarse enough to keep the tables of the levels in use."""
+"""Levels are rounded down to this grid: finer than any effect, and coarse enough to keep the tables of the levels in
+use."""
 
 
 @dataclass(frozen=True, slots=True)
