@@ -1,0 +1,89 @@
+"""What a load test found: attainment of all arrivals, quality of the served answers, the tail of each phase. Pure.
+
+Latency runs from the time at which a request was *scheduled*, not from when a connection was free for it; a request
+that was refused or failed is a miss. So neither a slow server nor a slow client can make the result look better.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from loadtest.trace import Trace
+from service.control.slo import SLO
+
+Outcome = Literal["ok", "refused", "expired", "error", "timeout"]
+PERCENTILES = (50.0, 95.0, 99.0, 99.9)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One arrival; times are seconds from the start of the test. `sent` and `finished` are NaN where it never came to
+    that.
+
+    `level` is what the server says that it ran at, `score` the share of the answer that is right; None where unknown.
+    """
+
+    scheduled: float
+    sent: float
+    finished: float
+    outcome: Outcome
+    level: float | None = None
+    score: float | None = None
+
+    @property
+    def latency(self) -> float:
+        """Seconds from the scheduled time."""
+        return self.finished - self.scheduled
+
+    def met(self, slo: SLO) -> bool:
+        return self.outcome == "ok" and self.latency <= slo.latency
+
+
+def summarise(trace: Trace, samples: Sequence[Sample], slo_at: Callable[[float], SLO]) -> dict[str, Any]:
+    """The result as plain data: the totals, and the same for each phase. Latencies are milliseconds, shares 0 to 1.
+
+    `late_send_ms` is how late the client itself was: a large one says that the load generator was too slow.
+    """
+    phases: dict[str, list[Sample]] = {span.name: [] for span in trace.spans}
+    names = trace.phase_of(np.array([sample.scheduled for sample in samples]))
+    for name, sample in zip(names, samples, strict=True):
+        phases[name].append(sample)
+    sent = [sample.sent - sample.scheduled for sample in samples if not np.isnan(sample.sent)]
+    return {
+        "trace": trace.name,
+        "seconds": trace.seconds,
+        "rate": trace.rate,
+        **figures(samples, slo_at),
+        "late_send_ms": _percentiles(sent),
+        "phases": {name: figures(own, slo_at) for name, own in phases.items()},
+    }
+
+
+def figures(samples: Sequence[Sample], slo_at: Callable[[float], SLO]) -> dict[str, Any]:
+    """The numbers of some arrivals. Those that nothing is known for (no arrivals, no answers, no labels) are None."""
+    served = [sample for sample in samples if sample.outcome == "ok"]
+    met = sum(sample.met(slo_at(sample.scheduled)) for sample in samples)
+    return {
+        "arrivals": len(samples),
+        "outcomes": dict(Counter(sample.outcome for sample in samples)),
+        "attainment": met / len(samples) if samples else None,
+        "quality": _mean(sample.score for sample in served),
+        "level": _mean(sample.level for sample in served),
+        "latency_ms": _percentiles([sample.latency for sample in served]),
+    }
+
+
+def _percentiles(seconds: Sequence[float]) -> dict[str, float | None]:
+    if not seconds:
+        return {f"{percentile:g}": None for percentile in PERCENTILES}
+    # Of the values that occurred, the least that so many are within: what an SLO's percentile means.
+    values = np.percentile(np.asarray(seconds) * 1e3, PERCENTILES, method="inverted_cdf")
+    return {f"{percentile:g}": float(value) for percentile, value in zip(PERCENTILES, values, strict=True)}
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
