@@ -14,3 +14,6 @@ SHAPE = NetworkShape(
     classes=10,
 )
 """157 M multiply-accumulates. Most of them come late, where the gates know most about the image."""
+
+LEAST_DIAL = 0.32
+"""The share of channels kept at the most-skipping point, in training and in calibration."""

@@ -22,11 +22,10 @@ from models.gating.profile import OperatingPoint, Profile
 from models.gating.training import Group, Recipe, Report, start_from, train_gated, train_plain
 from models.zoo import fashion_data
 from models.zoo.fashion import FashionClassifier
-from models.zoo.fashion_shape import SHAPE
+from models.zoo.fashion_shape import LEAST_DIAL, SHAPE
 from models.zoo.fashion_weights import Calibration, FashionWeights, Files, load_weights, save_calibration
 
 EXPONENTS = (0.8, 1.0, 1.0, 1.0, 1.0, 1.3)
-LEAST_DIAL = 0.32
 POINTS = 13
 STATISTICS_IMAGES = 3000
 PLAIN = Recipe(epochs=8, rate=0.1)

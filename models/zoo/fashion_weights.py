@@ -6,6 +6,7 @@ calibration measured on it: per operating point the dial, the thresholds and the
 expect of each. Serving needs all three.
 """
 
+import gzip
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class GatedLayerWeights:
 
 @dataclass(frozen=True, slots=True)
 class FashionWeights:
-    """The network's trained parameters; `digest` is the SHA-256 of the file that they came from."""
+    """The network's trained parameters; `digest` is the SHA-256 of the file, unzipped."""
 
     layers: tuple[GatedLayerWeights, ...]
     evidence_weight: Array
@@ -63,7 +64,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Where one variant of the network lies."""
+    """Where one variant of the network lies. Weights may be gzipped, as the packaged ones are."""
 
     weights: Path
     calibration: Path
@@ -71,14 +72,14 @@ class Files:
 
     @classmethod
     def named(cls, folder: Path, name: str) -> "Files":
-        return cls(
-            folder / f"{name}.safetensors", folder / f"{name}.calibration.safetensors", folder / f"{name}.profile.json"
-        )
+        packed = folder / f"{name}.safetensors.gz"
+        weights = packed if packed.exists() else folder / f"{name}.safetensors"
+        return cls(weights, folder / f"{name}.calibration.safetensors", folder / f"{name}.profile.json")
 
 
 def load_weights(path: Path) -> FashionWeights:
     """Reads trained parameters. Raises `FileNotFoundError`, or `ValueError` when the file holds something else."""
-    raw = path.read_bytes()
+    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     arrays = _arrays(raw)
     names = sorted({name.split(".")[0] for name in arrays if name.startswith("conv")})
     try:

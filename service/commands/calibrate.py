@@ -9,6 +9,7 @@ from rich.progress import Progress
 
 from models.zoo.catalog import fashion_files
 from models.zoo.fashion_data import MissingData
+from models.zoo.fashion_shape import LEAST_DIAL
 from models.zoo.fashion_weights import Files
 from service.commands.options import Data, Json, Name, require_fashion, require_torch
 from service.commands.output import fail, print_json
@@ -24,6 +25,9 @@ def calibrate(
         Path | None,
         typer.Option(help="Folder for the result; by default SLUICE_HOME/calibrations, which the server reads"),
     ] = None,
+    least_dial: Annotated[
+        float, typer.Option(min=0.05, max=1.0, help="Share of channels kept at the most-skipping point")
+    ] = LEAST_DIAL,
     points: Annotated[int, typer.Option(min=2, max=65, help="Operating points from dense to the most-skipping")] = 13,
     json: Json = False,
 ) -> None:
@@ -38,12 +42,12 @@ def calibrate(
     try:
         folder = output or load_settings().calibrations
         folder.mkdir(parents=True, exist_ok=True)
-        own = Files.named(folder, weights.stem if weights else model)
+        own = Files.named(folder, weights.name.partition(".")[0] if weights else model)
         files = Files(weights or fashion_files().weights, own.calibration, own.profile)
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task("calibrating", total=1.0)
             profile = fashion_training.calibrate(
-                files, model, data, lambda done: bar.update(task, completed=done), points=points
+                files, model, data, lambda done: bar.update(task, completed=done), points=points, least_dial=least_dial
             )
     except (SettingsError, MissingData, OSError, ValueError) as error:
         fail(str(error))

@@ -38,7 +38,7 @@ def quality(
     try:
         images = fashion_data.sample() if sample else fashion_data.test(data)
         if weights:
-            served = fashion.load(Files.named(weights.parent, weights.stem), model)
+            served = fashion.load(Files.named(weights.parent, weights.name.partition(".")[0]), model)
         else:
             served = fashion.load(fashion_files(load_settings().calibrations), model)
         with Progress(console=Console(stderr=True)) as bar:
