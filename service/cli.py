@@ -11,6 +11,7 @@ from service.commands.infer import infer
 from service.commands.models import models
 from service.commands.quality import quality
 from service.commands.serve import serve
+from service.commands.simulate import simulate
 from service.commands.slo import slo
 from service.commands.train import train
 
@@ -24,7 +25,7 @@ def command_line() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_options)
-    for command in (serve, models, infer, slo, train, calibrate, quality):
+    for command in (serve, models, infer, slo, train, calibrate, quality, simulate):
         app.command()(command)
     app.add_typer(bench(), name="bench")
     return app

@@ -5,11 +5,39 @@ that still meets it; the least of these shares, looked up in the profile, is the
 at the level that is chosen: what a burst costs is spread evenly over it, not laid on its last requests.
 """
 
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from models.gating.profile import Profile
 from service.control.load import Work
+
+
+class Dial:
+    """What a level means, as bare numbers: those of the profile that are asked for several times a request."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+        self.dense_ratio = profile.points[0].macs_ratio
+        self._levels = [point.level for point in profile.points]
+        self._ratios = [point.macs_ratio for point in profile.points]
+        self._qualities = [point.quality for point in profile.points]
+
+    def macs_ratio(self, level: float) -> float:
+        """The share of the dense MACs that is expected to be done at a level, 0 to 1."""
+        return self._between(self._ratios, level)
+
+    def quality(self, level: float) -> float:
+        """The expected quality at a level, 0 to 1."""
+        return self._between(self._qualities, level)
+
+    def _between(self, values: Sequence[float], level: float) -> float:
+        after = bisect_right(self._levels, level)
+        low = values[after - 1]
+        if after == len(values):
+            return low
+        start = self._levels[after - 1]
+        return low + (level - start) / (self._levels[after] - start) * (values[after] - low)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""How much work arrives: a decaying average of the offered load.
+"""How much work arrives, and how unevenly: a decaying average of the offered load.
 
 >>> load = LoadEstimate()
 >>> for i in range(1000):
@@ -8,7 +8,16 @@
 """
 
 from dataclasses import dataclass, field
-from math import exp
+from math import exp, log
+
+HIGHEST_UTILISATION = 0.95
+"""Even when arrivals are even, runs are not."""
+LEAST_UTILISATION = 0.75
+"""Less would spend quality on loads that the dense model does well."""
+_TAIL = log(40) / 2
+_MOST_VARIATION = 2.0
+_LONGEST_GAP = 6.0
+_SETTLED = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +41,33 @@ class LoadEstimate:
     One request is no stream: its own arrival says nothing about the next, so an n-th part is taken off an average of n.
     """
 
-    memory: float = 0.5
+    memory: float = 0.4
+    variation: float = 0.0
+    """Squared coefficient of variation of the gaps: 0 for even arrivals, 1 for a Poisson process."""
+    memory_of_variation: int = 400
+    """Arrivals."""
+    _gaps: int = 0
+    _since: float = field(default=float("-inf"))
     _count: float = 0.0
     _fixed: float = 0.0
     _scalable: float = 0.0
     _last: float = field(default=float("-inf"))
 
     def arrive(self, now: float, work: Work) -> None:
-        decay = exp(min(self._last - now, 0.0) / self.memory)
+        gap = max(now - self._last, 0.0)
+        decay = exp(-gap / self.memory)
+        if self._count * decay < 1:
+            self._since = now
+        elif now - self._since > _SETTLED * self.memory:
+            self._vary(gap)
         self._count = self._count * decay + 1
         self._fixed = self._fixed * decay + work.fixed
         self._scalable = self._scalable * decay + work.scalable
         self._last = max(now, self._last)
+
+    def rate(self, now: float) -> float:
+        """Arrivals a second."""
+        return max(self._count * exp(min(self._last - now, 0.0) / self.memory) - 1, 0.0) / self.memory
 
     def expected(self, now: float, horizon: float) -> Work:
         """The work that arrives within the next `horizon` seconds if all stays as it is."""
@@ -52,3 +76,21 @@ class LoadEstimate:
             return Work()
         scale = (1 - 1 / (self._count * decay)) * decay / self.memory * horizon
         return Work(self._fixed * scale, self._scalable * scale)
+
+    def _vary(self, gap: float) -> None:
+        # Gaps are taken relative to the rate of their own time, so that a change of load is not taken for variation.
+        relative = min(gap * (self._count - 0.5) / self.memory, _LONGEST_GAP)
+        self._gaps = min(self._gaps + 1, self.memory_of_variation)
+        self.variation += ((relative - 1) ** 2 - self.variation) / self._gaps
+
+
+def utilisation(variation: float, arrivals: float) -> float:
+    """The share of capacity to plan for a load that goes on, when `arrivals` requests are expected in the time that one
+    may take.
+
+    The waits of a queue in heavy traffic have an exponential tail (Kingman 1962): so much is left free that one in
+    forty would wait longer than it may. What random arrivals need beyond that is a higher level for a moment; with
+    less left free, the level would swing all the time with every clump of arrivals.
+    """
+    free = _TAIL * min(variation, _MOST_VARIATION) / max(arrivals, 1e-9)
+    return max(min(1 / (1 + free), HIGHEST_UTILISATION), LEAST_UTILISATION)

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from service.control.admission import Returns
 from service.control.level import Demand, choose_level
-from service.control.load import LoadEstimate
+from service.control.load import LoadEstimate, utilisation
 from service.engine.entry import Entry, Ran, Reply
 from service.engine.hosted import HostedModel
 from service.engine.queue import Queue
@@ -24,8 +24,6 @@ LOOK_AHEAD = 64
 """Waiting requests whose deadlines are looked at one by one when a level is chosen; those behind count as work."""
 HORIZON = 1.0
 """Seconds for which the present load is taken to go on."""
-UTILISATION = 0.95
-"""The share of capacity for a load that goes on: with more, the level would swing with every chance of the arrivals."""
 
 E = TypeVar("E", bound=Hashable)
 
@@ -93,7 +91,7 @@ class Dispatch(Generic[E]):
                 self._answer(entry, expired(entry, now))
                 continue
             level = self._decide(entry, now)
-            share = entry.hosted.profile.at(level).macs_ratio if level > 0 and entry.pinned is None else 1.0
+            share = entry.hosted.dial.macs_ratio(level) if level > 0 and entry.pinned is None else 1.0
             self.running[executor] = Running(entry, now, now + entry.work.at(share))
             entry.hosted.running += 1
             return Assignment(entry, level, now)
@@ -160,6 +158,8 @@ class Dispatch(Generic[E]):
     def _decide(self, entry: Entry, now: float) -> float:
         hosted = entry.hosted
         arriving = self._load.expected(now, HORIZON)
+        latency = entry.due - entry.request.arrival
+        busy = utilisation(self._load.variation, self._load.rate(now) * latency)
         if len(self._queue) > LOOK_AHEAD:
             arriving += self._queue.work_beyond(LOOK_AHEAD)
         level = choose_level(
@@ -168,7 +168,7 @@ class Dispatch(Generic[E]):
             # A deadline that cannot be met is missed by as little as the ceiling allows.
             Demand(min(entry.due, entry.deadline) - now, entry.work),
             self._queue.demands(now, LOOK_AHEAD),
-            Demand(HORIZON * UTILISATION + entry.due - entry.request.arrival, arriving),
+            Demand(HORIZON * busy + latency, arriving),
             pinned=entry.pinned,
             executors=self._executors,
             busy=self._busy(now),

@@ -9,7 +9,7 @@ from service.control.admission import Target, plan
 from service.control.feedback import SafetyMargin
 from service.control.guard import QualityGuard
 from service.control.latency_model import LatencyModel
-from service.control.level import Ceiling, Demand, ceiling_of, choose_level
+from service.control.level import Ceiling, Demand, Dial, ceiling_of, choose_level
 from service.control.load import Work
 from service.control.quantile import UpperQuantile
 from service.control.slo import SLO
@@ -34,12 +34,15 @@ class Counts:
 
 
 class HostedModel:
-    """Used under the scheduler's lock; only `model`, `name` and `profile`, which never change, may be read without."""
+    """Used under the scheduler's lock; only `model`, `name`, `profile` and `dial`, which never change, may be read
+    without.
+    """
 
     def __init__(self, model: Model, slo: SLO) -> None:
         self.model = model
         self.name = model.name
         self.profile: Profile = model.profile
+        self.dial = Dial(model.profile)
         self.latency = LatencyModel()
         self.handover = UpperQuantile(0.2e-3, lowest=1e-6, highest=1.0)
         """Seconds from the end of a run to the outputs being in the event loop's hands."""
@@ -64,7 +67,7 @@ class HostedModel:
     def ceiling(self, quality_floor: float | None, pinned: float | None) -> Ceiling:
         """How far the dial may go for a request with this floor of its own and this pinned level, if it has them."""
         if pinned is not None:
-            return Ceiling(pinned, self.profile.at(pinned).macs_ratio, "pinned by the request")
+            return Ceiling(pinned, self.dial.macs_ratio(pinned), "pinned by the request")
         return self._ceiling if quality_floor is None else self._ceiling_for(quality_floor)
 
     def work(self, macs: int, ceiling: Ceiling, pinned: bool) -> Work:

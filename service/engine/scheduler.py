@@ -127,7 +127,7 @@ class Scheduler:
         try:
             outputs = hosted.model.run(entry.request.inputs, context)
             ended = self._clock()
-            quality = hosted.profile.at(task.level).quality if task.level > 0 else 1.0
+            quality = hosted.dial.quality(task.level) if task.level > 0 else 1.0
             result = Ran(outputs, context, quality, task.taken, started, ended)
         except BaseException as error:
             # Whatever a model raises is that request's own misfortune; the executor goes on.

@@ -57,9 +57,10 @@ class Live(BaseModel):
 
 
 class Ready(BaseModel):
-    """True; a server that is not ready answers 503."""
+    """True; a server that is not ready answers 503. ``faults`` tell the operator of runs that hang, say."""
 
     ready: bool
+    faults: list[str]
 
 
 class ModelReady(BaseModel):
@@ -83,7 +84,7 @@ def models_router(engine: InferenceEngine, version: str) -> APIRouter:
         health = engine.health()
         if not health.ready:
             raise Unavailable("; ".join(("the server is not ready", *health.faults)))
-        return json_response({"ready": True})
+        return json_response({"ready": True, "faults": health.faults})
 
     @router.get("/v2", summary="Server metadata", response_model=ServerMetadata)
     async def server_metadata() -> Response:

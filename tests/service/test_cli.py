@@ -43,7 +43,7 @@ def run(*arguments: str, status: int = 0) -> str:
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "models", "infer", "slo", "train", "calibrate", "quality", "bench", "bench kernel"]
+    "command", ["serve", "models", "infer", "slo", "train", "calibrate", "quality", "simulate", "bench", "bench kernel"]
 )
 def test_every_command_explains_itself(command):
     assert f"{command} [OPTIONS]" in run(*command.split(), "--help")

@@ -10,7 +10,7 @@ MODEL_PATHS = ["", "/ready", "/config", "/stats"]
 
 async def test_health(client, engine):
     assert (await client.get("/v2/health/live")).json() == {"live": True}
-    assert (await client.get("/v2/health/ready")).json() == {"ready": True}
+    assert (await client.get("/v2/health/ready")).json() == {"ready": True, "faults": []}
     engine.ready = False
     assert (await client.get("/v2/health/live")).status_code == 200
     response = await client.get("/v2/health/ready")

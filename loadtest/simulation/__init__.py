@@ -1,0 +1,1 @@
+"""The control code of the server against arrival traces, in virtual time."""
