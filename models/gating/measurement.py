@@ -17,15 +17,13 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One level; per image the label `predicted`, the `confidence` in it, MACs done relative to dense, skip rate, and
-    time."""
+    """One level; per image the label `predicted`, the `confidence` in it, MACs done relative to dense, and skip rate."""
 
     level: float
     predicted: NDArray[np.int64]
     confidence: NDArray[np.float64]
     macs_ratio: NDArray[np.float64]
     skip_rate: NDArray[np.float64]
-    seconds: NDArray[np.float64]
 
     @property
     def fewer_macs(self) -> float:
@@ -46,20 +44,32 @@ def measure(model: Model, images: NDArray[np.uint8], level: float) -> Measuremen
     rows = []
     for image in images:
         context = GateContext(level)
-        start = perf_counter()
         outputs = model.run({"image": image[None]}, context)
-        seconds = perf_counter() - start
         rows.append(
             (
                 outputs["label"][0],
                 outputs["probabilities"].max(),
                 1 - context.macs_skipped_ratio,
                 context.skip_rate,
-                seconds,
             )
         )
-    label, confidence, macs_ratio, skip_rate, seconds = np.array(rows, np.float64).T
-    return Measurement(level, label.astype(np.int64), confidence, macs_ratio, skip_rate, seconds)
+    label, confidence, macs_ratio, skip_rate = np.array(rows, np.float64).T
+    return Measurement(level, label.astype(np.int64), confidence, macs_ratio, skip_rate)
+
+
+def median_seconds(
+    runs: Sequence[tuple[Model, float]], images: NDArray[np.uint8], block: int = 20
+) -> tuple[float, ...]:
+    """The median time of one image for each (model, level), alternating in blocks so that a slow spell hits all
+    alike."""
+    times: list[list[float]] = [[] for _ in runs]
+    for start in range(0, len(images), block):
+        for (model, level), taken in zip(runs, times, strict=True):
+            for image in images[start : start + block]:
+                began = perf_counter()
+                model.run({"image": image[None]}, GateContext(level))
+                taken.append(perf_counter() - began)
+    return tuple(float(np.median(taken)) for taken in times)
 
 
 def profile(

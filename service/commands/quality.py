@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from models.gating.measurement import Measurement, measure, paired_difference, work_by_difficulty
+from models.gating.measurement import Measurement, measure, median_seconds, paired_difference, work_by_difficulty
 from models.gating.profile import lower_bound
 from models.zoo import fashion, fashion_data
 from models.zoo.catalog import MissingWeights, fashion_files
@@ -19,6 +19,7 @@ from service.commands.options import Data, Json, Name, require_fashion
 from service.commands.output import fail, print_json
 from service.settings import SettingsError, load_settings
 
+TIMED_IMAGES = 300
 COMPARED_AT = 5.0
 """The baseline with the same channels for every image is compared at this many times fewer MACs."""
 
@@ -62,12 +63,18 @@ def measure_all(model: fashion.FashionClassifier, images: LabelledImages, bar: P
         return measured
 
     dense, *others = [run(model, level) for level in levels]
+    plain, static = (_variant(name) for name in ("plain", "static"))
+    timed = [(model, level) for level in levels]
+    dense_seconds, *seconds = median_seconds([(plain or model, 0.0), *timed], images.images[:TIMED_IMAGES])
     report: dict[str, Any] = {
         "model": model.name,
         "images": len(images),
-        "points": [_row(m, dense, images.labels) for m in (dense, *others)],
+        "dense_ms": dense_seconds * 1e3,
+        "points": [
+            {**_row(m, dense, images.labels), "ms": taken * 1e3, "time_ratio": taken / dense_seconds}
+            for m, taken in zip((dense, *others), seconds, strict=True)
+        ],
     }
-    plain, static = (_variant(name) for name in ("plain", "static"))
     if plain:
         correct = run(plain, 0.0).predicted == images.labels
         report["plain"] = {"accuracy": float(correct.mean())}
@@ -103,8 +110,6 @@ def _row(measured: Measurement, dense: Measurement, labels: np.ndarray[Any, Any]
         "points_lost": lost.mean * 100,
         "points_margin": lost.margin * 100,
         "agreement": float(agreeing.mean()),
-        "ms": float(np.median(measured.seconds) * 1e3),
-        "time_ratio": float(np.median(measured.seconds) / np.median(dense.seconds)),
         "macs_by_confidence": work_by_difficulty(measured, dense.confidence),
     }
 
@@ -138,6 +143,7 @@ def _print(report: dict[str, Any]) -> None:
     console = Console()
     console.print(table)
     console.print("hard/easy: MACs of the least confident quarter of the images / those of the most confident.")
+    console.print(f"of dense: relative to {report['dense_ms']:.2f} ms, the network of which nothing is skipped.")
     if "plain" in report:
         console.print(f"The same network trained without gates: {report['plain']['accuracy']:.2%}")
     if "static" in report:
