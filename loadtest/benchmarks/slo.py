@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -122,12 +123,12 @@ def compare(
     return Comparison(plan, calibration, ours[0].slo, floor, bounds, tuple(runs))
 
 
-def start_sluice() -> AbstractContextManager[Address]:
-    """This server with one executor, on the core that servers get. Raises `ServerFailed`."""
+def sluice() -> Start:
+    """Starts this server with one executor, on the core that servers get. Raises `ServerFailed` where there is one."""
     cores = two_cores()
     if cores is None:
         raise ServerFailed("the server and the load each need a core, and this process may use only one")
-    return server(SERVE, READY, cores.server)
+    return partial(server, SERVE, READY, cores.server)
 
 
 def calibrate(start: Start, dense: Workload, seconds: float) -> Calibration:

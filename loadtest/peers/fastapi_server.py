@@ -1,14 +1,22 @@
 """`python -m loadtest.peers.fastapi_server PORT`: the dense network behind a plain FastAPI handler."""
 
 import sys
+from collections.abc import Callable
 
 import uvicorn
-from fastapi import Body, FastAPI
+from fastapi import FastAPI
+from pydantic import BaseModel
 
 from loadtest.peers.network import Classifier
 
 
-def create_app(classify: Classifier) -> FastAPI:
+class Query(BaseModel):
+    """A request."""
+
+    image: str
+
+
+def create_app(classify: Callable[[str], int]) -> FastAPI:
     """A `def` handler, which FastAPI runs in a thread, so that the event loop goes on."""
     app = FastAPI()
 
@@ -17,8 +25,8 @@ def create_app(classify: Classifier) -> FastAPI:
         return {"ready": True}
 
     @app.post("/predict")
-    def predict(image: bytes = Body(media_type="application/octet-stream")) -> dict[str, int]:
-        return {"label": classify(image)}
+    def predict(query: Query) -> dict[str, int]:
+        return {"label": classify(query.image)}
 
     return app
 

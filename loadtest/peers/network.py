@@ -1,6 +1,8 @@
 """The dense image network in plain torch, as a user would serve it: trained without gates, batch norm folded into the
 convolutions, channels-last, inference mode, one thread."""
 
+from base64 import b64decode
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -38,16 +40,16 @@ class DenseNetwork(nn.Module):
 
 
 class Classifier:
-    """An image's bytes in, its label out. Raises `MissingWeights`."""
+    """The 784 bytes of an image in base64 go in, its label comes out. Raises `MissingWeights`."""
 
     def __init__(self, network: DenseNetwork | None = None) -> None:
         torch.set_num_threads(1)
         self._network = (network or load_plain()).eval()
 
-    def __call__(self, pixels: bytes) -> int:
-        image = torch.from_numpy(np.frombuffer(pixels, np.uint8).reshape(1, 28, 28).copy())
+    def __call__(self, image: str) -> int:
+        pixels = np.frombuffer(b64decode(image), np.uint8).reshape(1, 28, 28).copy()
         with torch.inference_mode():
-            return int(self._network(image).argmax())
+            return int(self._network(torch.from_numpy(pixels)).argmax())
 
 
 def load_plain() -> DenseNetwork:

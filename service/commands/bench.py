@@ -46,7 +46,7 @@ def slo(
 ) -> None:
     """The SLO under bursts: this server beside itself pinned dense, dense with admission control, always at the
     quality floor, and beside other servers. Needs two cores and nothing else running, and takes some minutes."""
-    from loadtest.benchmarks.slo import compare, show, start_sluice
+    from loadtest.benchmarks.slo import compare, show, sluice
     from loadtest.benchmarks.slo_plan import Plan
     from loadtest.peers import UnknownPeer, peers
     from loadtest.processes import ServerFailed
@@ -56,7 +56,7 @@ def slo(
         images = fashion_data.sample() if sample else fashion_data.test(data)
         profile = catalog.load("fashion").profile
         with Console(stderr=True).status("") as status:
-            comparison = compare(plan, profile, images, start_sluice, peers(peer or [], images), status.update)
+            comparison = compare(plan, profile, images, sluice(), peers(peer or [], images), status.update)
         if plot is not None:
             from loadtest.benchmarks.slo_plot import plot as draw
 

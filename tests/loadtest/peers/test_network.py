@@ -1,3 +1,4 @@
+from base64 import b64encode
 from dataclasses import replace
 
 import numpy as np
@@ -34,12 +35,12 @@ def test_it_is_the_network_that_the_server_serves():
     np.testing.assert_allclose(probabilities, expected, rtol=1e-3, atol=1e-5)
 
 
-def test_an_image_as_bytes():
+def test_an_image_in_base64():
     threads = torch.get_num_threads()
     try:
         model, images = open_gates(), random_images(3)
         classify = Classifier(DenseNetwork(model._weights, model._calibration))
-        labels = [classify(image.tobytes()) for image in images]
+        labels = [classify(b64encode(image.tobytes()).decode()) for image in images]
     finally:
         torch.set_num_threads(threads)
     assert labels == model.run({"image": images}, GateContext(0.0))["label"].tolist()
