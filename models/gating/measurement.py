@@ -17,7 +17,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One level; per image the label `predicted`, the `confidence` in it, MACs done relative to dense, and skip rate."""
+    """One level; per image the `predicted` label, its `confidence`, MACs done relative to dense, and skip rate."""
 
     level: float
     predicted: NDArray[np.int64]
