@@ -45,7 +45,8 @@ class Sample:
 def summarise(trace: Trace, samples: Sequence[Sample], slo_at: Callable[[float], SLO]) -> dict[str, Any]:
     """The result as plain data: the totals, and the same for each phase. Latencies are milliseconds, shares 0 to 1.
 
-    `late_send_ms` is how late the client itself was: a large one says that the load generator was too slow.
+    `late_send_ms` is from when a request was due until it was sent: a large one says that all connections were busy, or
+    that the load generator itself was too slow.
     """
     phases: dict[str, list[Sample]] = {span.name: [] for span in trace.spans}
     names = trace.phase_of(np.array([sample.scheduled for sample in samples]))

@@ -17,13 +17,18 @@ def plot(comparison: Comparison, path: Path) -> None:
     """Draws a column for each overload; the ending of `path` names the format."""
     overloads = list(comparison.bounds)
     figure, axes = plt.subplots(
-        3, len(overloads), figsize=(6.5 * len(overloads), 7), sharex="col", sharey="row", squeeze=False
+        3,
+        len(overloads),
+        figsize=(6.5 * len(overloads), 7),
+        sharex="col",
+        sharey="row",
+        squeeze=False,
+        layout="constrained",
     )
     for column, overload in zip(axes.T, overloads, strict=True):
         _draw(column, comparison, [run for run in comparison.runs if run.overload == overload])
     handles, names = axes[1][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
-    figure.set_layout_engine("constrained")
+    figure.legend(handles, names, loc="outside lower center", ncols=3 * len(overloads), frameon=False)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

@@ -1,5 +1,7 @@
 import os
 import sys
+import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -14,6 +16,35 @@ def test_a_server_is_ready_in_the_block_and_gone_after_it():
         assert httpx.get(f"http://{address}/").status_code == 200
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://{address}/")
+
+
+def test_what_a_server_leaves_behind_ends_with_it(tmp_path):
+    pid = tmp_path / "pid"
+    script = (
+        "import subprocess, sys, pathlib, runpy\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        f"pathlib.Path({str(pid)!r}).write_text(str(child.pid))\n"
+        "sys.argv = ['http.server', '--bind', '127.0.0.1', sys.argv[1]]\n"
+        "runpy.run_module('http.server', run_name='__main__')\n"
+    )
+    with server((sys.executable, "-c", script, "{port}"), "/"):
+        child = int(pid.read_text())
+        os.kill(child, 0)
+    for _ in range(50):
+        if not _runs(child):
+            return
+        time.sleep(0.02)
+    raise AssertionError("the server's own child process outlived it")
+
+
+def _runs(pid: int) -> bool:
+    """A process that ended stays in the table until its new parent looks at it."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    return not (status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] == "Z")
 
 
 def test_a_server_that_ends_says_why():
