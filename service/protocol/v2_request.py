@@ -17,9 +17,11 @@ from service.engine.request import RequestOptions
 from service.errors import InvalidRequest, TooLarge, Unsupported
 from service.protocol.datatypes import DATATYPES, MAX_ELEMENTS, Tensor, decode_binary, decode_json
 from service.protocol.limits import Limits
+from service.protocol.non_finite import non_finite_field
 from service.protocol.parameters import check_parameter_types, request_options
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
+_NON_FINITE_SEARCH = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ def parse_json_object(text: memoryview | bytes, limits: Limits) -> dict[str, Any
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
+        if field := non_finite_field(bytes(text[:_NON_FINITE_SEARCH])):
+            raise InvalidRequest("must be a finite number; JSON has no NaN or Infinity", field) from None
         raise InvalidRequest(f"is not valid JSON ({error})", "body") from None
     if not isinstance(document, dict):
         raise InvalidRequest("must be a JSON object", "body")

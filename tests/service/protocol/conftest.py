@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 
 import httpx
@@ -39,10 +39,11 @@ def app_of(shared_engine: FakeEngine) -> Callable[[str | None], FastAPI]:
 
 
 @pytest.fixture
-def engine(shared_engine: FakeEngine) -> FakeEngine:
-    """The engine behind every app, as new."""
+def engine(shared_engine: FakeEngine) -> Iterator[FakeEngine]:
+    """The engine behind every app, as new, and left so: not every test asks for it."""
     vars(shared_engine).update(vars(FakeEngine()))
-    return shared_engine
+    yield shared_engine
+    vars(shared_engine).update(vars(FakeEngine()))
 
 
 @pytest.fixture
