@@ -40,9 +40,10 @@ class LevelTables:
 
 def load(files: Files, name: str = "fashion") -> "FashionClassifier":
     """Raises `FileNotFoundError` for a missing file, `ValueError` for one that does not fit the network."""
-    return FashionClassifier(
-        name, load_weights(files.weights), load_calibration(files.calibration), Profile.load(files.profile)
-    )
+    weights, profile = load_weights(files.weights), Profile.load(files.profile)
+    if profile.weights_digest != weights.digest:
+        raise ValueError(f"{files.profile} was measured on other weights than {files.weights}: run sluice calibrate")
+    return FashionClassifier(name, weights, load_calibration(files.calibration), profile)
 
 
 class FashionClassifier:

@@ -23,7 +23,9 @@ def calibrate(
     weights: Annotated[Path | None, typer.Option(help="Weights to calibrate; the packaged ones by default")] = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder for the result; by default SLUICE_HOME/calibrations, which the server reads"),
+        typer.Option(
+            help="Folder for the result: beside given weights, else SLUICE_HOME/calibrations, where the server looks"
+        ),
     ] = None,
     least_dial: Annotated[
         float, typer.Option(min=0.05, max=1.0, help="Share of channels kept at the most-skipping point")
@@ -40,7 +42,7 @@ def calibrate(
     from models.zoo import fashion_training
 
     try:
-        folder = output or load_settings().calibrations
+        folder = output or (weights.parent if weights else load_settings().calibrations)
         folder.mkdir(parents=True, exist_ok=True)
         own = Files.named(folder, weights.name.partition(".")[0] if weights else model)
         files = Files(weights or fashion_files().weights, own.calibration, own.profile)

@@ -1,5 +1,6 @@
 """`sluice quality`: a model at each of its operating points on data that it was neither trained nor calibrated on."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -140,7 +141,7 @@ def _print(report: dict[str, Any]) -> None:
             f"{row['time_ratio']:.2f}",
             f"{hardest / easiest:.2f}",
         )
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
     console.print("hard/easy: MACs of the least confident quarter of the images / those of the most confident.")
     console.print(f"of dense: relative to {report['dense_ms']:.2f} ms, the network of which nothing is skipped.")
