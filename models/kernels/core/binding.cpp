@@ -202,6 +202,9 @@ nb::object packed_weights(nb::handle self) {
 NB_MODULE(_core, m) {
     using namespace nb::literals;
 
+    // An interpreter that ends does not free every module, so its functions would be reported as leaked.
+    nb::set_leak_warnings(false);
+
     nb::class_<PackedConvolution>(m, "PackedConvolution")
         .def_static("from_weights", &from_packed<PackedConvolution>, "weights"_a.none(), "outputs"_a, "inputs"_a,
                     "kernel"_a, "stride"_a, "padding"_a, "instruction_set"_a = nb::none())
