@@ -16,6 +16,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 _compiled = find_spec("models.kernels._core") is not None
+if not _compiled and find_spec("torch") is None:
+    raise ImportError(
+        "the gated kernels were not compiled, and torch, which stands in for them, is not installed: "
+        "install a C++ compiler and Sluice again, or pip install 'sluice-serve[torch]'"
+    )
 
 if TYPE_CHECKING or _compiled:
     from models.kernels._core import (

@@ -80,14 +80,17 @@ def sample() -> LabelledImages:
 
 def _split(name: str, path: Path | None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     found = folder(path)
-    images, labels = (_read_idx(found / file) for file in _FILES[name])
+    plain = [found / file for file in _FILES[name]]
+    images, labels = (read_idx(path if path.exists() else path.with_name(f"{path.name}.gz")) for path in plain)
     return images, labels.astype(np.int64)
 
 
-def _read_idx(path: Path) -> NDArray[np.uint8]:
-    """One IDX file of unsigned bytes: two zero bytes, type 8, the rank, then the sizes as big-endian 32-bit
-    integers."""
-    raw = path.read_bytes() if path.exists() else gzip.decompress(path.with_name(path.name + ".gz").read_bytes())
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """One IDX file, plain or `.gz`: two zero bytes, type 8 (unsigned bytes), the rank, the sizes as big-endian 32 bits.
+
+    Raises `ValueError` for anything else.
+    """
+    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     if raw[:3] != b"\0\0\x08":
         raise ValueError(f"{path} is not an IDX file of unsigned bytes")
     rank = raw[3]

@@ -1,11 +1,11 @@
 """Images from files, as a model's input tensor: pictures, NumPy arrays and IDX files."""
 
-import gzip
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models.zoo.fashion_data import read_idx
 
 Images = NDArray[np.uint8]
 
@@ -24,7 +24,7 @@ def read_images(path: Path, height: int, width: int, first: int = 0, count: int 
         if path.suffix == ".npy":
             images = np.load(path, allow_pickle=False)
         elif path.name.removesuffix(".gz").endswith("-ubyte"):
-            images = _read_idx(path)
+            images = read_idx(path)
         else:
             images = _read_picture(path, height, width)
     except (OSError, ValueError, EOFError) as error:
@@ -47,13 +47,3 @@ def _read_picture(path: Path, height: int, width: int) -> Images:
         raise UnreadableInput("reading pictures needs Pillow: pip install 'sluice-serve[images]'") from None
     with Image.open(path) as picture:
         return np.asarray(picture.convert("L").resize((width, height)), dtype=np.uint8)
-
-
-def _read_idx(path: Path) -> NDArray[Any]:
-    """Unsigned bytes in the IDX format: two zero bytes, type 8, the rank, each size as a big-endian 32-bit integer."""
-    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    if raw[:3] != b"\0\0\x08":
-        raise ValueError("it is not an IDX file of unsigned bytes")
-    rank = raw[3]
-    shape = np.frombuffer(raw, ">u4", rank, 4)
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(shape)
