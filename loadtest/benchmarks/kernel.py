@@ -20,6 +20,9 @@ from rich.table import Table
 from models import kernels
 
 SKIP_RATES = (0.0, 0.25, 0.5, 0.75)
+IN_ORDER = 0.5
+"""The skip rate at which the first channels of a layer are kept as well, as in a network whose channels are ordered
+by how often they are active (`models.gating.ordering`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Measurement:
     shape: str
     dense_macs: int
     seconds: dict[float, float]  # by the share of inputs and, the same, of outputs that are skipped, at random
+    in_order_seconds: float  # the last channels skipped instead
     torch_seconds: float | None
 
     @property
@@ -70,6 +74,11 @@ class Measurement:
     def of_dense(self, skip_rate: float) -> float:
         """Time at a skip rate, as a share of the dense time."""
         return self.seconds[skip_rate] / self.seconds[0.0]
+
+    @property
+    def in_order_of_dense(self) -> float:
+        """Time with the last channels skipped, as a share of the dense time."""
+        return self.in_order_seconds / self.seconds[0.0]
 
 
 def run(repeats: int = 100, json: bool = False) -> dict[str, Any]:
@@ -101,7 +110,8 @@ def measure(shape: Shape, repeats: int) -> Measurement:
     random = np.random.default_rng(0)
     weight_shape = (shape.outputs, shape.inputs, *(shape.kernel, shape.kernel)[: 2 if shape.kernel else 0])
     weight = random.standard_normal(weight_shape, dtype=np.float32)
-    calls = [_gated(shape, weight, skip_rate, random) for skip_rate in SKIP_RATES]
+    kept = [_at_random(shape, skip_rate, random) for skip_rate in SKIP_RATES]
+    calls = [_gated(shape, weight, *lists, random) for lists in (*kept, _in_order(shape))]
     own = _torch_layer(shape, weight, random)
     with own.context if own else nullcontext():
         times = _medians([*calls, *([own.call] if own else [])], repeats)
@@ -110,6 +120,7 @@ def measure(shape: Shape, repeats: int) -> Measurement:
         shape=shape.name,
         dense_macs=positions * weight.size,
         seconds=dict(zip(SKIP_RATES, times, strict=False)),
+        in_order_seconds=times[len(SKIP_RATES)],
         torch_seconds=times[-1] if own else None,
     )
 
@@ -122,6 +133,7 @@ def render(measurements: list[Measurement]) -> Table:
         table.add_column(title, justify="right")
     for skip_rate in SKIP_RATES[1:]:
         table.add_column(f"skip {skip_rate:.0%} in, out", justify="right")
+    table.add_column(f"{IN_ORDER:.0%}, in order", justify="right")
     for measurement in measurements:
         own = measurement.torch_seconds
         dense = measurement.seconds[0.0]
@@ -132,15 +144,38 @@ def render(measurements: list[Measurement]) -> Table:
             f"{own * 1e6:.1f}" if own else "–",
             f"{dense / own:.2f}" if own else "–",
             *(f"{measurement.of_dense(skip_rate):.3f}" for skip_rate in SKIP_RATES[1:]),
+            f"{measurement.in_order_of_dense:.3f}",
         )
-    table.caption = "Skips: time as a share of the dense time. Channels are skipped at random."
+    table.caption = (
+        "Skips: time as a share of the dense time. Channels are skipped at random; in the last column, the last ones, "
+        "as in a network whose channels are ordered by how often they are active."
+    )
     return table
 
 
+Channels = NDArray[np.int32] | None
+
+
+def _at_random(shape: Shape, skip_rate: float, random: np.random.Generator) -> tuple[Channels, Channels]:
+    def active(channels: int) -> Channels:
+        if skip_rate == 0 or channels == 1:
+            return None
+        kept = random.choice(channels, round(channels * (1 - skip_rate)), replace=False)
+        return np.sort(kept).astype(np.int32)
+
+    return active(shape.inputs), active(shape.outputs)
+
+
+def _in_order(shape: Shape) -> tuple[Channels, Channels]:
+    def active(channels: int) -> Channels:
+        return None if channels == 1 else np.arange(round(channels * (1 - IN_ORDER)), dtype=np.int32)
+
+    return active(shape.inputs), active(shape.outputs)
+
+
 def _gated(
-    shape: Shape, weight: NDArray[np.float32], skip_rate: float, random: np.random.Generator
+    shape: Shape, weight: NDArray[np.float32], inputs: Channels, outputs: Channels, random: np.random.Generator
 ) -> Callable[[], object]:
-    inputs, outputs = _active(shape.inputs, skip_rate, random), _active(shape.outputs, skip_rate, random)
     n_inputs = shape.inputs if inputs is None else len(inputs)
     n_outputs = shape.outputs if outputs is None else len(outputs)
     if shape.kernel:
@@ -152,13 +187,6 @@ def _gated(
     rows = random.standard_normal((shape.positions, n_inputs), dtype=np.float32)
     products = np.empty((shape.positions, n_outputs), np.float32)
     return lambda: kernels.gated_matmul(rows, matrix, inputs=inputs, outputs=outputs, out=products)
-
-
-def _active(channels: int, skip_rate: float, random: np.random.Generator) -> NDArray[np.int32] | None:
-    if skip_rate == 0 or channels == 1:
-        return None
-    kept = random.choice(channels, round(channels * (1 - skip_rate)), replace=False)
-    return np.sort(kept).astype(np.int32)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ class Activation:
 
 @dataclass(frozen=True, slots=True)
 class GatedConvolution:
-    """One layer's weights: `predictor` P [outputs, inputs + evidence] and `offset` c [outputs] are the gate's."""
+    """One layer's weights: `predictor` P [inputs + evidence, outputs] and `offset` c [outputs] are the gate's."""
 
     shape: LayerShape
     packed: kernels.PackedConvolution
@@ -56,20 +56,12 @@ def squeeze(x: Activation, channels: int, evidence: Array) -> Array:
     """Features of the request [channels + evidence]: the means of the layer's input channels over the positions,
     divided by their own mean, zero for those that were skipped; then the evidence. A single channel, the image, gives
     the mean of its magnitude."""
-    features = np.zeros(channels + len(evidence), np.float32)
-    if channels == 1:
-        features[0] = np.abs(x.values).mean()
-    else:
-        means = kernels.channel_means(x.values)
-        means *= channels / max(float(means.sum()), 1e-6 * channels)
-        features[slice(channels) if x.active is None else x.active] = means
-    features[channels:] = evidence
-    return features
+    return kernels.squeeze_channels(x.values, channels, evidence, inputs=x.active)
 
 
 def saliency(features: Array, predictor: Array, offset: Array) -> Array:
-    """a = P · features + c, one number per output channel; its positive part is the channel's importance."""
-    return predictor @ features + offset
+    """a = features · P + c, one number per output channel; its positive part is the channel's importance."""
+    return features @ predictor + offset
 
 
 def select(saliencies: Array, threshold: float) -> tuple[Channels, Array]:

@@ -5,7 +5,8 @@ array of n channels together with the ascending int32 list of their ids. What a 
 never read.
 
     packed = pack_convolution(weight, padding=1)
-    active, multipliers = gate_channels(channel_means(x), projection, bias, threshold)
+    features = squeeze_channels(x, channels, evidence, inputs=x_active)
+    active, multipliers = gate_channels(features, projection, bias, threshold)
     y = gated_conv2d(x, packed, inputs=x_active, outputs=active, shift=bias, relu=True, saliency=multipliers)
 
 The functions come from the compiled core (`BACKEND` is "native") or, where it was not built, from the plain-torch
@@ -34,6 +35,7 @@ if TYPE_CHECKING or _compiled:
         max_pool2x2,
         pack_convolution,
         pack_matrix,
+        squeeze_channels,
     )
 else:
     from models.kernels.reference import (
@@ -47,6 +49,7 @@ else:
         max_pool2x2,
         pack_convolution,
         pack_matrix,
+        squeeze_channels,
     )
 
 BACKEND: str = "native" if _compiled else "reference"
@@ -70,4 +73,5 @@ __all__ = [
     "max_pool2x2",
     "pack_convolution",
     "pack_matrix",
+    "squeeze_channels",
 ]

@@ -115,17 +115,32 @@ def max_pool2x2(x: Floats, *, out: Floats | None = None, instruction_set: str | 
 def channel_means(x: Floats, *, out: Floats | None = None, instruction_set: str | None = None) -> Floats:
     """The mean over the positions of x [H, W, n], [n]."""
 
+def squeeze_channels(
+    x: Floats,
+    channels: int,
+    evidence: Floats,
+    *,
+    inputs: Channels | None = None,
+    instruction_set: str | None = None,
+) -> Floats:
+    """The features of a gate, [channels + E], of a layer's input x [H, W, len(inputs)] and evidence [E].
+
+    First the means of its channels over the positions, divided by their own mean over all `channels`, zero for the
+    inactive ones; of a single channel, an image, the mean of its magnitude. Then the evidence.
+    """
+
 def gate_channels(
     features: Floats, projection: Floats, bias: Floats, threshold: float, *, instruction_set: str | None = None
 ) -> tuple[Channels, Floats]:
     """Which of a layer's O channels are active, and what they are multiplied by (feature boosting and suppression,
     Gao et al. 2019).
 
-    a = projection · features + bias, r = relu(a), m = r / mean(r) over all O channels. Active, in ascending order,
+    a = features · projection + bias, r = relu(a), m = r / mean(r) over all O channels. Active, in ascending order,
     are the channels with a > threshold and a > 0, and their multipliers are m. If none is, the one with the largest a
     is kept; its multiplier is 1 when all r are 0.
 
-    features is [F], projection [O, F], bias [O]. Returns (active int32 [n], multipliers float32 [n]).
+    features is [F], projection [F, O], bias [O]; the row of a feature that is 0 is not read. Returns (active int32
+    [n], multipliers float32 [n]).
     """
 
 def instruction_sets() -> tuple[str, ...]:

@@ -200,25 +200,60 @@ def channel_means(x: Floats, *, out: Floats | None = None, instruction_set: str 
     return _deliver(image.mean(dim=(0, 1)), out)
 
 
+def squeeze_channels(
+    x: Floats,
+    channels: int,
+    evidence: Floats,
+    *,
+    inputs: Channels | None = None,
+    instruction_set: str | None = None,
+) -> NDArray[Any]:
+    """The features of a gate, [channels + evidence], of x [H, W, n].
+
+    First the means of its channels over the positions, divided by their own mean over all `channels`, zero for the
+    inactive ones; of a single channel, an image, the mean of its magnitude. Then the evidence.
+    """
+    _instruction_set(instruction_set)
+    image = _float_tensor(x, "x", 3)
+    if 0 in image.shape[:2]:
+        raise ValueError("x must have at least one position")
+    if channels < 1:
+        raise ValueError("channels must be at least 1")
+    read = _channel_ids(inputs, "inputs", channels)
+    if image.shape[2] != read.numel():
+        raise ValueError(f"x must have {read.numel()} channels, one for each active input, not {image.shape[2]}")
+    seen = _float_tensor(evidence, "evidence", 1, image.dtype)
+    features = torch.zeros(channels, dtype=image.dtype)
+    if channels == 1:
+        if not read.numel():
+            raise ValueError("x must have its only channel")
+        features[0] = image.abs().mean()
+    else:
+        means = image.mean(dim=(0, 1))
+        features[read] = means * (channels / max(float(means.sum()), 1e-6 * channels))
+    return torch.cat((features, seen)).numpy()
+
+
 def gate_channels(
     features: Floats, projection: Floats, bias: Floats, threshold: float, *, instruction_set: str | None = None
 ) -> tuple[NDArray[np.int32], NDArray[Any]]:
     """The active channels and their multipliers (feature boosting and suppression, Gao et al. 2019).
 
-    a = projection · features + bias, r = relu(a), m = r / mean(r). Active are the channels with a > threshold and a >
-    0; if none is, the one with the largest a is kept, and its multiplier is 1 when all r are 0.
+    a = features · projection + bias with a projection [features, channels], r = relu(a), m = r / mean(r). Active are
+    the channels with a > threshold and a > 0; if none is, the one with the largest a is kept, and its multiplier is 1
+    when all r are 0.
     """
     _instruction_set(instruction_set)
     matrix = _float_tensor(projection, "projection", 2)
     vector = _float_tensor(features, "features", 1, matrix.dtype)
-    if matrix.shape[0] == 0:
+    if matrix.shape[1] == 0:
         raise ValueError("projection must have at least one channel")
-    if matrix.shape[1] != vector.shape[0]:
-        raise ValueError(f"projection must have {vector.shape[0]} columns, one for each feature, not {matrix.shape[1]}")
-    offsets = _per_channel(bias, "bias", matrix.shape[0], "channels", matrix.dtype)
+    if matrix.shape[0] != vector.shape[0]:
+        raise ValueError(f"projection must have {vector.shape[0]} rows, one for each feature, not {matrix.shape[0]}")
+    offsets = _per_channel(bias, "bias", matrix.shape[1], "channels", matrix.dtype)
     if threshold != threshold:
         raise ValueError("threshold must be a number")
-    raw = matrix @ vector + offsets
+    raw = vector @ matrix + offsets
     rectified = raw.relu()
     mean = rectified.mean()
     active = torch.nonzero((raw > threshold) & (raw > 0)).flatten()

@@ -70,10 +70,16 @@ class FashionClassifier:
         self._weights = weights
         self._calibration = calibration
         self._layers = [
-            GatedConvolution(layer, kernels.pack_convolution(stored.weight, padding=1), stored.predictor, stored.offset)
+            GatedConvolution(
+                layer,
+                kernels.pack_convolution(stored.weight, padding=1),
+                np.ascontiguousarray(stored.predictor.T),
+                stored.offset,
+            )
             for layer, stored in zip(shape.layers, weights.layers, strict=True)
         ]
         self._head = kernels.pack_matrix(weights.head_weight)
+        self._evidence, self._evidence_shift = evidence_layer(weights, shape)
         self._pixels = ((np.arange(256, dtype=np.float32) / 255 - PIXEL_MEAN) / PIXEL_DEVIATION).astype(np.float32)
         self._tables: OrderedDict[int, LevelTables] = OrderedDict()
         self._tables_lock = Lock()
@@ -107,8 +113,9 @@ class FashionClassifier:
 
     def _logits(self, image: NDArray[np.uint8], tables: LevelTables, context: GateContext) -> Array:
         """One image through all layers: [1, classes]."""
-        evidence = self._evidence(image)
-        x = Activation(self._pixels[image][:, :, None], None)
+        pixels = self._pixels[image]
+        evidence = kernels.gated_matmul(pixels.reshape(1, -1), self._evidence, shift=self._evidence_shift, relu=True)[0]
+        x = Activation(pixels[:, :, None], None)
         done = self._shape.gate_macs
         for i, layer in enumerate(self._layers):
             y = layer(x, evidence, tables.thresholds[i], tables.scales[i], tables.shifts[i])
@@ -120,15 +127,6 @@ class FashionClassifier:
         return kernels.gated_matmul(
             kernels.channel_means(x.values)[None], self._head, inputs=x.active, shift=self._weights.head_bias
         )
-
-    def _evidence(self, image: NDArray[np.uint8]) -> Array:
-        """The image pooled over a coarse grid, through one small layer: [evidence]."""
-        grid = self._shape.grid
-        cell = image.shape[0] // grid
-        sums = image.reshape(grid, cell, grid, cell).sum((1, 3), dtype=np.float32).ravel()
-        hidden = self._weights.evidence_weight @ (sums / np.float32(255 * cell * cell)) + self._weights.evidence_bias
-        evidence: Array = np.maximum(hidden, 0)
-        return evidence
 
     def _tables_at(self, level: float) -> LevelTables:
         step = int(level * LEVEL_STEPS)  # down: a level is a promise of quality
@@ -142,6 +140,17 @@ class FashionClassifier:
             else:
                 self._tables.move_to_end(step)
         return tables
+
+
+def evidence_layer(weights: FashionWeights, shape: NetworkShape) -> tuple[kernels.PackedMatrix, Array]:
+    """What every gate sees of the image: pooled over a coarse grid, then one small layer. Both are linear, so they are
+    one matrix [evidence, pixels] on the normalised pixels, and a shift [evidence]; the ReLU comes after."""
+    size = shape.layers[0].size
+    cell = size // shape.grid
+    weight = weights.evidence_weight.reshape(-1, shape.grid, 1, shape.grid, 1) * np.float32(PIXEL_DEVIATION / cell**2)
+    spread = np.broadcast_to(weight, (len(weight), shape.grid, cell, shape.grid, cell)).reshape(len(weight), -1)
+    shift = weights.evidence_bias + weights.evidence_weight.sum(1) * np.float32(PIXEL_MEAN)
+    return kernels.pack_matrix(np.ascontiguousarray(spread)), shift
 
 
 def level_tables(weights: FashionWeights, calibration: Calibration, level: float) -> LevelTables:

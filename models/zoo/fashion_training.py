@@ -18,6 +18,7 @@ from torch import Tensor
 from models.gating import calibration
 from models.gating.measurement import CONFIDENCE, measure, profile
 from models.gating.network import GatedNetwork, PlainNetwork
+from models.gating.ordering import order_channels
 from models.gating.profile import OperatingPoint, Profile
 from models.gating.training import Group, Recipe, Report, start_from, train_gated, train_plain
 from models.zoo import fashion_data
@@ -60,6 +61,7 @@ def train(variant: str, data: Path | None, work: Path, report: Report, *, seed: 
     recipe = replace(GATED, seed=seed)
     start_from(plain, network, images.images[:1000], recipe)
     train_gated(network, plain, images.images, images.labels, recipe, work / f"{variant}-{seed}.pt", report)
+    order_channels(network, images.images[:1000], calibration.dials(5, LEAST_DIAL), EXPONENTS)
     write(gated_tensors(network), weights)
     return weights
 

@@ -157,6 +157,27 @@ nb::object channel_means(nb::handle x_, nb::handle out, const std::optional<std:
     return y.object;
 }
 
+nb::object squeeze_channels(nb::handle x_, std::size_t channels, nb::handle evidence_, nb::handle inputs_,
+                            const std::optional<std::string> &instruction_set) {
+    const Argument x = float_array(x_, "x", 3), evidence = float_array(evidence_, "evidence", 1);
+    if (x.size(0) == 0 || x.size(1) == 0) reject("x must have at least one position");
+    if (channels == 0) reject("channels must be at least 1");
+    const ChannelList inputs = channel_list(inputs_, "inputs", channels);
+    if (x.size(2) != inputs.channels.count) {
+        reject("x must have " + std::to_string(inputs.channels.count) + " channels, one for each active input, not " +
+               std::to_string(x.size(2)));
+    }
+    if (channels == 1 && inputs.channels.count == 0) reject("x must have its only channel");
+    const InstructionSet &set = instruction_set_named(instruction_set);
+    const Result features = result(nb::none(), {channels + evidence.size(0)}, x);
+    {
+        const nb::gil_scoped_release released;
+        squeeze(set, x.floats(), x.size(0) * x.size(1), inputs.channels, channels, evidence.floats(), evidence.size(0),
+                features.data);
+    }
+    return features.object;
+}
+
 template <typename Item>
 nb::object numpy_vector(std::unique_ptr<Item[]> items, std::size_t count) {
     const nb::capsule owner(items.get(), [](void *data) noexcept { delete[] static_cast<Item *>(data); });
@@ -167,11 +188,11 @@ std::tuple<nb::object, nb::object> gate_channels(nb::handle features_, nb::handl
                                                  float threshold, const std::optional<std::string> &instruction_set) {
     const Argument features = float_array(features_, "features", 1),
                    projection = float_array(projection_, "projection", 2);
-    const std::size_t channels = projection.size(0);
+    const std::size_t channels = projection.size(1);
     if (channels == 0) reject("projection must have at least one channel");
-    if (projection.size(1) != features.size(0)) {
-        reject("projection must have " + std::to_string(features.size(0)) + " columns, one for each feature, not " +
-               std::to_string(projection.size(1)));
+    if (projection.size(0) != features.size(0)) {
+        reject("projection must have " + std::to_string(features.size(0)) + " rows, one for each feature, not " +
+               std::to_string(projection.size(0)));
     }
     const Argument bias = float_array(bias_, "bias", 1);
     if (bias.size(0) != channels)
@@ -258,6 +279,8 @@ NB_MODULE(_core, m) {
           "instruction_set"_a = nb::none());
     m.def("channel_means", &channel_means, "x"_a.none(), nb::kw_only(), "out"_a = nb::none(),
           "instruction_set"_a = nb::none());
+    m.def("squeeze_channels", &squeeze_channels, "x"_a.none(), "channels"_a, "evidence"_a.none(), nb::kw_only(),
+          "inputs"_a = nb::none(), "instruction_set"_a = nb::none());
     m.def("gate_channels", &gate_channels, "features"_a.none(), "projection"_a.none(), "bias"_a.none(), "threshold"_a,
           nb::kw_only(), "instruction_set"_a = nb::none());
     m.def("instruction_sets", [] {

@@ -69,7 +69,7 @@ struct InstructionSet {
     void (*plan)(Panel &);
     // The first tile over some inputs: packs all columns of the panel, from taps that begin `tap` floats into a block.
     void (*packing_tile)(const Tile &, const Panel &, std::size_t tap, std::size_t rows, std::size_t vectors);
-    float (*dot)(const float *, const float *, std::size_t);
+    void (*add_scaled)(const float *x, float factor, std::size_t n, float *sums);  // sums += factor · x
     void (*means)(const float *x, std::size_t positions, std::size_t channels, float *out);
     void (*pool)(const float *x, std::size_t height, std::size_t width, std::size_t channels, float *out);
 };

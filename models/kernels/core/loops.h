@@ -5,6 +5,10 @@
 
 #include "instruction_set.h"
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 namespace sluice {
 namespace {
 
@@ -15,6 +19,13 @@ typedef float UnalignedVector __attribute__((vector_size(LANES * sizeof(float)),
 
 inline Vector load(const float *from) { return *reinterpret_cast<const UnalignedVector *>(from); }
 inline void store(float *to, Vector value) { *reinterpret_cast<UnalignedVector *>(to) = value; }
+inline void store_first(float *to, Vector value, std::size_t count) {
+#if defined(__AVX512F__)
+    _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), value);
+#else
+    for (std::size_t lane = 0; lane < count; ++lane) to[lane] = value[lane];
+#endif
+}
 inline Vector broadcast(float value) { return value - Vector{}; }
 // A NaN in `value` stays a NaN, as in torch's relu.
 inline Vector at_least(Vector value, Vector floor) { return value < floor ? floor : value; }
@@ -102,7 +113,7 @@ void tile(const Tile &t, Source source) {
             if (column + kLanes <= t.columns) {
                 store(out + column, y);
             } else {
-                for (std::size_t lane = 0; column + lane < t.columns; ++lane) out[column + lane] = y[lane];
+                store_first(out + column, y, column < t.columns ? t.columns - column : 0);
             }
         }
     }
@@ -155,30 +166,35 @@ void run_tile(const Tile &t, std::size_t rows, std::size_t vectors) {
     run_tile(t, rows, vectors);
 }
 
-float dot(const float *a, const float *b, std::size_t n) {
-    Vector sum[4] = {};
+void add_scaled(const float *x, float factor, std::size_t n, float *sums) {
     std::size_t i = 0;
-    for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+    for (; i + kLanes <= n; i += kLanes) store(sums + i, load(sums + i) + load(x + i) * factor);
+    for (; i < n; ++i) sums[i] += x[i] * factor;
+}
+
+template <std::size_t Vectors>
+void means(const float *x, std::size_t positions, std::size_t channels, float *out) {
+    Vector sum[Vectors] = {};
+    for (std::size_t p = 0; p < positions; ++p, x += channels) {
 #pragma GCC unroll 4
-        for (std::size_t u = 0; u < 4; ++u) sum[u] += load(a + i + u * kLanes) * load(b + i + u * kLanes);
+        for (std::size_t v = 0; v < Vectors; ++v) sum[v] += load(x + v * kLanes);
     }
-    for (; i + kLanes <= n; i += kLanes) sum[0] += load(a + i) * load(b + i);
-    const Vector all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-    float total = 0;
-    for (std::size_t lane = 0; lane < kLanes; ++lane) total += all[lane];
-    for (; i < n; ++i) total += a[i] * b[i];
-    return total;
+    for (std::size_t v = 0; v < Vectors; ++v) store(out + v * kLanes, sum[v] / static_cast<float>(positions));
 }
 
 void means(const float *x, std::size_t positions, std::size_t channels, float *out) {
-    for (std::size_t c = 0; c < channels; ++c) out[c] = 0;
-    for (std::size_t p = 0; p < positions; ++p, x += channels) {
-        std::size_t c = 0;
-        for (; c + kLanes <= channels; c += kLanes) store(out + c, load(out + c) + load(x + c));
-        for (; c < channels; ++c) out[c] += x[c];
+    std::size_t c = 0;
+    for (; c + 4 * kLanes <= channels; c += 4 * kLanes) means<4>(x + c, positions, channels, out + c);
+    for (; c + kLanes <= channels; c += kLanes) means<1>(x + c, positions, channels, out + c);
+    if (c < channels && c > 0) {  // the last few once more, with those before them
+        means<1>(x + channels - kLanes, positions, channels, out + channels - kLanes);
+        return;
     }
-    const float share = 1.0f / static_cast<float>(positions);
-    for (std::size_t c = 0; c < channels; ++c) out[c] *= share;
+    for (; c < channels; ++c) {
+        float sum = 0;
+        for (std::size_t p = 0; p < positions; ++p) sum += x[p * channels + c];
+        out[c] = sum / static_cast<float>(positions);
+    }
 }
 
 void pool(const float *x, std::size_t height, std::size_t width, std::size_t channels, float *out) {
@@ -201,7 +217,7 @@ void pool(const float *x, std::size_t height, std::size_t width, std::size_t cha
 constexpr InstructionSet instruction_set(const char *name, decltype(InstructionSet::plan) plan,
                                          decltype(InstructionSet::packing_tile) packing_tile) {
     return {name,     kLanes, kVectors,     {most_rows(1), most_rows(2), most_rows(3), most_rows(4)},
-            run_tile, plan,   packing_tile, dot,
+            run_tile, plan,   packing_tile, add_scaled,
             means,    pool};
 }
 

@@ -10,12 +10,16 @@ namespace {
 // cold.
 constexpr std::size_t kPackedInputs = 192;
 
+// Down to that many positions a wholly active block is used where it lies; beyond, packing it pays: later tiles then
+// read a panel in the nearest cache, and not rows with gaps between them.
+constexpr std::size_t kPositionsInPlace = 2 * kMaxRows;
+
 constexpr std::size_t divide_up(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
 
 // Up to 64 active outputs, `first` … `first + count` of the list.
 struct Span {
     std::size_t first, count;
-    bool in_place;  // they are all of a block, whose weights are used where they lie
+    bool in_place;  // they are all of a block, and its weights are used where they lie
 };
 
 // The epilogue of a span, for each of its columns.
@@ -48,7 +52,7 @@ struct Product {
             } else {
                 count = width;
             }
-            if (count == width) {
+            if (count == width && (!outputs.ids || !inputs.ids || positions <= kPositionsInPlace)) {
                 split(first - waiting, waiting, visit);
                 waiting = 0;
                 visit(Span{first, count, true});

@@ -18,7 +18,7 @@ EVIDENCE = 5
 
 def make_layer(random: np.random.Generator) -> tuple[GatedConvolution, np.ndarray]:
     weight = random.normal(0, 0.1, (SHAPE.outputs, SHAPE.inputs, 3, 3)).astype(np.float32)
-    predictor = random.normal(0, 0.1, (SHAPE.outputs, SHAPE.inputs + EVIDENCE)).astype(np.float32)
+    predictor = random.normal(0, 0.1, (SHAPE.inputs + EVIDENCE, SHAPE.outputs)).astype(np.float32)
     offset = random.uniform(-0.5, 1.5, SHAPE.outputs).astype(np.float32)
     return GatedConvolution(SHAPE, kernels.pack_convolution(weight, padding=1), predictor, offset), weight
 

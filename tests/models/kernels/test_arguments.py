@@ -125,16 +125,32 @@ def test_packed_weights_must_be_those_of_the_layer(backend):
 @pytest.mark.parametrize(
     ("features", "projection", "bias", "threshold", "message"),
     [
-        (floats(3), floats(5, 4), floats(5), 0, "projection must have 3 columns"),
-        (floats(4), floats(5, 4), floats(4), 0, "bias must have one value for each of the 5 channels, not 4"),
-        (floats(4, 1), floats(5, 4), floats(5), 0, "features must have 1 dimension"),
-        (floats(4), floats(0, 4), floats(0), 0, "projection must have at least one channel"),
-        (floats(4), floats(5, 4), floats(5), np.nan, "threshold must be a number"),
+        (floats(3), floats(4, 5), floats(5), 0, "projection must have 3 rows"),
+        (floats(4), floats(4, 5), floats(4), 0, "bias must have one value for each of the 5 channels, not 4"),
+        (floats(4, 1), floats(4, 5), floats(5), 0, "features must have 1 dimension"),
+        (floats(4), floats(4, 0), floats(0), 0, "projection must have at least one channel"),
+        (floats(4), floats(4, 5), floats(5), np.nan, "threshold must be a number"),
     ],
 )
 def test_wrong_arguments_of_the_gate(backend, features, projection, bias, threshold, message):
     with pytest.raises(ValueError, match=message):
         backend.gate_channels(features, projection, bias, threshold)
+
+
+@both_backends
+@pytest.mark.parametrize(
+    ("x", "channels", "inputs", "message"),
+    [
+        (floats(0, 5, 3), 3, None, "x must have at least one position"),
+        (floats(4, 5, 3), 0, None, "channels must be at least 1"),
+        (floats(4, 5, 3), 4, None, "x must have 4 channels, one for each active input, not 3"),
+        (floats(4, 5, 3), 4, np.array([0, 1, 4], np.int32), "inputs"),
+        (floats(4, 5, 0), 1, np.array([], np.int32), "x must have its only channel"),
+    ],
+)
+def test_wrong_arguments_of_the_squeeze(backend, x, channels, inputs, message):
+    with pytest.raises(ValueError, match=message):
+        backend.squeeze_channels(x, channels, floats(2), inputs=inputs)
 
 
 @both_backends
