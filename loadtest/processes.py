@@ -1,21 +1,25 @@
-"""Servers that a benchmark starts: a process of its own, on a core of its own, gone when the block ends."""
+"""Servers that a benchmark starts: a process of its own, on a core of its own, gone when the block ends or the benchmark
+itself does, however that ends."""
 
 import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import httpx
 
 from loadtest.driver import Address
+from loadtest.keeper import STOP_SECONDS
 
-_STOP_SECONDS = 15.0
+_KEEPER = Path(__file__).with_name("keeper.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +48,40 @@ def server(
     libraries use one thread each. Raises `ServerFailed`.
     """
     address = Address("127.0.0.1", free_port())
-    with tempfile.TemporaryDirectory() as home, (Path(home) / "log").open("w+b") as log:
+    with tempfile.TemporaryDirectory() as home, (Path(home) / "log").open("w+b") as log, ExitStack() as running:
         own = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
         own |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "SLUICE_HOME": home, **(environment or {})}
         arguments = [part.replace("{port}", str(address.port)) for part in command]
         with on_cores(cores):
-            process = subprocess.Popen(arguments, stdout=log, stderr=log, env=own, start_new_session=True)
+            process = running.enter_context(kept(arguments, log, own))
+        _wait_until_ready(process, f"http://{address}{ready_path}", start_seconds, Path(log.name))
+        yield address
+
+
+@contextmanager
+def kept(
+    command: Sequence[str], log: IO[bytes], environment: Mapping[str, str], cores: set[int] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs `command` until the block ends. What it started ends with it, and all of it with this process.
+
+    Yields the process that keeps it, which ends when the command does and with its status.
+    """
+    keeper = (sys.executable, str(_KEEPER), *command)
+    with on_cores(cores):
+        process = subprocess.Popen(
+            keeper, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
         try:
-            _wait_until_ready(process, f"http://{address}{ready_path}", start_seconds, Path(log.name))
-            yield address
-        finally:
-            _stop(process)
+            process.wait(1.5 * STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 @contextmanager
@@ -101,15 +128,3 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, seconds: float
 
 def _tail(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ends the server and, after it, whatever it started and left behind: all of it is one process group."""
-    process.terminate()
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)

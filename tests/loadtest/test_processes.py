@@ -1,6 +1,9 @@
 import os
+import signal
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -8,6 +11,7 @@ import pytest
 
 from loadtest.processes import ServerFailed, on_cores, server, two_cores
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 HTTP = (sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "{port}")
 
 
@@ -18,33 +22,73 @@ def test_a_server_is_ready_in_the_block_and_gone_after_it():
         httpx.get(f"http://{address}/")
 
 
+LEAVES_A_DAEMON = """
+import os, pathlib, runpy, subprocess, sys
+sleeps = "import os, time; os.fork() and os._exit(0); os.setsid(); open({pid!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+subprocess.run([sys.executable, "-c", sleeps])
+sys.argv = ["http.server", "--bind", "127.0.0.1", sys.argv[1]]
+runpy.run_module("http.server", run_name="__main__")
+"""
+"""A server that starts a process of a session of its own, whose parent ends: neither parent nor group leads to it."""
+
+BENCHMARK = """
+import pathlib, sys, time
+from loadtest.processes import server
+with server((sys.executable, "-c", {script!r}, "{port}"), "/"):
+    pathlib.Path({ready!r}).write_text("ready")
+    time.sleep(60)
+"""
+
+
 def test_what_a_server_leaves_behind_ends_with_it(tmp_path):
     pid = tmp_path / "pid"
-    script = (
-        "import subprocess, sys, pathlib, runpy\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
-        f"pathlib.Path({str(pid)!r}).write_text(str(child.pid))\n"
-        "sys.argv = ['http.server', '--bind', '127.0.0.1', sys.argv[1]]\n"
-        "runpy.run_module('http.server', run_name='__main__')\n"
-    )
-    with server((sys.executable, "-c", script, "{port}"), "/"):
-        child = int(pid.read_text())
-        os.kill(child, 0)
-    for _ in range(50):
-        if not _runs(child):
-            return
+    with server((sys.executable, "-c", LEAVES_A_DAEMON.replace("{pid!r}", repr(str(pid))), "{port}"), "/"):
+        daemon = _pid(pid)
+        os.kill(daemon, 0)
+    _wait_until(lambda: not _runs(daemon))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_servers_end_with_their_benchmark(tmp_path, how):
+    pid, ready = tmp_path / "pid", tmp_path / "ready"
+    script = LEAVES_A_DAEMON.replace("{pid!r}", repr(str(pid)))
+    source = BENCHMARK.format(script=script, ready=str(ready))
+    benchmark = subprocess.Popen([sys.executable, "-c", source], stderr=subprocess.DEVNULL)
+    try:
+        _wait_until(ready.exists)
+        servers = [*_children(benchmark.pid), _pid(pid)]
+        assert len(servers) > 1
+    finally:
+        benchmark.send_signal(how)
+        benchmark.wait(20)
+    _wait_until(lambda: not any(_runs(server) for server in servers))
+
+
+def _children(parent: int) -> list[int]:
+    """Those of `parent`, and theirs."""
+    listed = Path(f"/proc/{parent}/task/{parent}/children")
+    own = [int(child) for child in listed.read_text().split()]
+    return [*own, *(pid for child in own for pid in _children(child))]
+
+
+def _pid(file: Path) -> int:
+    _wait_until(lambda: file.exists() and file.read_text() != "")
+    return int(file.read_text())
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
         time.sleep(0.02)
-    raise AssertionError("the server's own child process outlived it")
 
 
 def _runs(pid: int) -> bool:
     """A process that ended stays in the table until its new parent looks at it."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    status = Path(f"/proc/{pid}/stat")
-    return not (status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] == "Z")
 
 
 def test_a_server_that_ends_says_why():
