@@ -1,8 +1,8 @@
 # syntax=docker/dockerfile:1
-# The server on CPU. It needs no torch; --build-arg EXTRAS=images,train adds it for training and calibration.
+# The server on CPU. It needs no torch; --build-arg EXTRAS=console,images,train adds it for training and calibration.
 
 FROM python:3.11-slim-bookworm AS build
-ARG EXTRAS=images
+ARG EXTRAS=console,images
 RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY .ci/constraints.txt .ci/

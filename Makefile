@@ -38,7 +38,7 @@ INPUTS := pyproject.toml $(PINS) $(KERNEL_SOURCES)
 $(VENV)/.serve-installed: $(INPUTS) | $(BIN)/python
 	$(NEED_COMPILER)
 	@echo 'Installing the server and compiling its kernels (the first time takes a minute)'
-	@$(INSTALL) --editable '.[images]'
+	@$(INSTALL) --editable '.[console,images]'
 	@touch $@
 
 # It holds all that serving needs, so that one compilation serves both.

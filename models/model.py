@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from models.gating.profile import Profile
@@ -39,6 +40,8 @@ class LayerWork:
 
     channels: int = 0
     skipped: int = 0
+    last_active: NDArray[np.int32] | None = None
+    """The channels of the last image (or token) that were active; None where that was not recorded."""
 
 
 @dataclass(slots=True)
@@ -52,10 +55,12 @@ class GateContext:
     """Multiply-accumulates that the dense model would have done."""
     macs_skipped: int = 0
 
-    def record(self, layer: str, channels: int, active: int) -> None:
+    def record(self, layer: str, channels: int, active: int, ids: NDArray[np.int32] | None = None) -> None:
+        """Counts one image (or token): how many of a layer's channels were active, and which, where that is known."""
         work = self.layers.setdefault(layer, LayerWork())
         work.channels += channels
         work.skipped += channels - active
+        work.last_active = ids
 
     @property
     def skip_rate(self) -> float:

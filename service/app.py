@@ -10,12 +10,13 @@ from prometheus_client import CollectorRegistry
 
 from models.model import Model
 from models.zoo import catalog
-from service.console.routes import console_router
+from service.console.routes import mount_console
 from service.control.slo import SLO
 from service.engine.engine import Engine
 from service.engine.settings import EngineSettings
 from service.engine.slo_store import SqliteSloStore
 from service.protocol.admin import admin_authorisation
+from service.protocol.api_page import mount_api_page
 from service.protocol.errors import install_error_handlers
 from service.protocol.limits import Limits
 from service.protocol.v2_router import v2_router
@@ -34,11 +35,12 @@ def create_app(settings: Settings, models: Iterable[Model], load: Load | None = 
     """
     hosted = tuple(models)
     registry = CollectorRegistry()
+    metrics = RequestMetrics(registry, [model.name for model in hosted])
     engine = Engine(
         hosted,
         engine_settings(settings),
         SqliteSloStore(settings.database),
-        RequestMetrics(registry, [model.name for model in hosted]),
+        metrics,
         load or (lambda name: catalog.load(name, settings.calibrations)),
     )
     register_state(registry, lambda: [(snapshot, engine.slo(snapshot.name)) for snapshot in engine.snapshots()])
@@ -55,13 +57,22 @@ def create_app(settings: Settings, models: Iterable[Model], load: Load | None = 
         return catalog.available(settings.calibrations)
 
     # A redirect to the path without its last slash would be an answer that clients of the protocol do not follow.
-    app = FastAPI(title="Sluice", version=version("sluice-serve"), lifespan=lifespan, redirect_slashes=False)
+    app = FastAPI(
+        title="Sluice",
+        version=version("sluice-serve"),
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+    )
     install_error_handlers(app)
     token = settings.admin_token.get_secret_value() if settings.admin_token else None
     limits = Limits(body_bytes=settings.max_body_bytes)
     app.include_router(v2_router(engine, limits, admin_authorisation(token), hostable, app.version))
     app.include_router(metrics_router(registry))
-    app.include_router(console_router())
+    mount_api_page(app)
+    if settings.console:
+        mount_console(app, engine, metrics.totals)
     return app
 
 

@@ -45,6 +45,8 @@ class Settings(BaseSettings):
     shed: bool = Field(True, description="Refuse at once what the quality floor's level cannot finish in time")
     shadow_share: float = Field(0.01, ge=0, le=1, description="Share of gated requests that are re-run dense when idle")
 
+    console: bool = Field(True, description="Serve the console at /")
+
     admin_token: SecretStr | None = Field(None, description="For administrative calls; without one, loopback-only")
     grace_seconds: float = Field(10.0, ge=0, le=3600, description="How long a stopping server waits for its requests")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged")

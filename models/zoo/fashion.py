@@ -120,7 +120,7 @@ class FashionClassifier:
         for i, layer in enumerate(self._layers):
             y = layer(x, evidence, tables.thresholds[i], tables.scales[i], tables.shifts[i])
             done += layer.shape.macs(x.count, y.count)
-            context.record(layer.shape.name, layer.shape.outputs, y.count)
+            context.record(layer.shape.name, layer.shape.outputs, y.count, y.active)
             x = y
         context.macs += self._shape.macs
         context.macs_skipped += max(0, self._shape.macs - done - x.count * self._shape.classes)

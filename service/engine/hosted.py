@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from models.gating.profile import Profile
-from models.model import Model
+from models.model import GateContext, Model
 from service.control.admission import Target, plan
 from service.control.feedback import SafetyMargin
 from service.control.guard import QualityGuard
@@ -14,7 +14,7 @@ from service.control.load import Work
 from service.control.quantile import UpperQuantile
 from service.control.slo import SLO
 from service.engine.entry import Entry, Ran
-from service.engine.snapshot import GateSnapshot, LayerGate, ModelSnapshot, Statistics
+from service.engine.snapshot import GateSnapshot, LastActive, LayerGate, ModelSnapshot, Statistics
 from service.engine.statistics import GatedWindow, RecentLevels, Tail, Timer, layer_rates, ratio
 
 
@@ -57,6 +57,8 @@ class HostedModel:
         self.shadow_agreed = 0
         self.shadow_disagreed = 0
         self.typical_macs = 0
+        self._last_run: tuple[GateContext, int] | None = None
+        """What the last run did, and on how many items."""
         self.slo = slo
         self._ceiling = self._ceiling_for(slo.quality_floor)
 
@@ -88,6 +90,7 @@ class HostedModel:
         self.counts.executions += 1
         self.counts.inferences += items(entry)
         self.typical_macs = entry.macs
+        self._last_run = (context, items(entry))
 
     def served(self, now: float, entry: Entry, ran: Ran) -> None:
         """Counts a request whose outputs were handed over at `now`."""
@@ -130,6 +133,7 @@ class HostedModel:
             shadow_disagreed=self.shadow_disagreed,
             queue_depth=self.waiting,
             inflight=self.running,
+            last_active=self._last_active(),
         )
 
     def statistics(self) -> Statistics:
@@ -180,6 +184,12 @@ class HostedModel:
             slo_attainable=target.attainable,
             safety_margin=margin,
         )
+
+    def _last_active(self) -> dict[str, LastActive]:
+        if self._last_run is None:
+            return {}
+        context, images = self._last_run
+        return {name: LastActive(work.channels // images, work.last_active) for name, work in context.layers.items()}
 
     def _ceiling_for(self, quality_floor: float) -> Ceiling:
         limit = self.guard.limit

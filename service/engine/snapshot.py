@@ -1,7 +1,10 @@
 """What the engine shows of a hosted model: plain values, taken under its lock, that nobody changes afterwards."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 TAIL_PERCENTILES = ("50", "95", "99", "99.9")
 
@@ -73,6 +76,15 @@ class GateSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class LastActive:
+    """The number of a layer's channels, and those that were active for the last image of the last request; None where
+    the model does not tell."""
+
+    channels: int
+    active: NDArray[np.int32] | None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSnapshot:
     """Everything that metrics read of a model at scrape time. Counts are since the model was loaded.
 
@@ -92,6 +104,8 @@ class ModelSnapshot:
     shadow_disagreed: int
     queue_depth: int
     inflight: int
+    last_active: Mapping[str, LastActive] = field(default_factory=dict)
+    """What the last run computed, by layer."""
 
 
 @dataclass(frozen=True, slots=True)

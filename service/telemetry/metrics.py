@@ -89,6 +89,17 @@ class RequestMetrics:
             self._queue.labels(outcome.model).observe(outcome.finished.queue_seconds)
             self._compute.labels(outcome.model).observe(outcome.finished.compute_seconds)
 
+    def totals(self, model: str) -> dict[str, int]:
+        """The requests of a model so far: by outcome, and as "met" and "missed" those that were judged by an SLO."""
+        totals = dict.fromkeys((*get_args(Outcome), "met", "missed"), 0)
+        for family, label in ((self._requests, "outcome"), (self._slo_requests, "met")):
+            for metric in family.collect():
+                for sample in metric.samples:
+                    if sample.name.endswith("_total") and sample.labels["model"] == model:
+                        key = {"true": "met", "false": "missed"}.get(sample.labels[label], sample.labels[label])
+                        totals[key] += int(sample.value)
+        return totals
+
 
 class EngineCollector(Collector):
     """The families that show the engine's state, read at each scrape. Loading a model again resets its counters."""

@@ -1,0 +1,62 @@
+// Every text of the page, in English and Chinese. {name} is filled in.
+const english = {
+  model: "Model", api: "API", metrics: "Metrics", language: "中文", light: "Light", dark: "Dark",
+  offline: "The server does not answer: {error}", none: "No model is ready.",
+  idle: "Idle: no requests in the last 10 s", met: "SLO met: {share} within {limit}", missed: "SLO missed: {share} within {limit}",
+  impossible: "This SLO cannot be met at the quality floor",
+  "why-full": "Full quality: only channels that change nothing are skipped.",
+  "why-level": "To stay in time, the level is at {level} and {skipped} of the work is skipped. The floor allows up to {highest}.",
+  "why-ceiling": "The level is as high as it may be, {highest}: {reason}. More load than this is refused.",
+  "why-impossible": "One request alone, at the highest allowed level {highest}, would take longer than {limit}. Allow more time or a lower floor.",
+  tail: "p{percentile} latency", "tail-note": "of {limit} allowed; median {median}", quality: "Quality", "quality-note": "expected; floor {floor}",
+  "quality-live": "expected; live {live} of {samples}; floor {floor}",
+  skipped: "Work skipped", "skipped-note": "level {level} of at most {highest}", nothing: "–",
+  objective: "Objective", latency: "Latency", floor: "Quality floor", percentile: "Percentile", shed: "Refuse what would be late",
+  token: "Admin token", saved: "In force.", "token-needed": "The server asks for its admin token.",
+  "chart-latency": "Latency, ms", "chart-level": "Level", "chart-outcomes": "Requests per second", "chart-profile": "Quality against work",
+  "no-charts": "Charts need the extra “console”: pip install 'sluice-serve[console]'",
+  seconds: "seconds ago", slo: "SLO", now: "now", allowed: "allowed", work: "work done", agreement: "agreement with dense",
+  ok: "served", refused: "refused", expired: "expired", cancelled: "cancelled", error: "failed", invalid: "invalid",
+  network: "The network", "network-lead": "Each square is a channel; the lit ones were computed for the last image.",
+  "network-empty": "No request yet.", active: "{active} of {channels}",
+  try: "Try it", "try-pick": "Pick an image", "try-draw": "or draw one", clear: "Clear", drawing: "Drawing area, 28 by 28 pixels",
+  follow: "Level follows the SLO", level: "Level", served: "As served", dense: "Dense",
+  facts: "{ms} ms · {skipped} of the work skipped",
+};
+const chinese = {
+  model: "模型", api: "接口", metrics: "指标", language: "English", light: "浅色", dark: "深色",
+  offline: "服务器没有响应:{error}", none: "没有就绪的模型。",
+  idle: "空闲:最近 10 秒没有请求", met: "满足 SLO:{share} 在 {limit} 内", missed: "未满足 SLO:{share} 在 {limit} 内",
+  impossible: "在质量下限内无法满足此 SLO",
+  "why-full": "完整质量:只跳过不改变结果的通道。",
+  "why-level": "为按时完成,档位为 {level},跳过 {skipped} 的计算。质量下限允许到 {highest}。",
+  "why-ceiling": "档位已到上限 {highest}:{reason}。更多的负载会被拒绝。",
+  "why-impossible": "单独一个请求在最高档位 {highest} 也会超过 {limit}。请放宽延迟或降低质量下限。",
+  tail: "p{percentile} 延迟", "tail-note": "允许 {limit};中位数 {median}", quality: "质量", "quality-note": "预期;下限 {floor}",
+  "quality-live": "预期;实测 {live}({samples} 次);下限 {floor}",
+  skipped: "跳过的计算", "skipped-note": "档位 {level},最高 {highest}", nothing: "–",
+  objective: "目标", latency: "延迟", floor: "质量下限", percentile: "百分位", shed: "拒绝会超时的请求",
+  token: "管理令牌", saved: "已生效。", "token-needed": "服务器要求管理令牌。",
+  "chart-latency": "延迟(毫秒)", "chart-level": "档位", "chart-outcomes": "每秒请求数", "chart-profile": "质量与计算量",
+  "no-charts": "图表需要附加组件:pip install 'sluice-serve[console]'",
+  seconds: "秒前", slo: "SLO", now: "当前", allowed: "上限", work: "完成的计算", agreement: "与完整模型一致",
+  ok: "完成", refused: "拒绝", expired: "过期", cancelled: "取消", error: "失败", invalid: "无效",
+  network: "网络", "network-lead": "每个方格是一个通道;亮的是为最近一张图片计算的通道。",
+  "network-empty": "还没有请求。", active: "{active} / {channels}",
+  try: "试一试", "try-pick": "选一张图片", "try-draw": "或者画一张", clear: "清除", drawing: "绘图区,28×28 像素",
+  follow: "档位跟随 SLO", level: "档位", served: "实际服务", dense: "完整模型",
+  facts: "{ms} 毫秒 · 跳过 {skipped} 的计算",
+};
+const languages = { en: english, zh: chinese };
+
+export function preferredLanguage() {
+  return localStorage.getItem("language") ?? (navigator.language.startsWith("zh") ? "zh" : "en");
+}
+
+export function translator(language) {
+  return (key, values = {}) => languages[language][key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
+}
+
+export const percent = (ratio, digits = 1) => (ratio === null ? "–" : `${(100 * ratio).toFixed(digits)} %`);
+export const limit = (ms) => `${Number(ms.toFixed(2))} ms`;
+export const milliseconds = (ms) => (ms === undefined ? "–" : `${ms < 10 ? ms.toFixed(2) : ms < 100 ? ms.toFixed(1) : ms.toFixed(0)} ms`);

@@ -1,0 +1,53 @@
+// The one glance: is the SLO met, what does it cost, and why.
+import { limit, milliseconds, percent } from "./strings.js";
+
+const element = (id) => document.getElementById(id);
+
+function bar(id, share, bad = false) {
+  element(id).style.width = `${Math.min(100, Math.max(0, 100 * (share ?? 0)))}%`;
+  element(id).classList.toggle("bad", bad);
+}
+
+function judge(state, attainment) {
+  if (!state.slo_attainable) return "impossible";
+  if (attainment === null) return "idle";
+  return 100 * attainment >= state.slo.percentile ? "met" : "missed";
+}
+
+function reason(state, verdict, t) {
+  const values = {
+    level: state.level.toFixed(2), highest: state.highest_level.toFixed(2), skipped: percent(state.macs_skipped, 0),
+    limit: limit(state.slo.latency_ms), reason: state.highest_reason,
+  };
+  if (verdict === "impossible") return t("why-impossible", values);
+  if (state.level < 0.005 || state.macs_skipped === null) return t("why-full");
+  return t(state.level >= state.highest_level - 0.01 ? "why-ceiling" : "why-level", values);
+}
+
+export function showVerdict(state, attainment, t) {
+  const verdict = judge(state, attainment), { slo } = state;
+  const texts = { share: percent(attainment), limit: limit(slo.latency_ms) };
+  element("verdict").dataset.state = { met: "met", idle: "idle", missed: "missed", impossible: "tight" }[verdict];
+  write("verdict-title", t(verdict, texts));
+  write("verdict-why", reason(state, verdict, t));
+
+  const shown = ["50", "95", "99", "99.9"].find((p) => Number(p) >= slo.percentile) ?? "99.9", tail = state.tail_ms[shown];
+  write("tail-name", t("tail", { percentile: shown }));
+  write("tail", milliseconds(tail));
+  write("tail-note", t("tail-note", { limit: limit(slo.latency_ms), median: milliseconds(state.tail_ms["50"]) }));
+  bar("tail-bar", tail / slo.latency_ms || 0, tail > slo.latency_ms);
+
+  const live = state.live_agreement;
+  write("quality", percent(state.expected_quality, 2));
+  write("quality-note", t(live === null ? "quality-note" : "quality-live", { floor: percent(slo.quality_floor), live: percent(live), samples: state.live_samples }));
+  bar("quality-bar", (state.expected_quality - slo.quality_floor) / (1 - slo.quality_floor) || 0, state.expected_quality < slo.quality_floor);
+
+  write("skipped", percent(state.macs_skipped, 0));
+  write("skipped-note", t("skipped-note", { level: state.level.toFixed(2), highest: state.highest_level.toFixed(2) }));
+  bar("skipped-bar", state.macs_skipped);
+}
+
+// A screen reader repeats a status whose text is set again, even to the same.
+function write(id, text) {
+  if (element(id).textContent !== text) element(id).textContent = text;
+}
