@@ -37,7 +37,10 @@ def test_both_have_the_same_defaults(monkeypatch):
 
 
 def test_the_api_is_documented(server: LiveServer):
-    assert server.http.get("/docs").headers["content-type"].startswith("text/html")
+    page = server.http.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "://" not in page.text
+    assert server.http.get("/redoc").status_code == 404
     paths = server.http.get("/openapi.json").json()["paths"]
     for path in ("/v2", "/v2/models/{model}/infer", "/v2/models/{model}/slo", "/v2/repository/index", "/metrics"):
         assert path in paths
