@@ -1,5 +1,5 @@
-"""Servers that a benchmark starts: a process of its own, on a core of its own, gone when the block ends or the benchmark
-itself does, however that ends."""
+"""Servers that a benchmark starts: processes of their own, on a core of their own, gone when the block ends, or when
+the benchmark does, however that ends."""
 
 import os
 import signal

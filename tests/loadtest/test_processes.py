@@ -24,9 +24,13 @@ def test_a_server_is_ready_in_the_block_and_gone_after_it():
 
 LEAVES_A_DAEMON = """
 import os, pathlib, runpy, subprocess, sys
-sleeps = "import os, time; os.fork() and os._exit(0); os.setsid(); open({pid!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-subprocess.run([sys.executable, "-c", sleeps])
-sys.argv = ["http.server", "--bind", "127.0.0.1", sys.argv[1]]
+sleeps = (
+    "import os, sys, time; os.fork() and os._exit(0); os.setsid();"
+    "open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
+)
+port, pid = sys.argv[1:]
+subprocess.run([sys.executable, "-c", sleeps, pid])
+sys.argv = ["http.server", "--bind", "127.0.0.1", port]
 runpy.run_module("http.server", run_name="__main__")
 """
 """A server that starts a process of a session of its own, whose parent ends: neither parent nor group leads to it."""
@@ -34,15 +38,16 @@ runpy.run_module("http.server", run_name="__main__")
 BENCHMARK = """
 import pathlib, sys, time
 from loadtest.processes import server
-with server((sys.executable, "-c", {script!r}, "{port}"), "/"):
-    pathlib.Path({ready!r}).write_text("ready")
+*command, ready = sys.argv[1:]
+with server(command, "/"):
+    pathlib.Path(ready).write_text("ready")
     time.sleep(60)
 """
 
 
 def test_what_a_server_leaves_behind_ends_with_it(tmp_path):
     pid = tmp_path / "pid"
-    with server((sys.executable, "-c", LEAVES_A_DAEMON.replace("{pid!r}", repr(str(pid))), "{port}"), "/"):
+    with server((sys.executable, "-c", LEAVES_A_DAEMON, "{port}", str(pid)), "/"):
         daemon = _pid(pid)
         os.kill(daemon, 0)
     _wait_until(lambda: not _runs(daemon))
@@ -51,9 +56,8 @@ def test_what_a_server_leaves_behind_ends_with_it(tmp_path):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_servers_end_with_their_benchmark(tmp_path, how):
     pid, ready = tmp_path / "pid", tmp_path / "ready"
-    script = LEAVES_A_DAEMON.replace("{pid!r}", repr(str(pid)))
-    source = BENCHMARK.format(script=script, ready=str(ready))
-    benchmark = subprocess.Popen([sys.executable, "-c", source], stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-c", LEAVES_A_DAEMON, "{port}", str(pid)]
+    benchmark = subprocess.Popen([sys.executable, "-c", BENCHMARK, *command, str(ready)], stderr=subprocess.DEVNULL)
     try:
         _wait_until(ready.exists)
         servers = [*_children(benchmark.pid), _pid(pid)]
