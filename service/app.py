@@ -17,7 +17,6 @@ from service.engine.settings import EngineSettings
 from service.engine.slo_store import SqliteSloStore
 from service.protocol.admin import admin_authorisation
 from service.protocol.api_page import mount_api_page
-from service.protocol.api_page import mount_api_page
 from service.protocol.errors import install_error_handlers
 from service.protocol.limits import Limits
 from service.protocol.v2_router import v2_router
@@ -71,7 +70,6 @@ def create_app(settings: Settings, models: Iterable[Model], load: Load | None = 
     limits = Limits(body_bytes=settings.max_body_bytes)
     app.include_router(v2_router(engine, limits, admin_authorisation(token), hostable, app.version))
     app.include_router(metrics_router(registry))
-    mount_api_page(app)
     mount_api_page(app)
     if settings.console:
         mount_console(app, engine, metrics.totals)
