@@ -23,6 +23,7 @@ from service.protocol.v2_router import v2_router
 from service.settings import Settings
 from service.telemetry.metrics import RequestMetrics, register_state
 from service.telemetry.routes import metrics_router
+from service.telemetry.stale_profiles import StaleProfiles
 
 Load = Callable[[str], Model]
 
@@ -43,7 +44,13 @@ def create_app(settings: Settings, models: Iterable[Model], load: Load | None = 
         metrics,
         load or (lambda name: catalog.load(name, settings.calibrations)),
     )
-    register_state(registry, lambda: [(snapshot, engine.slo(snapshot.name)) for snapshot in engine.snapshots()])
+    stale = StaleProfiles(lambda name: catalog.fashion_files(settings.calibrations) if name == "fashion" else None)
+    register_state(
+        registry,
+        lambda: [(snapshot, engine.slo(snapshot.name)) for snapshot in engine.snapshots()],
+        engine.health,
+        lambda: stale(engine.names()),
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

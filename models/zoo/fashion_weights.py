@@ -79,7 +79,7 @@ class Files:
 
 def load_weights(path: Path) -> FashionWeights:
     """Reads trained parameters. Raises `FileNotFoundError`, or `ValueError` when the file holds something else."""
-    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    raw = _unzipped(path)
     arrays = _arrays(raw)
     names = sorted({name.split(".")[0] for name in arrays if name.startswith("conv")})
     try:
@@ -92,10 +92,15 @@ def load_weights(path: Path) -> FashionWeights:
             evidence_bias=arrays["evidence.bias"],
             head_weight=arrays["head.weight"],
             head_bias=arrays["head.bias"],
-            digest=hashlib.sha256(raw).hexdigest(),
+            digest=_digest(raw),
         )
     except KeyError as missing:
         raise ValueError(f"{path} has no tensor {missing}") from None
+
+
+def weights_digest(path: Path) -> str:
+    """`FashionWeights.digest` of a file, of which nothing else is read. Raises `FileNotFoundError`."""
+    return _digest(_unzipped(path))
 
 
 def load_calibration(path: Path) -> Calibration:
@@ -130,3 +135,11 @@ def _arrays(raw: bytes) -> Mapping[str, Array]:
         else:
             raise ValueError(f"tensor {name} has the unexpected type {tensor['dtype']}")
     return arrays
+
+
+def _unzipped(path: Path) -> bytes:
+    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+
+
+def _digest(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()

@@ -8,7 +8,7 @@ Units are seconds, ratios are 0 to 1, and shares are pairs of counters, so that 
 bounded: models are those that are hosted, "" for any other name, and layers and outcomes are fixed sets.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from typing import get_args
 
@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 from models import kernels
 from service.control.slo import SLO
 from service.engine.observer import RequestOutcome
-from service.engine.snapshot import ModelSnapshot
+from service.engine.snapshot import Health, ModelSnapshot
 from service.errors import Outcome
 
 BUCKETS = (0.25, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 25, 50, 100, 250, 500, 1000, 2500, 10_000)
@@ -174,6 +174,11 @@ def gates(models: Models) -> Iterator[Metric]:
     level_max = GaugeMetricFamily(
         "sluice_gate_level_max_ratio", "The highest level that the quality floor allows now.", labels=("model",)
     )
+    quality = GaugeMetricFamily(
+        "sluice_quality_expected_ratio",
+        "What the profile expects of agreement with the dense model at the level now.",
+        labels=("model",),
+    )
     threshold = GaugeMetricFamily(
         "sluice_gate_threshold",
         "A layer's threshold at the level now: a channel is active when its saliency is above it.",
@@ -187,11 +192,12 @@ def gates(models: Models) -> Iterator[Metric]:
     for model, _ in models:
         level.add_metric((model.name,), model.gate.level)
         level_max.add_metric((model.name,), model.gate.highest_level)
+        quality.add_metric((model.name,), model.gate.expected_quality)
         for name, layer in model.gate.layers.items():
             threshold.add_metric((model.name, name), layer.threshold)
         shadow.add_metric((model.name, "true"), model.shadow_agreed)
         shadow.add_metric((model.name, "false"), model.shadow_disagreed)
-    yield from (level, level_max, threshold, shadow)
+    yield from (level, level_max, quality, threshold, shadow)
 
 
 def load(models: Models) -> Iterator[Metric]:
@@ -202,6 +208,43 @@ def load(models: Models) -> Iterator[Metric]:
         depth.add_metric((model.name,), model.queue_depth)
         inflight.add_metric((model.name,), model.inflight)
     yield from (depth, inflight)
+
+
+class ExecutorCollector(Collector):
+    """The executors' health, read at each scrape."""
+
+    def __init__(self, health: Callable[[], Health]) -> None:
+        self._health = health
+
+    def collect(self) -> Iterator[Metric]:
+        health = self._health()
+        yield GaugeMetricFamily(
+            "sluice_executors_hung",
+            "Executors that were given up because their run hangs, and have not come back.",
+            health.hung_executors,
+        )
+        yield CounterMetricFamily(
+            "sluice_executors_replaced",
+            "Executors that were ever given up and replaced because their run hung.",
+            health.replaced_executors,
+        )
+
+
+class ProfileCollector(Collector):
+    """Whether the profiles on disk still fit their weights, by model."""
+
+    def __init__(self, stale: Callable[[], Mapping[str, bool]]) -> None:
+        self._stale = stale
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "sluice_profile_stale",
+            "1 where the weights on disk changed after the profile was measured, so that loading refuses them, else 0.",
+            labels=("model",),
+        )
+        for model, stale in self._stale().items():
+            family.add_metric((model,), float(stale))
+        yield family
 
 
 class BuildCollector(Collector):
@@ -219,8 +262,17 @@ class BuildCollector(Collector):
         )
 
 
-def register_state(registry: CollectorRegistry, models: Callable[[], Models]) -> None:
-    """Adds what is read at scrape time: the engine's state, the build, and the process's CPU, memory and files."""
+def register_state(
+    registry: CollectorRegistry,
+    models: Callable[[], Models],
+    health: Callable[[], Health],
+    stale_profiles: Callable[[], Mapping[str, bool]],
+) -> None:
+    """Adds what is read at scrape time: the engine's state and health, whether profiles fit their weights, the build,
+    and the process's CPU, memory and files.
+    """
     registry.register(EngineCollector(models))
+    registry.register(ExecutorCollector(health))
+    registry.register(ProfileCollector(stale_profiles))
     registry.register(BuildCollector())
     ProcessCollector(registry=registry)

@@ -10,9 +10,9 @@ from models.model import GateContext
 from service.control.slo import SLO
 from service.engine.observer import RequestOutcome
 from service.engine.request import Finished
-from service.engine.snapshot import Duration, GateSnapshot, LayerGate, ModelSnapshot, Statistics
+from service.engine.snapshot import Duration, GateSnapshot, Health, LayerGate, ModelSnapshot, Statistics
 from service.errors import Outcome
-from service.telemetry.metrics import EngineCollector, RequestMetrics
+from service.telemetry.metrics import EngineCollector, ExecutorCollector, ProfileCollector, RequestMetrics
 from tests.live import infer_body, serve
 
 CONTRACT = {
@@ -32,10 +32,14 @@ CONTRACT = {
     "sluice_macs_skipped_total": {"model"},
     "sluice_gate_level_ratio": {"model"},
     "sluice_gate_level_max_ratio": {"model"},
+    "sluice_quality_expected_ratio": {"model"},
     "sluice_gate_threshold": {"model", "layer"},
     "sluice_shadow_total": {"model", "agree"},
     "sluice_queue_depth": {"model"},
     "sluice_inflight": {"model"},
+    "sluice_executors_hung": set(),
+    "sluice_executors_replaced_total": set(),
+    "sluice_profile_stale": {"model"},
 }
 NOTHING = Duration()
 
@@ -135,6 +139,7 @@ def test_state_is_read_at_each_scrape():
         ("sluice_macs_skipped_total",): 600,
         ("sluice_gate_level_ratio",): 0.25,
         ("sluice_gate_level_max_ratio",): 0.75,
+        ("sluice_quality_expected_ratio",): 0.99,
         ("sluice_gate_threshold", ("layer", "conv1")): 0.1,
         ("sluice_shadow_total", ("agree", "true")): 3,
         ("sluice_shadow_total", ("agree", "false")): 1,
@@ -146,6 +151,24 @@ def test_state_is_read_at_each_scrape():
     now[0] = snapshot(queue_depth=0, tail_seconds={})
     assert registry.get_sample_value("sluice_queue_depth", model) == 0
     assert registry.get_sample_value("sluice_tail_latency_seconds", {**model, "percentile": "99"}) is None
+
+
+def test_the_executors_health_is_read_at_each_scrape():
+    now = [Health(True, (), hung_executors=0, replaced_executors=0)]
+    registry = CollectorRegistry()
+    registry.register(ExecutorCollector(lambda: now[0]))
+    assert registry.get_sample_value("sluice_executors_hung") == 0
+    assert registry.get_sample_value("sluice_executors_replaced_total") == 0
+    now[0] = Health(True, ("1 run(s) hang",), hung_executors=1, replaced_executors=3)
+    assert registry.get_sample_value("sluice_executors_hung") == 1
+    assert registry.get_sample_value("sluice_executors_replaced_total") == 3
+
+
+def test_stale_profiles_show_by_model():
+    registry = CollectorRegistry()
+    registry.register(ProfileCollector(lambda: {"fashion": True, "other": False}))
+    assert registry.get_sample_value("sluice_profile_stale", {"model": "fashion"}) == 1
+    assert registry.get_sample_value("sluice_profile_stale", {"model": "other"}) == 0
 
 
 def test_a_known_mix_of_requests_shows_on_metrics(model, images, tmp_path):
