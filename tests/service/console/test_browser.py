@@ -1,0 +1,176 @@
+"""The console in a real browser: Debian's chromium, driven by Playwright."""
+
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.live import LiveServer, infer_body, serve
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+if CHROMIUM is None:
+    pytest.skip("NO BROWSER: the console is not tested here; apt-get install chromium", allow_module_level=True)
+
+WAIT = 15_000  # milliseconds; what is awaited takes about one thousand
+expect.set_options(timeout=WAIT)
+
+
+@pytest.fixture(scope="module")
+def live(model, tmp_path_factory) -> Iterator[LiveServer]:
+    with serve([model], tmp_path_factory.mktemp("home"), slo_latency_ms=10_000) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as engine:
+        chromium = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser, live) -> Iterator[Page]:
+    with opened(browser, live) as page:
+        yield page
+
+
+@contextmanager
+def opened(browser, live: LiveServer, width: int = 1280, **context) -> Iterator[Page]:
+    """A page whose console stays silent, or the test fails."""
+    said: list[str] = []
+    with browser.new_context(viewport={"width": width, "height": 900}, **context) as tab:
+        page = tab.new_page()
+        page.set_default_timeout(WAIT)
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(f"http://{live.address}/")
+        expect(page.locator("#verdict-title")).not_to_be_empty()
+        yield page
+        assert said == []
+
+
+@contextmanager
+def load(live: LiveServer, images) -> Iterator[None]:
+    """Requests one after another, until the block ends."""
+    ended = threading.Event()
+
+    def run() -> None:
+        with httpx.Client(base_url=f"http://{live.address}") as client:
+            while not ended.wait(0.01):
+                client.post("/v2/models/fashion/infer", json=infer_body(images[:1]))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_the_slider_changes_the_slo_and_the_level_follows(page, live, images):
+    with load(live, images):
+        expect(page.locator("#verdict")).to_have_attribute("data-state", "met")
+        expect(page.locator("#skipped-note")).to_contain_text("level 0.00")
+        page.focus("#latency-slider")
+        page.keyboard.press("Home")
+        expect(page.locator("#controls-note")).to_have_text("In force.")
+        assert live.http.get("/v2/models/fashion/slo").json()["latency_ms"] == 1
+        expect(page.locator("#skipped-note")).not_to_contain_text("level 0.00")
+    live.http.patch("/v2/models/fashion/slo", json={"latency_ms": 10_000})
+
+
+def test_a_refused_change_says_why_and_leaves_the_slo(browser, live):
+    with opened_quietly(browser, live) as page:
+        page.fill("#latency", "-3")
+        page.press("#latency", "Tab")
+        expect(page.locator("#controls-note.bad")).to_contain_text("latency_ms")
+    assert live.http.get("/v2/models/fashion/slo").json()["latency_ms"] == 10_000
+
+
+def test_an_image_is_answered_beside_the_dense_model(page):
+    page.click("#samples button >> nth=3")
+    page.uncheck("#follow")
+    page.focus("#try-level")
+    page.keyboard.press("End")
+    expect(page.locator("#answers h3").first).to_contain_text("1.00")
+    served, dense = page.locator("#answers .facts").all_text_contents()
+    skipped = [int(re.search(r"(\d+) %", text).group(1)) for text in (served, dense)]
+    assert skipped[0] > skipped[1]
+    assert page.locator("#answers .label").count() == 2
+    page.wait_for_selector("#network rect.on")
+    assert page.locator("#network rect.on").count() < page.locator("#network rect").count()
+
+
+def test_a_drawing_is_answered(page):
+    page.locator("#drawing").scroll_into_view_if_needed()
+    box = page.locator("#drawing").bounding_box()
+    page.mouse.move(box["x"] + 60, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 100, box["y"] + 150, steps=8)
+    page.mouse.up()
+    page.wait_for_selector("#answers .label")
+
+
+def test_charts_are_drawn(page):
+    for name in ("latency", "level", "outcomes", "profile"):
+        page.wait_for_selector(f"#chart-{name} canvas")
+
+
+def test_language_and_theme_are_kept(page):
+    page.click("#language")
+    expect(page.locator("#controls-title")).to_have_text("目标")
+    assert page.get_attribute("html", "lang") == "zh"
+    page.click("#theme")
+    chosen = page.get_attribute("html", "data-theme")
+    page.reload()
+    expect(page.locator("#controls-title")).to_have_text("目标")
+    assert page.get_attribute("html", "data-theme") == chosen
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_follows_the_system_and_fits_a_phone(browser, live, scheme):
+    with opened(browser, live, width=360, color_scheme=scheme) as page:
+        assert page.get_attribute("html", "data-theme") == scheme
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_every_control_has_a_name_and_takes_the_keyboard(page):
+    unnamed = page.evaluate(
+        """[...document.querySelectorAll("button, input, select, a")]
+            .filter((node) => !node.textContent.trim() && !node.labels?.length && !node.ariaLabel &&
+                !node.title && !document.getElementById(node.getAttribute("aria-labelledby"))?.textContent)
+            .map((node) => node.id)"""
+    )
+    assert unnamed == []
+    reached = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id"))
+    assert {"language", "theme", "latency", "latency-slider", "floor", "percentile", "shed", "follow"} <= reached
+
+
+def test_a_server_with_a_token_asks_for_it(browser, model, tmp_path):
+    with serve([model], tmp_path, admin_token="open sesame") as live, opened_quietly(browser, live) as page:
+        page.click("#shed")
+        page.wait_for_selector("#token")
+        page.fill("#token", "open sesame")
+        page.click("#shed")
+        expect(page.locator("#controls-note")).to_have_text("In force.")
+
+
+@contextmanager
+def opened_quietly(browser, live: LiveServer) -> Iterator[Page]:
+    """Without the check of the console: a browser writes a refused call there by itself."""
+    with browser.new_context() as tab:
+        page = tab.new_page()
+        page.set_default_timeout(WAIT)
+        page.goto(f"http://{live.address}/")
+        expect(page.locator("#verdict-title")).not_to_be_empty()
+        yield page
