@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from loadtest.summary import Outcome
 from models.zoo.fashion_data import LabelledImages
@@ -45,6 +46,14 @@ class Judged:
     score: float | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """`labels` int64 [images], and the level that they were found at."""
+
+    labels: NDArray[np.int64]
+    level: float
+
+
 class Workload(Protocol):
     """`model` is the name that the SLO belongs to; arrival n sends `posts[n % len(posts)]`."""
 
@@ -76,14 +85,22 @@ class Images:
     def judge(self, number: int, reply: Reply) -> Judged:
         if reply.status != 200:
             return Judged(refusal(reply))
+        answer, labels = self.read(reply), self._labels[number]
+        if answer is None or len(answer.labels) != len(labels):
+            return Judged("error")
+        return Judged("ok", answer.level, float(np.mean(answer.labels == labels)))
+
+    @staticmethod
+    def read(reply: Reply) -> Answer | None:
+        """None for what is no answer."""
+        if reply.status != 200:
+            return None
         try:
             split = int(reply.headers[JSON_LENGTH_HEADER.lower()])
             head = orjson.loads(reply.body[:split])
-            labels = np.frombuffer(reply.body, "<i8", offset=split)
-            level = float(head["parameters"]["level"])
-            return Judged("ok", level, float(np.mean(labels == self._labels[number])))
+            return Answer(np.frombuffer(reply.body, "<i8", offset=split), float(head["parameters"]["level"]))
         except (KeyError, TypeError, ValueError):
-            return Judged("error")
+            return None
 
 
 def refusal(reply: Reply) -> Outcome:
