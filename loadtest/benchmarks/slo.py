@@ -6,91 +6,24 @@ the SLO are multiples of it. Every arrival counts, by the clock of the client, f
 """
 
 import asyncio
-import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
-from functools import partial
-from statistics import median
+from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-
-from loadtest.benchmarks.slo_plan import Floor, Mode, Plan, after_bursts, capacity_share, floor_below_dense, modes
-from loadtest.benchmarks.slo_report import report_tables
-from loadtest.driver import Address, DriverSettings, replay
-from loadtest.processes import ServerFailed, on_cores, server, two_cores
-from loadtest.saturation import saturate
-from loadtest.slo_client import SloClient
-from loadtest.summary import Sample, figures, summarise
-from loadtest.trace import Trace
-from loadtest.workload import Images, Workload
+from loadtest.benchmarks.contender import Contender, Say, Start, calibrate
+from loadtest.benchmarks.journal import Journal
+from loadtest.benchmarks.slo_plan import Mode, Plan, after_bursts, capacity_share, floor_below_dense, modes
+from loadtest.benchmarks.slo_series import series
+from loadtest.driver import DriverSettings, replay
+from loadtest.processes import on_cores, two_cores
+from loadtest.summary import figures, summarise
+from loadtest.workload import Images
 from models.gating.profile import Profile
 from models.zoo.fashion_data import LabelledImages
 from service.control.slo import SLO
 
-SERVE = (
-    *(sys.executable, "-c", "from service.cli import main; main()", "serve"),
-    *("--port", "{port}", "--executors", "1", "--log-level", "warning"),
-)
-READY = "/v2/health/ready"
 _CONNECTIONS = 1024
-_PARALLEL = 4
-
-Start = Callable[[], AbstractContextManager[Address]]
-
-
-@dataclass(frozen=True, slots=True)
-class Contender:
-    """A server in the comparison: how it is started, what is sent to it, and the SLO that it is told, if any."""
-
-    name: str
-    start: Start
-    workload: Workload
-    slo: SLO | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """The dense server: requests per second at most, and the median milliseconds of one alone on it."""
-
-    capacity: float
-    service_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One server under one trace."""
-
-    contender: str
-    overload: float
-    trace: Trace
-    samples: list[Sample]
-    summary: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """All of it."""
-
-    plan: Plan
-    calibration: Calibration
-    slo: SLO
-    floor: Floor
-    bounds: dict[float, float]
-    """By overload, the share of arrivals that the dense server's capacity allows."""
-    runs: tuple[Run, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "plan": asdict(self.plan),
-            "capacity": self.calibration.capacity,
-            "service_ms": self.calibration.service_ms,
-            "slo": self.slo.as_dict(),
-            "floor": asdict(self.floor),
-            "capacity_share": {f"{overload:g}": share for overload, share in self.bounds.items()},
-            "runs": [{"server": run.contender, "overload": run.overload, **run.summary} for run in self.runs],
-        }
+_START_SECONDS = 8
+"""About what it takes to start a server and to end it."""
 
 
 def compare(
@@ -99,69 +32,100 @@ def compare(
     data: LabelledImages,
     start: Start,
     peers: Sequence[Contender] = (),
-    say: Callable[[str], None] = lambda _: None,
-) -> Comparison:
-    """Runs everything, `say` hears of the progress. `start` starts this server, with the model that `profile` is of.
+    say: Say = lambda _: None,
+    journal: Journal | None = None,
+) -> dict[str, Any]:
+    """Runs everything that the journal does not have yet; `say` hears of the progress. `start` starts this server, with
+    the model that `profile` is of.
 
-    The load has a core to itself where there are two. Raises `ServerFailed`, `RuntimeError` for a server that does not
-    serve, or `ValueError` for a profile without accuracy.
+    The load has a core to itself where there are two. A contender that fails has its reason in place of a result.
+    Raises `ServerFailed` or `RuntimeError` where this server does not serve, `ValueError` for a profile without
+    accuracy or a journal of another plan.
     """
-    floor = floor_below_dense(profile, plan.floor_points)
+    journal = journal or Journal()
+    failures = _prepare(peers, say)
     cores = two_cores()
     with on_cores(cores.load if cores else None):
-        say("Measuring the dense server's capacity")
-        calibration = calibrate(start, Images(data, {"level": 0.0}), plan.calibration_seconds)
-        ours = modes(plan.slo_factor * calibration.service_ms, floor)
+        about = journal.begin(plan.as_dict(), lambda: _measure(plan, profile, data, start, say))
+        ours = modes(SLO.from_dict(about["slo"]), about["floor"]["level"])
         contenders = [*(_contender(mode, start, data) for mode in ours), *peers]
-        runs = []
-        for overload in plan.overloads:
-            trace = plan.trace(calibration.capacity, overload)
-            for contender in contenders:
-                say(f"{trace.name}: {contender.name}, {trace.seconds:g} s")
-                runs.append(run(contender, overload, trace, ours[0].slo, plan.warm_up_seconds))
-    bounds = {o: capacity_share(plan.curve(calibration.capacity, o), calibration.capacity) for o in plan.overloads}
-    return Comparison(plan, calibration, ours[0].slo, floor, bounds, tuple(runs))
+        todo = [
+            (overload, contender)
+            for overload in plan.overloads
+            for contender in contenders
+            if not journal.has(contender.name, overload)
+        ]
+        left = sum(_seconds(plan, overload) for overload, _ in todo)
+        say(f"{len(contenders)} servers, bursts to {', '.join(f'{o:g}×' for o in plan.overloads)}: {minutes(left)}")
+        for number, (overload, contender) in enumerate(todo, 1):
+            say(f"{number}/{len(todo)} {contender.name}, bursts to {overload:g}×, {minutes(left)} left")
+            result = _attempt(contender, overload, plan, about, failures.get(contender.name))
+            journal.add({"server": contender.name, "overload": overload, **result})
+            left -= _seconds(plan, overload)
+            say(f"    {result['failed']}" if "failed" in result else f"    {result['attainment']:.2%} within the SLO")
+    order = {contender.name: at for at, contender in enumerate(contenders)}
+    runs = sorted(journal.runs, key=lambda run: (run["overload"], order.get(run["server"], len(order))))
+    return {**about, "runs": runs}
 
 
-def sluice() -> Start:
-    """Starts this server with one executor, on the core that servers get. Raises `ServerFailed` where there is one."""
-    cores = two_cores()
-    if cores is None:
-        raise ServerFailed("the server and the load each need a core, and this process may use only one")
-    return partial(server, SERVE, READY, cores.server)
-
-
-def calibrate(start: Start, dense: Workload, seconds: float) -> Calibration:
-    """Measures the dense server, with an SLO so wide that it refuses nothing."""
-    with start() as address:
-        SloClient(f"http://{address}", dense.model).change({"latency_ms": 60_000, "shed": False})
-        alone = asyncio.run(saturate(address, dense, 1, seconds))
-        loaded = asyncio.run(saturate(address, dense, _PARALLEL, seconds))
-    return Calibration(loaded.rate, 1e3 * median(alone.latencies))
-
-
-def run(contender: Contender, overload: float, trace: Trace, slo: SLO, warm_up_seconds: float) -> Run:
+def run(contender: Contender, overload: float, plan: Plan, capacity: float, slo: SLO) -> dict[str, Any]:
     """One server under one trace, in a process that did nothing before but warm up; judged by `slo`."""
-    settings = DriverSettings(connections=_CONNECTIONS, spin=True)
+    trace = plan.trace(capacity, overload)
     with contender.start() as address:
-        if contender.slo is not None:
-            client = SloClient(f"http://{address}", contender.workload.model)
-            client.change(replace(contender.slo, latency_ms=60_000.0, shed=False).as_dict())
-            asyncio.run(saturate(address, contender.workload, 1, warm_up_seconds))
-            client.change(contender.slo.as_dict())
-        else:
-            asyncio.run(saturate(address, contender.workload, 1, warm_up_seconds))
+        contender.warm_up(address, plan.warm_up_seconds)
+        settings = DriverSettings(connections=_CONNECTIONS, spin=True)
         samples = asyncio.run(replay(address, trace, contender.workload, settings))
-    summary = summarise(trace, samples, lambda _: slo)
-    summary["after_bursts"] = figures(after_bursts(trace, samples), lambda _: slo)
-    return Run(contender.name, overload, trace, samples, summary)
+    return {
+        **summarise(trace, samples, lambda _: slo),
+        "after_bursts": figures(after_bursts(trace, samples), lambda _: slo),
+        "series": series(trace, samples),
+    }
 
 
-def show(comparison: Comparison, console: Console) -> None:
-    """Prints the tables."""
-    for table in report_tables(comparison.as_dict()):
-        console.print(table)
+def minutes(seconds: float) -> str:
+    """A length of time as people say it."""
+    return f"about {seconds:.0f} s" if seconds < 120 else f"about {seconds / 60:.0f} min"
+
+
+def _prepare(peers: Sequence[Contender], say: Say) -> dict[str, str]:
+    """Gets the peers ready before anything is measured; the reasons of those that cannot be."""
+    failures = {}
+    for peer in peers:
+        try:
+            peer.prepare(say)
+        except RuntimeError as error:
+            failures[peer.name] = str(error)
+    return failures
+
+
+def _measure(plan: Plan, profile: Profile, data: LabelledImages, start: Start, say: Say) -> dict[str, Any]:
+    floor = floor_below_dense(profile, plan.floor_points)
+    say(f"measuring the dense server's capacity, {minutes(2 * plan.calibration_seconds)}")
+    calibration = calibrate(start, Images(data, {"level": 0.0}), plan.calibration_seconds)
+    shares = {o: capacity_share(plan.curve(calibration.capacity, o), calibration.capacity) for o in plan.overloads}
+    return {
+        "capacity": calibration.capacity,
+        "service_ms": calibration.service_ms,
+        "slo": SLO(plan.slo_factor * calibration.service_ms, plan.percentile, floor.quality).as_dict(),
+        "floor": {"quality": floor.quality, "level": floor.level, "accuracy": floor.accuracy},
+        "capacity_share": {f"{overload:g}": share for overload, share in shares.items()},
+    }
+
+
+def _attempt(
+    contender: Contender, overload: float, plan: Plan, about: dict[str, Any], failure: str | None
+) -> dict[str, Any]:
+    if failure is not None:
+        return {"failed": failure}
+    try:
+        return run(contender, overload, plan, about["capacity"], SLO.from_dict(about["slo"]))
+    except Exception as error:  # Whatever is wrong with one server, the results of the others count.
+        return {"failed": f"{error}" or type(error).__name__}
 
 
 def _contender(mode: Mode, start: Start, data: LabelledImages) -> Contender:
     return Contender(mode.name, start, Images(data, mode.parameters), mode.slo)
+
+
+def _seconds(plan: Plan, overload: float) -> float:
+    return _START_SECONDS + plan.warm_up_seconds + plan.curve(1.0, overload).seconds

@@ -1,7 +1,8 @@
 """What `sluice bench slo` compares and under which load. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from loadtest.curve import Curve, bursts
 from loadtest.summary import Sample
@@ -9,7 +10,6 @@ from loadtest.trace import Trace, generate
 from models.gating.profile import Profile
 from service.control.slo import SLO
 
-PERCENTILE = 99.0
 _STEPS = 1000
 
 
@@ -18,8 +18,8 @@ class Plan:
     """`calm` and `overloads` are multiples of the dense server's capacity; a run has `bursts` bursts of
     `burst_seconds`, which are `share` of its time.
 
-    The SLO's latency is `slo_factor` times a dense request's alone on the server, and the quality floor allows
-    `floor_points` percentage points less accuracy than dense.
+    The SLO is `percentile` % within a latency that is `slo_factor` times a dense request's alone on the server. The
+    quality floor allows `floor_points` percentage points less accuracy than dense.
     """
 
     overloads: tuple[float, ...] = (2.0, 2.5)
@@ -28,6 +28,7 @@ class Plan:
     burst_seconds: float = 10.0
     share: float = 0.2
     slo_factor: float = 6.0
+    percentile: float = 99.0
     floor_points: float = 1.0
     seed: int = 0
     calibration_seconds: float = 5.0
@@ -41,6 +42,13 @@ class Plan:
     def trace(self, capacity: float, overload: float) -> Trace:
         """Poisson arrivals along the curve, the same for every server."""
         return generate(f"bursts to {overload:g}×", self.curve(capacity, overload), self.seed)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "overloads": list(self.overloads)}
+
+
+QUICK = Plan(overloads=(2.0,), bursts=1, burst_seconds=3.0, calibration_seconds=2.0)
+"""Shows that everything works; too short for figures that count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +90,13 @@ def floor_below_dense(profile: Profile, points: float) -> Floor:
     return Floor(quality, level, dense if at is None else at)
 
 
-def modes(latency_ms: float, floor: Floor) -> tuple[Mode, ...]:
-    """What the server does beside the alternatives that a dense server has."""
-    free = SLO(latency_ms, PERCENTILE, floor.quality)
+def modes(slo: SLO, floor_level: float) -> tuple[Mode, ...]:
+    """What the server does under its SLO, beside the alternatives that a dense server has."""
     return (
-        Mode("sluice", free),
-        Mode("dense", SLO(latency_ms, PERCENTILE, 1.0, shed=False), {"level": 0.0}),
-        Mode("dense + admission", SLO(latency_ms, PERCENTILE, 1.0)),
-        Mode("always at the floor", free, {"level": floor.level}),
+        Mode("sluice", slo),
+        Mode("dense", replace(slo, quality_floor=1.0, shed=False), {"level": 0.0}),
+        Mode("dense + admission", replace(slo, quality_floor=1.0)),
+        Mode("always at the floor", slo, {"level": floor_level}),
     )
 
 

@@ -6,16 +6,13 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from numpy.typing import NDArray
 
-from loadtest.benchmarks.slo import Comparison, Run
-
-_BIN_SECONDS = 0.5
+from loadtest.benchmarks.slo_series import BIN_SECONDS
 
 
-def plot(comparison: Comparison, path: Path) -> None:
-    """Draws a column for each overload; the ending of `path` names the format."""
-    overloads = list(comparison.bounds)
+def plot(comparison: dict[str, Any], path: Path) -> None:
+    """Draws what `compare` returned, a column for each overload; the ending of `path` names the format."""
+    overloads = comparison["plan"]["overloads"]
     figure, axes = plt.subplots(
         3,
         len(overloads),
@@ -26,48 +23,34 @@ def plot(comparison: Comparison, path: Path) -> None:
         layout="constrained",
     )
     for column, overload in zip(axes.T, overloads, strict=True):
-        _draw(column, comparison, [run for run in comparison.runs if run.overload == overload])
+        runs = [run for run in comparison["runs"] if run["overload"] == overload and "failed" not in run]
+        if runs:
+            _draw(column, comparison, runs)
     handles, names = axes[1][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=3 * len(overloads), frameon=False)
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
 
-def percentile_over_time(
-    times: Sequence[float], values: Sequence[float], seconds: float, percentile: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The middles of bins of half a second, and the percentile of the values in each; NaN in those without any."""
-    edges = np.arange(0, seconds + _BIN_SECONDS, _BIN_SECONDS)
-    bins = np.digitize(times, edges) - 1
-    own = np.asarray(values)
-    result = [np.percentile(own[bins == at], percentile) if (bins == at).any() else np.nan for at in range(len(edges))]
-    return edges + _BIN_SECONDS / 2, np.array(result)
-
-
-def _draw(axes: Any, comparison: Comparison, runs: Sequence[Run]) -> None:
+def _draw(axes: Any, comparison: dict[str, Any], runs: Sequence[dict[str, Any]]) -> None:
     arrivals, latency, level = axes
-    trace = runs[0].trace
-    arrivals.hist(trace.times, bins=np.arange(0, trace.seconds + 1, 1.0), color="0.75")
-    arrivals.axhline(comparison.calibration.capacity, color="black", linestyle=":", label="dense capacity")
-    arrivals.set(title=trace.name, ylabel="arrivals / s")
+    first = runs[0]["series"]
+    rates = np.array(first["arrivals"]) / BIN_SECONDS
+    arrivals.bar(first["seconds"], rates, width=BIN_SECONDS, color="0.75")
+    arrivals.axhline(comparison["capacity"], color="black", linestyle=":", label="dense capacity")
+    arrivals.set(title=runs[0]["trace"], ylabel="arrivals / s")
     arrivals.legend(loc="upper right", frameon=False)
-    for run in runs:
-        served = [sample for sample in run.samples if sample.outcome == "ok"]
-        due = [sample.scheduled for sample in served]
-        name = f"{run.contender} ({run.summary['attainment']:.1%} within the SLO)"
-        latency.plot(
-            *percentile_over_time(due, [1e3 * sample.latency for sample in served], trace.seconds, 99),
-            label=run.contender,
-            linewidth=1.2,
-        )
-        known = [(sample.scheduled, sample.level) for sample in served if sample.level is not None]
-        if known:
-            level.plot(
-                *percentile_over_time([at for at, _ in known], [value for _, value in known], trace.seconds, 50),
-                label=name,
-                linewidth=1.2,
-            )
-    latency.axhline(comparison.slo.latency_ms, color="black", linestyle="--", linewidth=0.8)
+    for number, run in enumerate(runs):
+        own, color = run["series"], f"C{number}"
+        latency.plot(own["seconds"], _known(own["p99_ms"]), label=run["server"], color=color, linewidth=1.2)
+        if run["level"] is not None:
+            name = f"{run['server']} ({run['attainment']:.1%} within the SLO)"
+            level.plot(own["seconds"], _known(own["level"]), label=name, color=color, linewidth=1.2)
+    latency.axhline(comparison["slo"]["latency_ms"], color="black", linestyle="--", linewidth=0.8)
     latency.set(yscale="log", ylabel="p99 latency of the served, ms")
     level.legend(loc="upper right", fontsize="small")
     level.set(ylabel="level, median", xlabel="seconds", ylim=(-0.05, 1.05))
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    return [np.nan if value is None else value for value in values]

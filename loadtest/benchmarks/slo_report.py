@@ -3,37 +3,51 @@
 from collections.abc import Iterator
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from loadtest.report import number
 
+_COLUMNS = ("within SLO", "in bursts", "accuracy", "p50 ms", "p99 ms", "level in bursts", "level 1 s after")
+
 
 def report_tables(comparison: dict[str, Any]) -> Iterator[Table]:
-    """A table for each overload, from what `Comparison.as_dict` returns."""
+    """A table for each overload, from what `compare` returns."""
     slo, runs = comparison["slo"], comparison["runs"]
-    for overload in dict.fromkeys(run["overload"] for run in runs):
+    for overload in comparison["plan"]["overloads"]:
         own = [run for run in runs if run["overload"] == overload]
+        arrivals = next((run["arrivals"] for run in own if "failed" not in run), 0)
         table = Table(
             "server",
-            *("within SLO", "in bursts", "accuracy", "p50 ms", "p99 ms", "level in bursts", "level 1 s after"),
+            *_COLUMNS,
             "not served",
             title=f"Bursts to {overload:g} × the dense capacity of {comparison['capacity']:.0f} requests/s; "
             f"SLO {slo['percentile']:g} % within {slo['latency_ms']:.1f} ms",
             caption=f"Dense capacity allows {comparison['capacity_share'][f'{overload:g}']:.1%} of the "
-            f"{own[0]['arrivals']} arrivals. Refused, failed and late requests are misses.",
+            f"{arrivals} arrivals. Refused, failed and late requests are misses.",
         )
         for run in own:
-            burst, after, latency = run["phases"]["burst"], run["after_bursts"], run["latency_ms"]
-            lost = {outcome: count for outcome, count in run["outcomes"].items() if outcome != "ok"}
-            table.add_row(
-                run["server"],
-                number(run["attainment"], ".2%"),
-                number(burst["attainment"], ".2%"),
-                number(run["quality"], ".2%"),
-                number(latency["50"], ".1f"),
-                number(latency["99"], ".1f"),
-                number(burst["level"], ".3f"),
-                number(after["level"], ".3f"),
-                ", ".join(f"{count} {outcome}" for outcome, count in lost.items()),
-            )
+            table.add_row(run["server"], *(_failure(run) if "failed" in run else _cells(run)))
         yield table
+
+
+def _cells(run: dict[str, Any]) -> tuple[str, ...]:
+    burst, after, latency = run["phases"]["burst"], run["after_bursts"], run["latency_ms"]
+    lost = {outcome: count for outcome, count in run["outcomes"].items() if outcome != "ok"}
+    return (
+        number(run["attainment"], ".2%"),
+        number(burst["attainment"], ".2%"),
+        number(run["quality"], ".2%"),
+        number(latency["50"], ".1f"),
+        number(latency["99"], ".1f"),
+        number(burst["level"], ".3f"),
+        number(after["level"], ".3f"),
+        ", ".join(f"{count} {outcome}" for outcome, count in lost.items()),
+    )
+
+
+def _failure(run: dict[str, Any]) -> tuple[str, ...]:
+    """The first line says what happened, the last is the server's last word; the result has all of them."""
+    lines = run["failed"].splitlines()
+    reason = " … ".join(dict.fromkeys((lines[0], lines[-1])))
+    return (*("–" for _ in _COLUMNS), f"[red]failed:[/] {escape(reason[:200])}")

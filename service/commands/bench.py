@@ -1,15 +1,16 @@
 """`sluice bench`: the benchmarks of `loadtest`."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from models.zoo import catalog, fashion_data
-from models.zoo.fashion_data import MissingData
 from service.commands.options import Data, Json
 from service.commands.output import fail, print_json
+from service.settings import load_settings
 
 
 def bench() -> typer.Typer:
@@ -17,6 +18,7 @@ def bench() -> typer.Typer:
     group = typer.Typer(help="Measure how fast things are on this machine.", no_args_is_help=True)
     group.command()(kernel)
     group.command()(slo)
+    group.command()(mlperf)
     return group
 
 
@@ -33,39 +35,105 @@ def kernel(
 
 def slo(
     overload: Annotated[
-        list[float] | None, typer.Option(min=1, help="Height of the bursts × dense capacity; may repeat")
+        list[float] | None, typer.Option(min=1, help="Height of the bursts × dense capacity; may repeat [2 and 2.5]")
     ] = None,
-    bursts: Annotated[int, typer.Option(min=1, help="Bursts in each run")] = 2,
-    burst_seconds: Annotated[float, typer.Option(min=1, help="Length of a burst; bursts are a fifth of the time")] = 10,
+    bursts: Annotated[int | None, typer.Option(min=1, help="Bursts in each run [2]")] = None,
+    burst_seconds: Annotated[
+        float | None, typer.Option(min=1, help="Length of a burst [10]; bursts are a fifth of the time")
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed makes the same arrivals")] = 0,
-    peer: Annotated[list[str] | None, typer.Option(help="Another server to compare with; `all` for each")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="One short burst: shows that it works")] = False,
+    peers: Annotated[
+        str, typer.Option(help="Other servers to compare with: all, none, or names with commas between")
+    ] = "all",
     data: Data = None,
     sample: Annotated[bool, typer.Option("--sample", help="Use the few hundred images that come with Sluice")] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw latency, level and arrivals over time to this file")] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Keep each result here as it comes [SLUICE_HOME/bench/slo.jsonl]")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the results that are kept end")] = False,
     json: Json = False,
 ) -> None:
     """The SLO under bursts: this server beside itself pinned dense, dense with admission control, always at the
-    quality floor, and beside other servers. Needs two cores and nothing else running, and takes some minutes."""
-    from loadtest.benchmarks.slo import compare, show, sluice
-    from loadtest.benchmarks.slo_plan import Plan
-    from loadtest.peers import UnknownPeer, peers
-    from loadtest.processes import ServerFailed
+    quality floor, and beside other servers.
 
-    plan = Plan(overloads=tuple(overload or (2.0, 2.5)), bursts=bursts, burst_seconds=burst_seconds, seed=seed)
+    Needs two cores and nothing else running. All of it takes about half an hour, with --quick three minutes. Servers
+    that need packages of their own get an environment in SLUICE_HOME/peers the first time.
+    """
+    from loadtest.benchmarks.contender import sluice
+    from loadtest.benchmarks.journal import Journal
+    from loadtest.benchmarks.slo import compare
+    from loadtest.benchmarks.slo_plan import QUICK, Plan
+    from loadtest.benchmarks.slo_report import report_tables
+    from loadtest.peers import UnknownPeer, contenders
+
+    given: dict[str, Any] = {
+        "overloads": tuple(overload or ()),
+        "bursts": bursts,
+        "burst_seconds": burst_seconds,
+    }
+    plan = replace(QUICK if quick else Plan(), seed=seed, **{name: value for name, value in given.items() if value})
+    names = [name.strip() for name in peers.split(",") if name.strip() not in ("", "none")]
     try:
+        home = load_settings().home
+        file = results or home / "bench" / "slo.jsonl"
         images = fashion_data.sample() if sample else fashion_data.test(data)
         profile = catalog.load("fashion").profile
-        with Console(stderr=True).status("") as status:
-            comparison = compare(plan, profile, images, sluice(), peers(peer or [], images), status.update)
+        others = contenders(names, images, home / "peers")
+        say(f"results are kept in {file}; --resume goes on with them")
+        comparison = compare(plan, profile, images, sluice(), others, say, Journal(file, resume))
         if plot is not None:
             from loadtest.benchmarks.slo_plot import plot as draw
 
             draw(comparison, plot)
+            say(f"drew {plot}")
     except ModuleNotFoundError as error:
-        fail(f"{error}: pip install 'sluice-serve[loadtest,torch]'")
-    except (MissingData, catalog.MissingWeights, UnknownPeer, ServerFailed, RuntimeError, OSError, ValueError) as error:
+        fail(f"{error}: pip install 'sluice-serve[loadtest]'")
+    except (UnknownPeer, RuntimeError, OSError, ValueError) as error:
+        fail(str(error))
+    if json:
+        print_json(comparison)
+    else:
+        for table in report_tables(comparison):
+            Console().print(table)
+
+
+def mlperf(
+    duration: Annotated[
+        float, typer.Option(min=1, help="Seconds of the run that confirms a rate; an official result takes 600")
+    ] = 60,
+    search_duration: Annotated[float, typer.Option(min=1, help="Seconds of each run of the search")] = 10,
+    data: Data = None,
+    sample: Annotated[bool, typer.Option("--sample", help="Use the few hundred images that come with Sluice")] = False,
+    json: Json = False,
+) -> None:
+    """MLPerf LoadGen's Server scenario: the highest Poisson rate that is VALID, dense and with the dial free, and the
+    accuracy there.
+
+    Needs two cores and nothing else running, and some ten minutes. An official result has other rules besides.
+    """
+    from loadtest.benchmarks.contender import sluice
+    from loadtest.benchmarks.mlperf import Durations, compare, report_table
+    from loadtest.benchmarks.mlperf_log import need_loadgen
+
+    durations = Durations(search_duration, duration)
+    try:
+        need_loadgen()
+        images = fashion_data.sample() if sample else fashion_data.test(data)
+        profile = catalog.load("fashion").profile
+        say(f"two servers, for each a search, a confirmation and all images: {durations.expected_minutes:.0f} minutes")
+        comparison = compare(profile, images, sluice(), durations, say)
+    except ModuleNotFoundError as error:
+        fail(f"{error}: pip install 'sluice-serve[mlperf]'")
+    except (RuntimeError, OSError, ValueError) as error:
         fail(str(error))
     if json:
         print_json(comparison.as_dict())
     else:
-        show(comparison, Console())
+        Console().print(report_table(comparison))
+
+
+def say(text: str) -> None:
+    """Progress, a line at a time: nothing may move on the screen while the load's core is measured with."""
+    Console(stderr=True).print(text, highlight=False, markup=False)

@@ -6,6 +6,7 @@ from loadtest.curve import Span
 from loadtest.summary import Sample
 from loadtest.trace import Trace
 from models.gating.profile import OperatingPoint, Profile
+from service.control.slo import SLO
 
 
 def profile(*points: tuple[float, float | None, float]) -> Profile:
@@ -70,11 +71,12 @@ def test_what_dense_capacity_allows():
 
 
 def test_modes():
-    ours, dense, admission, floored = modes(10.0, floor_below_dense(TYPICAL, 1.0))
-    assert (ours.parameters, ours.slo.latency_ms, ours.slo.percentile) == ({}, 10, 99)
-    assert (dense.parameters, dense.slo.shed) == ({"level": 0.0}, False)
-    assert (admission.parameters, admission.slo.quality_floor, admission.slo.shed) == ({}, 1.0, True)
-    assert floored.parameters["level"] == pytest.approx(0.625, abs=1e-3)
+    slo = SLO(10.0, 99.0, 0.9)
+    ours, dense, admission, floored = modes(slo, 0.625)
+    assert (ours.parameters, ours.slo, floored.slo) == ({}, slo, slo)
+    assert (dense.parameters, dense.slo) == ({"level": 0.0}, SLO(10.0, 99.0, 1.0, shed=False))
+    assert (admission.parameters, admission.slo) == ({}, SLO(10.0, 99.0, 1.0))
+    assert floored.parameters == {"level": 0.625}
 
 
 def test_after_bursts():

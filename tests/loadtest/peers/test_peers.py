@@ -1,12 +1,16 @@
-from base64 import b64decode
+from base64 import b64decode, b64encode
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from httpx import ASGITransport, AsyncClient
+from httpx import ASGITransport, AsyncClient, Client
 
-from loadtest.peers import PATH, JsonImages, UnknownPeer, peers
+from loadtest.peers import PATH, PEERS, JsonImages, UnknownPeer, contenders
+from loadtest.processes import ServerFailed
 from loadtest.workload import Judged, Reply
+from models.zoo import fashion_data
 from models.zoo.fashion_data import LabelledImages
+from service.settings import load_settings
 from tests.tiny_model import random_images
 
 DATA = LabelledImages(random_images(4), np.arange(4, dtype=np.int64))
@@ -20,12 +24,50 @@ def test_answers_are_judged():
     assert images.judge(2, Reply(503, {}, b"")).outcome == "expired"
 
 
-def test_names():
-    assert [peer.name for peer in peers(["fastapi"], DATA)] == ["FastAPI"]
-    assert [peer.name for peer in peers(["all"], DATA)] == ["FastAPI", "LitServe"]
-    assert peers([], DATA) == []
+def test_names(tmp_path):
+    assert [peer.name for peer in contenders(["fastapi"], DATA, tmp_path)] == ["FastAPI"]
+    everyone = ["FastAPI", "LitServe", "BentoML", "Ray Serve"]
+    assert [peer.name for peer in contenders(["all"], DATA, tmp_path)] == everyone
+    assert contenders([], DATA, tmp_path) == []
     with pytest.raises(UnknownPeer, match="fastapi"):
-        peers(["nothing"], DATA)
+        contenders(["nothing"], DATA, tmp_path)
+
+
+def test_what_is_missing_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(PEERS, "litserve", replace(PEERS["litserve"], needs=("no_such_module",)))
+    (peer,) = contenders(["litserve"], DATA, tmp_path)
+    with pytest.raises(ServerFailed, match=r"no_such_module is not installed.*peers"):
+        peer.prepare(print)
+    with pytest.raises(ServerFailed, match="no_such_module"), peer.start():
+        pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PEERS)
+def test_peers_answer_with_the_labels_of_the_network(name):
+    """In the environments that the benchmark made; without one a peer is skipped, and says so."""
+    environments = load_settings().home / "peers"
+    requirements = PEERS[name].requirements
+    if requirements is not None and not (environments / requirements).exists():
+        pytest.skip(f"{name} has no environment in {environments}: `sluice bench slo` makes it")
+    for module in PEERS[name].needs:
+        pytest.importorskip(module, reason=f"{name} needs it: pip install 'sluice-serve[peers]'")
+    from loadtest.peers.network import Classifier
+
+    data = fashion_data.sample()
+    data = LabelledImages(data.images[:20], data.labels[:20])
+    classify = Classifier()
+    expected = [classify(b64encode(image.tobytes()).decode()) for image in data.images]
+    (peer,) = contenders([name], data, environments)
+    with peer.start() as address, Client(base_url=f"http://{address}", timeout=30) as client:
+        answers = [client.post(post.path, content=post.body, headers=post.headers) for post in peer.workload.posts]
+        assert [answer.status_code for answer in answers] == [200] * len(data)
+        assert [answer.json() for answer in answers] == [{"label": label} for label in expected]
+        judged = [
+            peer.workload.judge(number, Reply(200, {}, answer.content)).score for number, answer in enumerate(answers)
+        ]
+    assert judged == (np.array(expected) == data.labels).tolist()
+    assert np.mean(judged) > 0.8
 
 
 async def test_fastapi_takes_what_is_sent():
