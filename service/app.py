@@ -19,7 +19,7 @@ from service.protocol.admin import admin_authorisation
 from service.protocol.api_page import mount_api_page
 from service.protocol.errors import install_error_handlers
 from service.protocol.limits import Limits
-from service.protocol.v2_router import v2_router
+from service.protocol.v2_router import mount_v2
 from service.settings import Settings
 from service.telemetry.metrics import RequestMetrics, register_state
 from service.telemetry.routes import metrics_router
@@ -75,7 +75,7 @@ def create_app(settings: Settings, models: Iterable[Model], load: Load | None = 
     install_error_handlers(app)
     token = settings.admin_token.get_secret_value() if settings.admin_token else None
     limits = Limits(body_bytes=settings.max_body_bytes)
-    app.include_router(v2_router(engine, limits, admin_authorisation(token), hostable, app.version))
+    mount_v2(app, engine, limits, admin_authorisation(token), hostable, app.version)
     app.include_router(metrics_router(registry))
     mount_api_page(app)
     if settings.console:

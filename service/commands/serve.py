@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 import uvicorn
+from fastapi import FastAPI
 
 from models import kernels
 from models.zoo import catalog
@@ -55,15 +56,20 @@ def serve(
         kernels.BACKEND,
         kernels.instruction_set(),
     )
+    listen(app, settings.host, settings.port, settings.grace_seconds)
+
+
+def listen(app: FastAPI, host: str, port: int, grace_seconds: float) -> None:
+    """Serves ``app`` until the process is told to end; then requests get ``grace_seconds`` to finish."""
     uvicorn.run(
         app,
-        host=settings.host,
-        port=settings.port,
+        host=host,
+        port=port,
         log_config=None,
         access_log=False,
         server_header=False,
         ws="none",
         # Longer than clients keep idle connections: one closed under a request is an error that they would see.
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=max(1, round(settings.grace_seconds)),
+        timeout_graceful_shutdown=max(1, round(grace_seconds)),
     )

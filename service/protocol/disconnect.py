@@ -1,8 +1,8 @@
 """Work that stops when nobody waits for it any more."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from starlette.types import Receive
 
@@ -11,26 +11,27 @@ from service.protocol.body import ClientGone
 T = TypeVar("T")
 
 
-async def unless_disconnected(work: Coroutine[Any, Any, T], receive: Receive) -> T:
+async def unless_disconnected(work: Awaitable[T], receive: Receive) -> T:
     """The result of ``work``, which is cancelled when the client closes the connection first (then raises ClientGone).
 
-    ``receive`` is the request's own, its body already read. Cancelling the caller cancels the work too.
+    ``receive`` is the request's own, its body already read. The work runs in the caller's own task, since another one
+    for each request costs more than reading it; cancelling the caller cancels the work as it would anyway.
     """
-    task = asyncio.ensure_future(work)
-    watcher = asyncio.ensure_future(_disconnected(receive))
+    owner = asyncio.current_task()
+    assert owner is not None
+    watcher = asyncio.ensure_future(_cancel_when_gone(owner, receive))
     try:
-        await asyncio.wait((task, watcher), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        # Only the watcher's own request to cancel is taken back: the server may be stopping at the same time.
+        if watcher.done() and not watcher.cancelled() and owner.uncancel() == 0:
+            raise ClientGone from None
+        raise
     finally:
         watcher.cancel()
-        if not task.done():
-            task.cancel()
-            # Let it withdraw from its queue before the connection is forgotten.
-            await asyncio.wait((task,))
 
 
-async def _disconnected(receive: Receive) -> None:
+async def _cancel_when_gone(owner: "asyncio.Task[object]", receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+    owner.cancel()

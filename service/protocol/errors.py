@@ -47,19 +47,29 @@ def error_response(error: ServiceError) -> Response:
     return _json(error.status, content, headers)
 
 
+def service_error_response(error: ServiceError) -> Response:
+    """``error_response``, and a fault of the server's own goes to the log."""
+    if error.status == 500:
+        log.error("internal error", exc_info=error)
+    return error_response(error)
+
+
+def client_gone_response() -> Response:
+    """What the log of a proxy shows of a client that closed its connection."""
+    return _json(CLIENT_CLOSED_REQUEST, {"error": "the client closed the connection"})
+
+
 def _json(status: int, content: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
     return Response(orjson.dumps(content), status, headers, "application/json")
 
 
 async def _service_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
-    if error.status == 500:
-        log.error("internal error", exc_info=error)
-    return error_response(error)
+    return service_error_response(error)
 
 
 async def _client_gone(_request: Request, _error: Exception) -> Response:
-    return _json(CLIENT_CLOSED_REQUEST, {"error": "the client closed the connection"})
+    return client_gone_response()
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:

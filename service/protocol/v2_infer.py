@@ -1,16 +1,25 @@
-"""The inference call of the Open Inference Protocol v2."""
+"""The inference call of the Open Inference Protocol v2.
+
+It is answered before FastAPI: routing, dependencies and exception handling there cost more than all that is done here.
+FastAPI has a route for it too, from which the API's description is made.
+"""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+from starlette.routing import get_route_path
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.engine.request import Finished
 from service.engine.request import Request as EngineRequest
-from service.errors import ServiceError
-from service.protocol.body import compress_for, receive_body
+from service.errors import InvalidRequest, ServiceError
+from service.protocol.body import ClientGone, compress_for, receive_body
 from service.protocol.collaborators import InferenceEngine
 from service.protocol.disconnect import unless_disconnected
+from service.protocol.errors import client_gone_response, service_error_response
 from service.protocol.limits import Limits
 from service.protocol.routing import BODY_ERRORS, ERRORS, ErrorBody, ModelName, add_versioned_route, find_model
 from service.protocol.v2_documentation import INFER_REQUEST_BODY, INFER_RESPONSE
@@ -18,42 +27,45 @@ from service.protocol.v2_request import JSON_LENGTH_HEADER, parse_infer
 from service.protocol.v2_response import render_infer
 
 PROTOCOL = "v2"
+_JSON_LENGTH = JSON_LENGTH_HEADER.lower()
+_PREFIX, _SUFFIX = "/v2/models/", "/infer"
+_HEADERS = {name.encode(): name for name in ("accept-encoding", "content-encoding", "content-length", _JSON_LENGTH)}
 
 
-def infer_router(engine: InferenceEngine, limits: Limits) -> APIRouter:
-    """``POST /v2/models/{model}[/versions/{version}]/infer``.
+class Inference:
+    """Answers ``POST /v2/models/{model}[/versions/{version}]/infer``.
 
     A request whose client closes the connection is withdrawn. One that cannot be submitted is told to the engine, which
     counts it.
     """
-    router = APIRouter(tags=["Inference"])
 
-    # The model is looked up here and not in a dependency: one more of those costs as much as reading the request.
-    async def infer(request: Request, model: ModelName) -> Response:
+    def __init__(self, engine: InferenceEngine, limits: Limits) -> None:
+        self._engine = engine
+        self._limits = limits
+
+    async def answer(self, scope: Scope, receive: Receive, model: str, version: str | None) -> Response:
+        """The response; raises ServiceError, and ClientGone where nobody waits for it."""
         arrival = time.monotonic()
         try:
-            found = find_model(engine, model, request.path_params.get("version"))
-            body = await receive_body(request.headers, request.receive, limits.body_bytes)
+            found = find_model(self._engine, model, version)
+            headers = _headers(scope)
+            body = await receive_body(headers, receive, self._limits.body_bytes)
             # A slow sender's own time is not the server's to make up for.
             arrival = time.monotonic()
-            parsed = parse_infer(body, request.headers.get(JSON_LENGTH_HEADER), found.inputs, found.outputs, limits)
+            parsed = parse_infer(body, headers.get(_JSON_LENGTH), found.inputs, found.outputs, self._limits)
         except ServiceError as error:
-            engine.reject(model, PROTOCOL, arrival, error)
+            self._engine.reject(model, PROTOCOL, arrival, error)
             raise
-        finished = await unless_disconnected(
-            engine.submit(
-                EngineRequest(
-                    id=parsed.id,
-                    model=model,
-                    inputs=parsed.inputs,
-                    arrival=arrival,
-                    options=parsed.options,
-                    protocol=PROTOCOL,
-                )
-            ),
-            request.receive,
+        request = EngineRequest(
+            id=parsed.id,
+            model=model,
+            inputs=parsed.inputs,
+            arrival=arrival,
+            options=parsed.options,
+            protocol=PROTOCOL,
         )
-        content, headers = render_infer(
+        finished = await unless_disconnected(self._engine.submit(request), receive)
+        content, described = render_infer(
             model,
             found.version,
             parsed.id,
@@ -62,14 +74,43 @@ def infer_router(engine: InferenceEngine, limits: Limits) -> APIRouter:
             parsed.outputs,
             parameters_of(finished),
         )
-        content, encoding = await compress_for(request.headers.get("accept-encoding", ""), content)
+        content, encoding = await compress_for(headers.get("accept-encoding", ""), content)
         if encoding is not None:
-            headers["Content-Encoding"] = encoding
-        return Response(content, headers=headers)
+            described["Content-Encoding"] = encoding
+        return Response(content, headers=described)
+
+
+class InferenceFirst:
+    """ASGI middleware: answers the inference call, and passes everything else on."""
+
+    def __init__(self, app: ASGIApp, inference: Inference) -> None:
+        self._app = app
+        self._inference = inference
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        place = _place(scope) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if place is None:
+            await self._app(scope, receive, send)
+            return
+        try:
+            response = await self._inference.answer(scope, receive, *place)
+        except ServiceError as error:
+            response = service_error_response(error)
+        except ClientGone:
+            response = client_gone_response()
+        await response(scope, receive, send)
+
+
+def infer_router(inference: Inference) -> APIRouter:
+    """The call as FastAPI routes and describes it."""
+    router = APIRouter(tags=["Inference"])
+
+    async def infer(request: Request, model: ModelName) -> Response:
+        return await inference.answer(request.scope, request.receive, model, request.path_params.get("version"))
 
     add_versioned_route(
         router,
-        "/infer",
+        _SUFFIX,
         infer,
         methods=["POST"],
         summary="Run the model on one request",
@@ -96,3 +137,33 @@ def parameters_of(finished: Finished) -> dict[str, Any]:
         "slo_met": finished.slo_met,
         "slo_attainable": finished.slo_attainable,
     }
+
+
+def _place(scope: Scope) -> tuple[str, str | None] | None:
+    """The model, and the version if one is given, that an inference call's path names; None for any other path."""
+    path = get_route_path(scope)
+    if not (path.startswith(_PREFIX) and path.endswith(_SUFFIX)):
+        return None
+    match path[len(_PREFIX) : -len(_SUFFIX)].split("/"):
+        case [model] if model:
+            return model, None
+        case [model, "versions", version] if model and version:
+            return model, version
+    return None
+
+
+def _headers(scope: Scope) -> Mapping[str, str]:
+    """Those of the headers that are looked at; raises InvalidRequest where one is given twice and both cannot hold."""
+    found: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name = _HEADERS.get(raw_name)
+        if name is None:
+            continue
+        value = raw_value.decode("latin-1")
+        if name not in found:
+            found[name] = value
+        elif name == "accept-encoding":
+            found[name] += f", {value}"
+        else:
+            raise InvalidRequest("is given twice", raw_name.decode().title())
+    return found

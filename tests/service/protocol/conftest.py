@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from service.protocol.admin import admin_authorisation
 from service.protocol.errors import install_error_handlers
 from service.protocol.limits import Limits
-from service.protocol.v2_router import v2_router
+from service.protocol.v2_router import mount_v2
 from tests.service.protocol.fakes import Entry, FakeEngine
 
 LIMITS = Limits(body_bytes=100_000, json_bytes=50_000, tensors=4)
@@ -18,7 +18,7 @@ def make_app(engine: FakeEngine, token: str | None = None) -> FastAPI:
     app = FastAPI(redirect_slashes=False)
     install_error_handlers(app)
     catalog = [Entry("toy"), Entry("absent", "pip install absent-weights")]
-    app.include_router(v2_router(engine, LIMITS, admin_authorisation(token), lambda: catalog, "1.2.3"))
+    mount_v2(app, engine, LIMITS, admin_authorisation(token), lambda: catalog, "1.2.3")
     return app
 
 

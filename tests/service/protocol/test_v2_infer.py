@@ -3,6 +3,7 @@ import gzip
 import json
 import zlib
 
+import httpx
 import numpy as np
 import pytest
 import tritonclient.http as triton
@@ -268,3 +269,22 @@ def test_mutated_requests_never_fail_the_server(app_of, data, headers):
     assert response.status_code == 200 or 400 <= response.status_code < 500
     if response.status_code != 200:
         errors_of(response)
+
+
+@pytest.mark.parametrize("name", ["Inference-Header-Content-Length", "Content-Encoding"])
+async def test_a_header_that_is_given_twice_is_not_guessed_at(client, name):
+    response = await client.post("/v2/models/toy/infer", content=b"{}", headers=[(name, "2"), (name, "1")])
+    assert response.status_code == 400
+    assert response.json()["error"].startswith(name)
+
+
+@pytest.mark.parametrize("place", ["/version/1", "/versions/", "/versions/1/x", "//"])
+async def test_a_path_that_only_looks_like_the_call_is_unknown(client, place):
+    response = await client.post(f"/v2/models/toy{place}/infer", json=image_request())
+    assert response.status_code == 404
+
+
+async def test_behind_a_root_path(client, app_of):
+    transport = httpx.ASGITransport(app_of(None), root_path="/behind")
+    async with httpx.AsyncClient(transport=transport, base_url="http://server/behind") as behind:
+        assert (await behind.post("/v2/models/toy/infer", json=image_request())).status_code == 200
