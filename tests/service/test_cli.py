@@ -43,7 +43,11 @@ def run(*arguments: str, status: int = 0) -> str:
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "models", "infer", "slo", "train", "calibrate", "quality", "simulate", "bench", "bench kernel"]
+    "command",
+    [
+        *("serve", "models", "infer", "slo", "train", "calibrate", "quality", "simulate"),
+        *("bench", "bench kernel", "bench slo", "bench mlperf"),
+    ],
 )
 def test_every_command_explains_itself(command):
     assert f"{command} [OPTIONS]" in run(*command.split(), "--help")
