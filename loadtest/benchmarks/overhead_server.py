@@ -1,4 +1,4 @@
-"""`python -m loadtest.benchmarks.overhead_server NAME PORT`: one of the servers that the overhead benchmark compares."""
+"""`python -m loadtest.benchmarks.overhead_server NAME PORT`: a server that the overhead benchmark compares."""
 
 import asyncio
 import sys

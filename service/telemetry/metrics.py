@@ -2,18 +2,19 @@
 
 What can only be known when a request ends is observed there, once (`RequestMetrics`, the engine's observer). Everything
 else is state that the engine owns, and is read from it when Prometheus scrapes (`EngineCollector`): no gauge is set
-anywhere, and a request pays for two counters and three histograms.
+anywhere, and a request pays for a few sums, of which the families are made at a scrape.
 
 Units are seconds, ratios are 0 to 1, and shares are pairs of counters, so that they add up over servers. Labels are
 bounded: models are those that are hosted, "" for any other name, and layers and outcomes are fixed sets.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import get_args
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
@@ -23,13 +24,16 @@ from service.control.slo import SLO
 from service.engine.observer import RequestOutcome
 from service.engine.snapshot import Health, ModelSnapshot
 from service.errors import Outcome
+from service.telemetry.distribution import Distribution
 
 BUCKETS = (0.25, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 25, 50, 100, 250, 500, 1000, 2500, 10_000)
 """Milliseconds. Dense where models run, 1 to 16 ms; an SLO that is changed at runtime cannot be an edge anyway."""
 
 
-class RequestMetrics:
+class RequestMetrics(Collector):
     """The families that count requests as they end; implements `service.engine.observer.Observer`.
+
+    Both belong to the event loop's thread: `finished`, and `collect` at a scrape.
 
     >>> registry = CollectorRegistry()
     >>> metrics = RequestMetrics(registry)
@@ -40,65 +44,80 @@ class RequestMetrics:
 
     def __init__(self, registry: CollectorRegistry, models: Iterable[str] = ()) -> None:
         """``models`` get their series at once, at 0: Prometheus does not see a counter's first step otherwise."""
-        buckets = [milliseconds / 1e3 for milliseconds in BUCKETS]
-        self._requests = Counter(
-            "sluice_requests",
-            "Requests that ended, by how. An empty model is a name that is not hosted.",
-            ("model", "protocol", "outcome"),
-            registry=registry,
-        )
-        self._slo_requests = Counter(
-            "sluice_slo_requests",
-            "Requests judged with the SLO in force when they arrived. A refused or expired request has not met it.",
-            ("model", "met"),
-            registry=registry,
-        )
-        self._duration = Histogram(
-            "sluice_request_duration_seconds",
-            "From a request's arrival to its answer, of requests that were computed.",
-            ("model",),
-            buckets=buckets,
-            registry=registry,
-        )
-        self._queue = Histogram(
-            "sluice_queue_duration_seconds",
-            "What a computed request waited for an executor.",
-            ("model",),
-            buckets=buckets,
-            registry=registry,
-        )
-        self._compute = Histogram(
-            "sluice_compute_duration_seconds",
-            "What the model ran for a request.",
-            ("model",),
-            buckets=buckets,
-            registry=registry,
-        )
+        self._requests: dict[tuple[str, str, Outcome], int] = {}
+        self._judged: dict[tuple[str, bool], int] = {}
+        self._times: dict[str, _Times] = {}
         for model in models:
-            for outcome in get_args(Outcome):
-                self._requests.labels(model, "v2", outcome)
-            for met in ("true", "false"):
-                self._slo_requests.labels(model, met)
+            self._requests |= {(model, "v2", outcome): 0 for outcome in get_args(Outcome)}
+            self._judged |= {(model, True): 0, (model, False): 0}
+        registry.register(self)
 
     def finished(self, outcome: RequestOutcome) -> None:
-        self._requests.labels(outcome.model, outcome.protocol, outcome.outcome).inc()
+        kind = (outcome.model, outcome.protocol, outcome.outcome)
+        self._requests[kind] = self._requests.get(kind, 0) + 1
         if outcome.slo_met is not None:
-            self._slo_requests.labels(outcome.model, "true" if outcome.slo_met else "false").inc()
+            judged = (outcome.model, outcome.slo_met)
+            self._judged[judged] = self._judged.get(judged, 0) + 1
         if outcome.finished is not None:
-            self._duration.labels(outcome.model).observe(outcome.duration)
-            self._queue.labels(outcome.model).observe(outcome.finished.queue_seconds)
-            self._compute.labels(outcome.model).observe(outcome.finished.compute_seconds)
+            times = self._times.get(outcome.model)
+            if times is None:
+                times = self._times[outcome.model] = _Times()
+            times.request.add(outcome.duration)
+            times.queue.add(outcome.finished.queue_seconds)
+            times.compute.add(outcome.finished.compute_seconds)
 
     def totals(self, model: str) -> dict[str, int]:
         """The requests of a model so far: by outcome, and as "met" and "missed" those that were judged by an SLO."""
-        totals = dict.fromkeys((*get_args(Outcome), "met", "missed"), 0)
-        for family, label in ((self._requests, "outcome"), (self._slo_requests, "met")):
-            for metric in family.collect():
-                for sample in metric.samples:
-                    if sample.name.endswith("_total") and sample.labels["model"] == model:
-                        key = {"true": "met", "false": "missed"}.get(sample.labels[label], sample.labels[label])
-                        totals[key] += int(sample.value)
-        return totals
+        totals: dict[str, int] = dict.fromkeys(get_args(Outcome), 0)
+        for (name, _, outcome), count in self._requests.items():
+            if name == model:
+                totals[outcome] += count
+        met, missed = self._judged.get((model, True), 0), self._judged.get((model, False), 0)
+        return totals | {"met": met, "missed": missed}
+
+    def collect(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "sluice_requests",
+            "Requests that ended, by how. An empty model is a name that is not hosted.",
+            labels=("model", "protocol", "outcome"),
+        )
+        for kind, count in self._requests.items():
+            requests.add_metric(kind, count)
+        judged = CounterMetricFamily(
+            "sluice_slo_requests",
+            "Requests judged with the SLO in force when they arrived. A refused or expired request has not met it.",
+            labels=("model", "met"),
+        )
+        for (model, met), count in self._judged.items():
+            judged.add_metric((model, "true" if met else "false"), count)
+        duration = HistogramMetricFamily(
+            "sluice_request_duration_seconds",
+            "From a request's arrival to its answer, of requests that were computed.",
+            labels=("model",),
+        )
+        queue = HistogramMetricFamily(
+            "sluice_queue_duration_seconds", "What a computed request waited for an executor.", labels=("model",)
+        )
+        compute = HistogramMetricFamily(
+            "sluice_compute_duration_seconds", "What the model ran for a request.", labels=("model",)
+        )
+        for model, times in self._times.items():
+            for family, part in ((duration, times.request), (queue, times.queue), (compute, times.compute)):
+                family.add_metric((model,), part.buckets(), part.sum)
+        yield from (requests, judged, duration, queue, compute)
+
+
+def _distribution() -> Distribution:
+    return Distribution([milliseconds / 1e3 for milliseconds in BUCKETS])
+
+
+@dataclass(frozen=True, slots=True)
+class _Times:
+    """Of one model's requests."""
+
+    request: Distribution = field(default_factory=_distribution)
+    queue: Distribution = field(default_factory=_distribution)
+    compute: Distribution = field(default_factory=_distribution)
 
 
 class EngineCollector(Collector):
