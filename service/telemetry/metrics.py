@@ -170,13 +170,13 @@ def work(models: Models) -> Iterator[Metric]:
     """What was there to do and what was skipped. Shadow runs stay out of these."""
     channels = CounterMetricFamily("sluice_channels", "Channels that requests met.", labels=("model", "layer"))
     channels_skipped = CounterMetricFamily(
-        "sluice_channels_skipped", "Channels of those that were not computed.", labels=("model", "layer")
+        "sluice_channels_skipped", "Channels that requests met and that were not computed.", labels=("model", "layer")
     )
     macs = CounterMetricFamily(
         "sluice_macs", "Multiply-accumulates that the dense model would have done.", labels=("model",)
     )
     macs_skipped = CounterMetricFamily(
-        "sluice_macs_skipped", "Multiply-accumulates of those that were not done.", labels=("model",)
+        "sluice_macs_skipped", "Multiply-accumulates of the dense model that were not done.", labels=("model",)
     )
     for model, _ in models:
         for name, layer in model.gate.layers.items():

@@ -16,6 +16,7 @@ import httpx
 import pytest
 import yaml
 
+from service.telemetry.reference import EXAMPLES
 from tests.live import LiveServer, infer_body, serve
 from tests.service.telemetry.test_dashboards import DASHBOARDS, PANELS, variables
 from tests.service.telemetry.test_prometheus import PROMETHEUS, rules
@@ -159,6 +160,12 @@ def test_the_server_is_scraped(prometheus):
 def test_every_query_of_every_panel_returns_data(prometheus, target):
     values = prometheus.values(target["expr"], instant=target["instant"])
     assert any(math.isfinite(value) for value in values), filled(target["expr"])
+
+
+@pytest.mark.parametrize("metric", EXAMPLES)
+def test_every_example_of_the_page_of_metrics_returns_data(prometheus, metric):
+    values = prometheus.values(EXAMPLES[metric], instant=True)
+    assert any(math.isfinite(value) for value in values)
 
 
 @pytest.mark.parametrize("dashboard", DASHBOARDS.values(), ids=DASHBOARDS)
