@@ -3,8 +3,9 @@ pinned dense and with its dial free.
 
 LoadGen draws the arrivals, takes the times from when each query was due, and gives the verdict: 99 % within the target
 latency, for long enough and often enough to be sure of it. Latency and quality floor are those of `sluice bench slo`.
-Rates are searched with short runs, and what was found is confirmed with a longer one, until that is VALID too. Neither
-server refuses: a query that is late is late. Then the accuracy mode asks for every image once, at that rate.
+Rates are searched with short runs, of which one in two has to be VALID where it is close, and what was found is
+confirmed with a longer one, until that is VALID too. Neither server refuses: a query that is late is late. Then the
+accuracy mode asks for every image once, at that rate.
 """
 
 import os
@@ -36,6 +37,7 @@ from service.control.slo import SLO
 
 NAMES = ("dense", "sluice")
 _FIRST_SHARE = 0.6
+_NEAR = 4.0
 _CLIENT = "loadtest.benchmarks.mlperf_client"
 
 
@@ -54,8 +56,8 @@ class Durations:
 
     @property
     def expected_minutes(self) -> float:
-        """About: each server takes 7 to 11 runs of the search, one or two of confirming, and the accuracy mode."""
-        return 2 * (9 * (self.search + 1) + 1.5 * self.confirm + 20) / 60
+        """About: each server takes 9 to 15 runs of the search, one or two of confirming, and the accuracy mode."""
+        return 2 * (12 * (self.search + 1) + 1.5 * self.confirm + 20) / 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,17 +141,23 @@ def measure(
     """The search, the confirmation and the accuracy mode against one server process."""
     trials: list[Trial] = []
 
-    def valid(rate: float, seconds: float) -> bool:
+    def tried(rate: float, seconds: float) -> Verdict:
         trial = loadgen.performance(rate, seconds)
         trials.append(trial)
         verdict, level = trial.verdict, number(trial.client["level"], ".2f")
         result = "VALID" if verdict.valid else f"INVALID ({', '.join(verdict.reasons)})"
         say(f"{mode.name}, run {len(trials)}: {rate:.0f}/s {result}, p99 {verdict.p99_ms:.1f} ms, level {level}")
-        return verdict.valid
+        return verdict
+
+    def found_valid(rate: float) -> bool:
+        verdict = tried(rate, durations.search)
+        # One hiccup of the machine must not end the search below what the server can do.
+        near = verdict.p99_ms < _NEAR * mode.slo.latency_ms
+        return verdict.valid or (near and tried(rate, durations.search).valid)
 
     with start() as address, bench(address, mode, data, durations.least_queries) as loadgen:
-        found = search.highest(lambda rate: valid(rate, durations.search))
-        rate = search.confirmed(found, lambda rate: valid(rate, durations.confirm))
+        found = search.highest(found_valid)
+        rate = search.confirmed(found, lambda rate: tried(rate, durations.confirm).valid)
         best = trials[-1]
         accuracy, client = loadgen.accuracy(rate)
         say(f"{mode.name}: accuracy {accuracy:.2%} of {len(data)} images at {rate:.0f}/s")
