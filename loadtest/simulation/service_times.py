@@ -1,6 +1,6 @@
 """How long simulated runs take: a time for each level, and how far single runs stray from it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from time import perf_counter
 
@@ -77,6 +77,7 @@ def measure(
     runs: int = 200,
     levels: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
     seed: int = 0,
+    clock: Callable[[], float] = perf_counter,
 ) -> ServiceTimes:
     """Runs a real model, on inputs of one item each, `runs` times at each level, the levels taking turns.
 
@@ -86,9 +87,9 @@ def measure(
     model.run(inputs, GateContext(0.0))
     for _ in range(runs):
         for level, seconds in zip(levels, taken, strict=True):
-            started = perf_counter()
+            started = clock()
             model.run(inputs, GateContext(level))
-            seconds.append(perf_counter() - started)
+            seconds.append(clock() - started)
     medians = [sorted(seconds)[len(seconds) // 2] for seconds in taken]
     noise = [value / median for median, seconds in zip(medians, taken, strict=True) for value in seconds]
     return ServiceTimes(levels, medians, model.dense_macs(inputs), noise, seed)
