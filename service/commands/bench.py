@@ -136,4 +136,4 @@ def mlperf(
 
 def say(text: str) -> None:
     """Progress, a line at a time: nothing may move on the screen while the load's core is measured with."""
-    Console(stderr=True).print(text, highlight=False, markup=False)
+    Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
