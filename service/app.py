@@ -55,6 +55,8 @@ def create_app(settings: Settings, models: Iterable[Model], load: Load | None = 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await engine.start()
+        # The first look reads the weights; later ones, at each scrape, only their times.
+        stale(engine.names())
         try:
             yield
         finally:
