@@ -87,6 +87,13 @@ class Expired(ServiceError):
     outcome = "expired"
 
 
+class ClientGone(ServiceError):
+    """499, as nginx logs it: the client closed its connection, and nobody is left to read an answer."""
+
+    status = 499
+    outcome = "cancelled"
+
+
 class Unavailable(ServiceError):
     """503: the model is loading, unloaded or stopping."""
 

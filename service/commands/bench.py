@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 
 from models.zoo import catalog, fashion_data
 from service.commands.options import Data, Json
@@ -19,6 +20,7 @@ def bench() -> typer.Typer:
     group.command()(kernel)
     group.command()(slo)
     group.command()(mlperf)
+    group.command()(soak)
     return group
 
 
@@ -132,6 +134,43 @@ def mlperf(
         print_json(comparison.as_dict())
     else:
         Console().print(report_table(comparison))
+
+
+def soak(
+    minutes: Annotated[float, typer.Option(min=0.1, help="Length of the run, a fifth of which is the warm-up")] = 10,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same requests")] = 0,
+    json: Json = False,
+) -> None:
+    """Good and bad requests, clients that leave, changes of the SLO, and a model that is unloaded and loaded again, all
+    at once: every request must be counted once, as its client saw it, and memory must not grow."""
+    import asyncio
+
+    from loadtest.benchmarks import soak as benchmark
+    from loadtest.processes import server
+
+    try:
+        with (
+            Progress(console=Console(stderr=True), transient=True) as progress,
+            server(benchmark.SERVE, benchmark.READY) as address,
+        ):
+            task = progress.add_task("soaking", total=1.0)
+            run = benchmark.soak(
+                address,
+                "fashion",
+                fashion_data.sample().images,
+                60 * minutes,
+                seed,
+                lambda done: progress.update(task, completed=done),
+            )
+            result = asyncio.run(run)
+    except (RuntimeError, OSError) as error:
+        fail(str(error))
+    if json:
+        print_json(result.as_dict())
+    else:
+        benchmark.show(result, Console())
+    if result.leaks or not result.balances:
+        raise typer.Exit(1)
 
 
 def say(text: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from starlette.types import Receive
 
-from service.errors import InvalidRequest, TooLarge
+from service.errors import ClientGone, InvalidRequest, TooLarge
 
 # Above these sizes zlib is worth a thread: it releases the GIL, and the event loop keeps its other requests moving.
 INFLATE_IN_THREAD = 2 * 1024
@@ -19,10 +19,6 @@ DEFLATE_IN_THREAD = 64 * 1024
 COMPRESS_FROM = 256
 
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
-
-
-class ClientGone(Exception):
-    """The client closed its connection; nobody is left to answer."""
 
 
 async def receive_body(headers: Mapping[str, str], receive: Receive, limit: int) -> bytes:
@@ -112,7 +108,7 @@ async def _receive_all(receive: Receive, limit: int) -> bytes:
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            raise ClientGone
+            raise ClientGone("the client closed the connection before its body was there")
         chunk: bytes = message.get("body", b"")
         size += len(chunk)
         if size > limit:

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from starlette.types import Receive
 
-from service.protocol.body import ClientGone
+from service.errors import ClientGone
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ async def unless_disconnected(work: Awaitable[T], receive: Receive) -> T:
     except asyncio.CancelledError:
         # Only the watcher's own request to cancel is taken back: the server may be stopping at the same time.
         if watcher.done() and not watcher.cancelled() and owner.uncancel() == 0:
-            raise ClientGone from None
+            raise ClientGone("the client closed the connection") from None
         raise
     finally:
         watcher.cancel()

@@ -17,18 +17,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import InvalidRequest, Refused, ServiceError, Unauthorized
-from service.protocol.body import ClientGone
 
 log = logging.getLogger(__name__)
-
-# What nginx logs for a client that went away; nobody is there to read it.
-CLIENT_CLOSED_REQUEST = 499
 
 
 def install_error_handlers(app: FastAPI) -> None:
     """Make ``app`` answer every error as ``{"error": "..."}``."""
     app.add_exception_handler(ServiceError, _service_error)
-    app.add_exception_handler(ClientGone, _client_gone)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(Exception, _unexpected)
@@ -54,11 +49,6 @@ def service_error_response(error: ServiceError) -> Response:
     return error_response(error)
 
 
-def client_gone_response() -> Response:
-    """What the log of a proxy shows of a client that closed its connection."""
-    return _json(CLIENT_CLOSED_REQUEST, {"error": "the client closed the connection"})
-
-
 def _json(status: int, content: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
     return Response(orjson.dumps(content), status, headers, "application/json")
 
@@ -66,10 +56,6 @@ def _json(status: int, content: dict[str, Any], headers: dict[str, str] | None =
 async def _service_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
     return service_error_response(error)
-
-
-async def _client_gone(_request: Request, _error: Exception) -> Response:
-    return client_gone_response()
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:

@@ -10,16 +10,15 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
-from starlette.routing import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.engine.request import Finished
 from service.engine.request import Request as EngineRequest
 from service.errors import InvalidRequest, ServiceError
-from service.protocol.body import ClientGone, compress_for, receive_body
+from service.protocol.body import compress_for, receive_body
 from service.protocol.collaborators import InferenceEngine
 from service.protocol.disconnect import unless_disconnected
-from service.protocol.errors import client_gone_response, service_error_response
+from service.protocol.errors import service_error_response
 from service.protocol.limits import Limits
 from service.protocol.routing import BODY_ERRORS, ERRORS, ErrorBody, ModelName, add_versioned_route, find_model
 from service.protocol.v2_documentation import INFER_REQUEST_BODY, INFER_RESPONSE
@@ -44,7 +43,7 @@ class Inference:
         self._limits = limits
 
     async def answer(self, scope: Scope, receive: Receive, model: str, version: str | None) -> Response:
-        """The response; raises ServiceError, and ClientGone where nobody waits for it."""
+        """The response; raises ServiceError, ClientGone where nobody waits for it."""
         arrival = time.monotonic()
         try:
             found = find_model(self._engine, model, version)
@@ -96,8 +95,6 @@ class InferenceFirst:
             response = await self._inference.answer(scope, receive, *place)
         except ServiceError as error:
             response = service_error_response(error)
-        except ClientGone:
-            response = client_gone_response()
         await response(scope, receive, send)
 
 
@@ -141,7 +138,7 @@ def parameters_of(finished: Finished) -> dict[str, Any]:
 
 def _place(scope: Scope) -> tuple[str, str | None] | None:
     """The model, and the version if one is given, that an inference call's path names; None for any other path."""
-    path = get_route_path(scope)
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
     if not (path.startswith(_PREFIX) and path.endswith(_SUFFIX)):
         return None
     match path[len(_PREFIX) : -len(_SUFFIX)].split("/"):

@@ -3,8 +3,8 @@ import zlib
 
 import pytest
 
-from service.errors import InvalidRequest, TooLarge
-from service.protocol.body import ClientGone, accepted_encoding, compress_for, decompress, receive_body
+from service.errors import ClientGone, InvalidRequest, TooLarge
+from service.protocol.body import accepted_encoding, compress_for, decompress, receive_body
 
 LIMIT = 10_000
 

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from service.protocol.body import ClientGone
+from service.errors import ClientGone
 from service.protocol.disconnect import unless_disconnected
 
 
