@@ -171,11 +171,13 @@ class SloChanges(builders.AnnotationQuery):
 
 
 class _PrometheusAnnotation(dashboard.AnnotationQuery):
-    """With the fields that Grafana's Prometheus data source reads, which the SDK does not know."""
+    """With the fields that Grafana's Prometheus data source reads, which the SDK does not know. Old versions take the
+    expression from `expr`, new ones from `target`."""
 
     def to_json(self) -> dict[str, object]:
         return {
             **super().to_json(),
+            "target": {"expr": self.expr, "interval": "10s", "range": True, "refId": "SLO"},
             "titleFormat": "SLO changed",
             "textFormat": "{{model}} on {{instance}}",
             "tagKeys": "model",
