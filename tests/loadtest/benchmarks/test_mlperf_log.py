@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from loadtest.benchmarks.mlperf_log import read_accuracy, read_verdict
+from loadtest.benchmarks import mlperf_log
+from loadtest.benchmarks.mlperf_log import need_loadgen, read_accuracy, read_verdict
 
 SUMMARY = """\
 Scenario : Server
@@ -61,3 +62,9 @@ def test_accuracy_counts_what_is_missing_as_wrong(tmp_path):
     ]
     (tmp_path / "mlperf_log_accuracy.json").write_text(json.dumps(entries))
     assert read_accuracy(tmp_path, np.array([3, 5, 7, 9])) == 0.5
+
+
+def test_without_loadgen_it_says_so(monkeypatch):
+    monkeypatch.setattr(mlperf_log, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match="LoadGen is not installed"):
+        need_loadgen()
