@@ -66,6 +66,13 @@ class TooLarge(ServiceError):
     outcome = "invalid"
 
 
+class TooSlow(ServiceError):
+    """408: the body was not there in time."""
+
+    status = 408
+    outcome = "invalid"
+
+
 class Refused(ServiceError):
     """503: turned away at admission, since even the quality floor's level would miss the deadline.
 

@@ -15,6 +15,7 @@ from models.zoo import catalog
 from service.app import create_app
 from service.commands.output import fail
 from service.engine.slo_store import SloStoreError
+from service.protocol.http import HttpProtocol
 from service.settings import SettingsError, load_settings
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ def listen(app: FastAPI, host: str, port: int, grace_seconds: float) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        http=HttpProtocol,
         ws="none",
         # Longer than clients keep idle connections: one closed under a request is an error that they would see.
         timeout_keep_alive=75,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from starlette.types import Receive
 
-from service.errors import ClientGone, InvalidRequest, TooLarge
+from service.errors import ClientGone, InvalidRequest, TooLarge, TooSlow
 
 # Above these sizes zlib is worth a thread: it releases the GIL, and the event loop keeps its other requests moving.
 INFLATE_IN_THREAD = 2 * 1024
@@ -18,19 +18,27 @@ DEFLATE_IN_THREAD = 64 * 1024
 # Below this a compressed answer is no smaller than the headers it saves.
 COMPRESS_FROM = 256
 
+BODY_SECONDS = 60.0
+
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
 
-async def receive_body(headers: Mapping[str, str], receive: Receive, limit: int) -> bytes:
+async def receive_body(
+    headers: Mapping[str, str], receive: Receive, limit: int, seconds: float = BODY_SECONDS
+) -> bytes:
     """The decompressed body of one request.
 
     Raises TooLarge over ``limit`` bytes (declared, sent or decompressed), InvalidRequest for a Content-Encoding that is
-    unknown or does not hold, ClientGone when the connection ends first.
+    unknown or does not hold, TooSlow when it is not there after ``seconds``, ClientGone when the connection ends first.
     """
     declared = headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)
-    body = await _receive_all(receive, limit)
+    try:
+        async with asyncio.timeout(seconds):
+            body = await _receive_all(receive, limit)
+    except TimeoutError:
+        raise TooSlow(f"body: was not there {seconds:g} s after its headers") from None
     encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding in ("identity", ""):
         return body

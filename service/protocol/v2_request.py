@@ -83,7 +83,7 @@ def parse_json_object(text: memoryview | bytes, limits: Limits) -> dict[str, Any
         document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         if field := non_finite_field(bytes(text[:_NON_FINITE_SEARCH])):
-            raise InvalidRequest("must be a finite number; JSON has no NaN or Infinity", field) from None
+            raise InvalidRequest("must be a finite number, and one that a double can hold", field) from None
         raise InvalidRequest(f"is not valid JSON ({error})", "body") from None
     if not isinstance(document, dict):
         raise InvalidRequest("must be a JSON object", "body")

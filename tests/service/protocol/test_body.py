@@ -1,9 +1,10 @@
+import asyncio
 import gzip
 import zlib
 
 import pytest
 
-from service.errors import ClientGone, InvalidRequest, TooLarge
+from service.errors import ClientGone, InvalidRequest, TooLarge, TooSlow
 from service.protocol.body import accepted_encoding, compress_for, decompress, receive_body
 
 LIMIT = 10_000
@@ -136,3 +137,11 @@ async def test_compressed_answers(size):
 
 async def test_short_answers_go_as_they_are():
     assert await compress_for("gzip", b"{}") == (b"{}", None)
+
+
+async def test_a_body_that_does_not_come_is_given_up():
+    async def receive():
+        await asyncio.Event().wait()
+
+    with pytest.raises(TooSlow, match="body"):
+        await receive_body({"content-length": "9"}, receive, 100, seconds=0.01)

@@ -140,9 +140,7 @@ def test_a_raw_request_that_does_not_fit(specs, body, field):
         b'"inputs"',
         b"[" * 1900,
         b'{"a":' * 990,
-        b'{"parameters": {"slo_ms": 1e999}}',
         b'{"id": "\\ud800"}',
-        b'{"inputs": [' + b"9" * 5000 + b"]}",
     ],
 )
 def test_what_is_not_a_json_object(body):

@@ -9,6 +9,7 @@ import pytest
 import tritonclient.http as triton
 import uvicorn
 
+from service.protocol.http import HEAD_BYTES, HttpProtocol
 from tests.service.protocol.conftest import LIMITS, make_app
 from tests.service.protocol.fakes import FakeEngine
 from tests.service.protocol.specs import image_request
@@ -22,7 +23,7 @@ def engine():
 @pytest.fixture(scope="module")
 def port(engine):
     config = uvicorn.Config(
-        make_app(engine), port=0, log_level="error", http="httptools", lifespan="off", timeout_graceful_shutdown=1
+        make_app(engine), port=0, ws="none", log_level="error", http=HttpProtocol, lifespan="off", timeout_keep_alive=1
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -102,6 +103,64 @@ async def test_a_connection_serves_the_next_request_after_a_refused_one(port):
         await writer.drain()
         status, _ = await asyncio.wait_for(answer(reader), 5)
         assert status == expected
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "request_head",
+    [
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", id="TLS"),
+        pytest.param(head(0, "Transfer-Encoding: chunked"), id="length and chunks"),
+        pytest.param(head(0, "Content-Length: 9"), id="two lengths"),
+        pytest.param(head("-1"), id="negative length"),
+        pytest.param(head("5, 6"), id="list of lengths"),
+        pytest.param(head(2**64), id="length that overflows"),
+        pytest.param(head(0, "Content-Length : 9"), id="space before the colon"),
+        pytest.param(head(0, "X: a\0b"), id="NUL"),
+        pytest.param(head(0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked") + b"-5\r\n", id="chunk size"),
+    ],
+)
+async def test_what_is_no_http_gets_an_error_in_json_once(port, request_head):
+    smuggled = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    reader, writer = await connect(port)
+    writer.write(request_head + smuggled)
+    status, content = await asyncio.wait_for(answer(reader), 5)
+    assert status in (400, 413)
+    assert content["error"]
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+
+
+async def test_headers_have_a_limit(port):
+    reader, writer = await connect(port)
+    line = b"X-More: " + bytes(b"y" * 1000) + b"\r\n"
+    writer.write(b"POST /v2/models/toy/infer HTTP/1.1\r\n" + line * (HEAD_BYTES // 1000 + 1))
+    status, content = await asyncio.wait_for(answer(reader), 5)
+    assert status == 431
+    assert "headers" in content["error"]
+    writer.close()
+
+
+async def test_a_head_that_never_ends_is_given_up(port):
+    reader, writer = await connect(port)
+    writer.write(b"POST /v2/models/toy/infer HT")
+    status, _ = await asyncio.wait_for(answer(reader), 5)
+    assert status == 408
+    silent, other = await connect(port)
+    assert await asyncio.wait_for(silent.read(), 5) == b""
+    writer.close()
+    other.close()
+
+
+async def test_a_request_that_would_rather_speak_http2_is_served(port):
+    body = json.dumps(image_request()).encode()
+    reader, writer = await connect(port)
+    for _ in range(2):
+        writer.write(
+            head(len(body), "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAE") + body
+        )
+        status, content = await asyncio.wait_for(answer(reader), 5)
+        assert status == 200, content
     writer.close()
 
 
