@@ -50,13 +50,13 @@ async def test_a_bad_slo_names_the_field_and_changes_nothing(client, engine, met
     response = await client.request(method, SLO_PATH, content=json.dumps(WHOLE | {field: value}))
     assert response.status_code == 400
     message = response.json()["error"]
-    assert message.startswith("body: " if value == 10**400 else f"{field}: ")
+    assert message.startswith(f"{field}: ")
     assert not message.startswith(f"{field}: {field}")
     assert engine.objective == SLO(20.0)
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
-@pytest.mark.parametrize("content", [b"", b"[]", b"null", b'{"latency_ms": 1e999}', b"[" * 9999])
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b"[" * 9999])
 async def test_a_body_that_is_no_object(client, engine, method, content):
     response = await client.request(method, SLO_PATH, content=content)
     assert response.status_code == 400
