@@ -40,7 +40,7 @@ class LayerWork:
 
     channels: int = 0
     skipped: int = 0
-    last_active: NDArray[np.int32] | None = None
+    last_active: NDArray[np.int32] | None = field(default=None, compare=False)
     """The channels of the last image (or token) that were active; None where that was not recorded."""
 
 

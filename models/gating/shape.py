@@ -44,6 +44,6 @@ class NetworkShape:
     @property
     def gate_macs(self) -> int:
         """What the gates themselves cost at every level: counted as work done."""
-        return self.grid**2 * self.evidence + sum(
+        return self.layers[0].size ** 2 * self.evidence + sum(
             (layer.inputs + self.evidence) * layer.outputs for layer in self.layers
         )

@@ -152,6 +152,8 @@ def gated_conv2d(
     weight, kept = _active(packed.weight, inputs, outputs, image.shape[-1])
     if min(image.shape[:2]) + 2 * packed.padding < packed.kernel:
         raise ValueError("x must be at least as large as the kernel")
+    if 0 in image.shape[:2]:
+        raise ValueError("x must have at least one position")
     if kept.numel() and image.shape[-1]:
         sums = functional.conv2d(image.permute(2, 0, 1)[None], weight, stride=packed.stride, padding=packed.padding)
         sums = sums[0].permute(1, 2, 0)
@@ -259,7 +261,7 @@ def gate_channels(
     active = torch.nonzero((raw > threshold) & (raw > 0)).flatten()
     if not active.numel():
         active = raw.argmax().reshape(1)
-    multipliers = rectified[active] / mean if mean > 0 else torch.ones(1, dtype=raw.dtype)
+    multipliers = rectified[active] / mean if mean > 0 else torch.ones(len(active), dtype=raw.dtype)
     return active.to(torch.int32).numpy(), multipliers.numpy()
 
 

@@ -40,13 +40,13 @@ def available(calibrations: Path | None = None) -> tuple[CatalogEntry, ...]:
         CatalogEntry(
             "fashion",
             "Fashion-MNIST image classifier, six gated convolutions, 157 M multiply-accumulates dense",
-            "" if lacking is None else "sluice train fashion",
+            "" if lacking is None else "pip install --force-reinstall sluice-serve",
         ),
     )
 
 
 def load(name: str, calibrations: Path | None = None) -> Model:
-    """Loads a model. `calibrations` is a folder of the user's own calibrations, which win over the packaged ones.
+    """Loads a model. `calibrations` is a folder of the user's own files, which win over the packaged ones.
 
     Raises `UnknownModel`, `MissingWeights`, or `ValueError` when the files do not fit each other.
     """
@@ -56,16 +56,19 @@ def load(name: str, calibrations: Path | None = None) -> Model:
     files = fashion_files(calibrations)
     for path in (files.weights, files.calibration, files.profile):
         if not path.exists():
-            raise MissingWeights(
-                f"{path} is missing; make it with: sluice train fashion, then sluice calibrate fashion"
-            )
+            packaged = path.parent == PACKAGED
+            cure = "pip install --force-reinstall sluice-serve" if packaged else "sluice calibrate fashion"
+            raise MissingWeights(f"{path} is missing; it comes with: {cure}")
     return fashion.load(files)
 
 
 def fashion_files(calibrations: Path | None = None) -> Files:
-    """The packaged weights with the user's own calibration where there is one, else the packaged one."""
+    """The user's own weights where they are there and calibrated; else the packaged ones, with the user's own
+    calibration where there is one."""
     packaged = Files.named(PACKAGED, "fashion")
     if calibrations is None:
         return packaged
     own = Files.named(calibrations, "fashion")
-    return Files(packaged.weights, own.calibration, own.profile) if own.profile.exists() else packaged
+    if not own.profile.exists():
+        return packaged
+    return own if own.weights.exists() else Files(packaged.weights, own.calibration, own.profile)

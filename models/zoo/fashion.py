@@ -39,11 +39,25 @@ class LevelTables:
 
 
 def load(files: Files, name: str = "fashion") -> "FashionClassifier":
-    """Raises `FileNotFoundError` for a missing file, `ValueError` for one that does not fit the network."""
+    """Raises `FileNotFoundError` for a missing file, `ValueError` for files that do not belong together."""
     weights, profile = load_weights(files.weights), Profile.load(files.profile)
     if profile.weights_digest != weights.digest:
         raise ValueError(f"{files.profile} was measured on other weights than {files.weights}: run sluice calibrate")
-    return FashionClassifier(name, weights, load_calibration(files.calibration), profile)
+    calibration = load_calibration(files.calibration)
+    if not fits(calibration, profile):
+        raise ValueError(f"{files.profile} was not measured with {files.calibration}: run sluice calibrate")
+    return FashionClassifier(name, weights, calibration, profile)
+
+
+def fits(calibration: Calibration, profile: Profile, shape: NetworkShape = SHAPE) -> bool:
+    """Whether these tables are of this network, and the ones that the profile was measured with."""
+    outputs = [(len(calibration.dials), layer.outputs) for layer in shape.layers]
+    tables = (calibration.means, calibration.variances)
+    if any([table.shape for table in layers] != outputs for layers in tables):
+        return False
+    names = [layer.name for layer in shape.layers]
+    measured = np.array([[point.thresholds[name] for name in names] for point in profile.points])
+    return measured.shape == calibration.thresholds.shape and np.allclose(measured, calibration.thresholds, atol=1e-5)
 
 
 class FashionClassifier:

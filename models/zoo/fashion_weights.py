@@ -116,11 +116,13 @@ def load_calibration(path: Path) -> Calibration:
 
 
 def save_calibration(calibration: Calibration, path: Path) -> None:
-    """Writes the tables as safetensors."""
+    """Writes the tables as safetensors, all of them or nothing."""
     arrays = {"dials": calibration.dials, "thresholds": calibration.thresholds}
     for i, (mean, variance) in enumerate(zip(calibration.means, calibration.variances, strict=True)):
         arrays |= {f"mean{i}": mean, f"variance{i}": variance}
-    save_file(arrays, path)
+    partial = path.with_suffix(".partial")
+    save_file(arrays, partial)
+    partial.replace(path)
 
 
 def _arrays(raw: bytes) -> Mapping[str, Array]:

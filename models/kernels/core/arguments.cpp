@@ -33,6 +33,8 @@ nb::ndarray<Options...> cpu_array(nb::handle value, const char *name, nb::dlpack
         const std::string kind = given.code < 3 ? kinds[given.code] + std::to_string(given.bits) : "another type";
         type_error(std::string(name) + " must be " + type_name + ", not " + kind);
     }
+    if (reinterpret_cast<std::uintptr_t>(array.data()) % sizeof(float))
+        value_error(std::string(name) + " must be aligned to its items");
     std::int64_t stride = 1;
     for (std::size_t axis = array.ndim(); axis-- > 0;) {
         if (array.shape(axis) > 1 && array.size() > 0 && array.stride(axis) != stride)
@@ -93,7 +95,7 @@ Result result(nb::handle out, std::initializer_list<std::size_t> shape, const Ar
         for (const std::size_t extent : shape) size *= extent;
         auto *floats = new float[size ? size : 1];
         const nb::capsule owner(floats, [](void *data) noexcept { delete[] static_cast<float *>(data); });
-        return {nb::cast(nb::ndarray<nb::numpy, float>(floats, shape.size(), shape.begin(), owner)), floats};
+        return {nb::cast(nb::ndarray<nb::numpy, float>(floats, shape.size(), shape.begin(), owner)), floats, size};
     }
     const auto array = cpu_array<>(out, "out", nb::dtype<float>(), "float32");
     bool fits = array.ndim() == shape.size();
@@ -105,9 +107,17 @@ Result result(nb::handle out, std::initializer_list<std::size_t> shape, const Ar
         value_error("out must have the shape " + shape_text(shape.begin(), shape.size()) + ", not " +
                     shape_text(given, rank));
     }
-    auto *data = static_cast<float *>(array.data());
-    if (data < x.floats() + x.array.size() && x.floats() < data + array.size()) value_error("out must not overlap x");
-    return {nb::borrow(out), data};
+    const Result checked{nb::borrow(out), static_cast<float *>(array.data()), array.size()};
+    checked.check_apart(x, "x");
+    return checked;
+}
+
+void Result::check_apart(const Argument &argument, const char *name) const {
+    if (!argument.array.is_valid()) return;
+    // All of them have items of four bytes.
+    const float *first = argument.floats();
+    if (data < first + argument.array.size() && first < data + size)
+        value_error(std::string("out must not overlap ") + name);
 }
 
 const InstructionSet &instruction_set_named(const std::optional<std::string> &name) {

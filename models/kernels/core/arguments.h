@@ -38,10 +38,14 @@ struct ChannelList {
 };
 ChannelList channel_list(nb::handle value, const char *name, std::size_t limit);
 
-// The result: a new numpy array, or `out` after its type, shape and independence of `x` have been checked.
+// The result: a new numpy array, or `out` after its type, shape and independence of `x` have been
+// checked.
 struct Result {
     nb::object object;
     float *data;
+    std::size_t size;
+    // Raises a ValueError where the result lies over an argument, which may be none.
+    void check_apart(const Argument &argument, const char *name) const;
 };
 Result result(nb::handle out, std::initializer_list<std::size_t> shape, const Argument &x);
 

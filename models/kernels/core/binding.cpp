@@ -24,9 +24,11 @@ struct Packed {
 struct PackedConvolution : Packed {};
 struct PackedMatrix : Packed {};
 
+constexpr std::size_t kMostChannels = 1u << 24;
+
 void check_sizes(std::size_t outputs, std::size_t inputs) {
     if (outputs == 0 || inputs == 0) reject("weight must have at least one output and one input");
-    if (outputs > (1u << 24) || inputs > (1u << 24)) reject("weight must have at most 2^24 outputs and inputs");
+    if (outputs > kMostChannels || inputs > kMostChannels) reject("weight must have at most 2^24 outputs and inputs");
 }
 
 void check_geometry(std::size_t kernel, std::size_t stride, std::size_t padding) {
@@ -101,6 +103,16 @@ struct Gated {
         }
     }
 
+    // What is read must not be what is written.
+    void check_apart(const Result &y, const Argument &weights) const {
+        y.check_apart(inputs.argument, "inputs");
+        y.check_apart(outputs.argument, "outputs");
+        y.check_apart(scale.argument, "scale");
+        y.check_apart(shift.argument, "shift");
+        y.check_apart(saliency.argument, "saliency");
+        y.check_apart(weights, "the packed weights");
+    }
+
     Epilogue epilogue() const { return {scale.data, shift.data, saliency.data, relu}; }
 };
 
@@ -111,7 +123,9 @@ nb::object gated_conv2d(nb::handle x_, const PackedConvolution &packed, nb::hand
     const Convolution shape{x.size(0), x.size(1), packed.kernel, packed.stride, packed.padding};
     if (std::min(shape.height, shape.width) + 2 * shape.padding < shape.kernel)
         reject("x must be at least as large as the kernel");
+    if (std::min(shape.height, shape.width) == 0) reject("x must have at least one position");
     const Result y = result(out, {shape.out_height(), shape.out_width(), gated.outputs.channels.count}, x);
+    gated.check_apart(y, packed.array);
     {
         const nb::gil_scoped_release released;
         convolve(*packed.set, packed.weights(), shape, x.floats(), gated.inputs.channels, gated.outputs.channels,
@@ -125,6 +139,7 @@ nb::object gated_matmul(nb::handle x_, const PackedMatrix &packed, nb::handle in
     const Argument x = float_array(x_, "x", 2);
     const Gated gated(packed, inputs, outputs, scale, shift, relu, saliency, x.size(1));
     const Result y = result(out, {x.size(0), gated.outputs.channels.count}, x);
+    gated.check_apart(y, packed.array);
     {
         const nb::gil_scoped_release released;
         multiply_matrix(*packed.set, packed.weights(), x.floats(), x.size(0), gated.inputs.channels,
@@ -161,7 +176,7 @@ nb::object squeeze_channels(nb::handle x_, std::size_t channels, nb::handle evid
                             const std::optional<std::string> &instruction_set) {
     const Argument x = float_array(x_, "x", 3), evidence = float_array(evidence_, "evidence", 1);
     if (x.size(0) == 0 || x.size(1) == 0) reject("x must have at least one position");
-    if (channels == 0) reject("channels must be at least 1");
+    if (channels == 0 || channels > kMostChannels) reject("channels must be at least 1 and at most 2^24");
     const ChannelList inputs = channel_list(inputs_, "inputs", channels);
     if (x.size(2) != inputs.channels.count) {
         reject("x must have " + std::to_string(inputs.channels.count) + " channels, one for each active input, not " +

@@ -118,12 +118,8 @@ std::size_t select_channels(const InstructionSet &set, const float *features, st
         active[selected] = static_cast<std::int32_t>(strongest);
         multipliers[selected++] = std::max(largest, 0.0f);
     }
-    if (sum > 0) {
-        const float mean = static_cast<float>(sum / static_cast<double>(channels));
-        for (std::size_t i = 0; i < selected; ++i) multipliers[i] /= mean;
-    } else {
-        multipliers[0] = 1.0f;
-    }
+    const float mean = static_cast<float>(sum / static_cast<double>(channels));
+    for (std::size_t i = 0; i < selected; ++i) multipliers[i] = mean > 0 ? multipliers[i] / mean : 1.0f;
     return selected;
 }
 

@@ -5,7 +5,7 @@
 
 #include "instruction_set.h"
 
-#if defined(__AVX512F__)
+#if LANES == 16
 #include <immintrin.h>
 #endif
 
@@ -20,7 +20,7 @@ typedef float UnalignedVector __attribute__((vector_size(LANES * sizeof(float)),
 inline Vector load(const float *from) { return *reinterpret_cast<const UnalignedVector *>(from); }
 inline void store(float *to, Vector value) { *reinterpret_cast<UnalignedVector *>(to) = value; }
 inline void store_first(float *to, Vector value, std::size_t count) {
-#if defined(__AVX512F__)
+#if LANES == 16
     _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), value);
 #else
     for (std::size_t lane = 0; lane < count; ++lane) to[lane] = value[lane];
@@ -29,6 +29,9 @@ inline void store_first(float *to, Vector value, std::size_t count) {
 inline Vector broadcast(float value) { return value - Vector{}; }
 // A NaN in `value` stays a NaN, as in torch's relu.
 inline Vector at_least(Vector value, Vector floor) { return value < floor ? floor : value; }
+// A NaN in either is the result, as in torch's max_pool2d.
+inline Vector greater(Vector a, Vector b) { return (a < b) | (b != b) ? b : a; }
+inline float greater(float a, float b) { return a < b || b != b ? b : a; }
 
 // Where a tile reads its weights: it enters a tap, then reads a row for each of its inputs.
 struct Consecutive {
@@ -113,7 +116,7 @@ void tile(const Tile &t, Source source) {
             if (column + kLanes <= t.columns) {
                 store(out + column, y);
             } else {
-                store_first(out + column, y, column < t.columns ? t.columns - column : 0);
+                store_first(out + column, y, t.columns - column);
             }
         }
     }
@@ -204,12 +207,9 @@ void pool(const float *x, std::size_t height, std::size_t width, std::size_t cha
             const float *b = a + channels, *c = a + width * channels, *d = c + channels;
             std::size_t k = 0;
             for (; k + kLanes <= channels; k += kLanes) {
-                store(out + k, at_least(at_least(load(a + k), load(b + k)), at_least(load(c + k), load(d + k))));
+                store(out + k, greater(greater(load(a + k), load(b + k)), greater(load(c + k), load(d + k))));
             }
-            for (; k < channels; ++k) {
-                const float top = a[k] < b[k] ? b[k] : a[k], bottom = c[k] < d[k] ? d[k] : c[k];
-                out[k] = top < bottom ? bottom : top;
-            }
+            for (; k < channels; ++k) out[k] = greater(greater(a[k], b[k]), greater(c[k], d[k]));
         }
     }
 }

@@ -104,7 +104,7 @@ struct Product {
             tile.weight_row = panel.row;
             tile.weight_tap = inputs.count * panel.row;
         }
-        const std::size_t parts = std::max(divide_up(inputs.count, most), std::size_t{1});
+        const std::size_t parts = span.in_place ? 1 : std::max(divide_up(inputs.count, most), std::size_t{1});
         tile.taps = inputs.count <= most / weights.taps ? weights.taps : 1;
         for (std::size_t tap = 0; tap < weights.taps; tap += tile.taps) {
             for (std::size_t part = 0; part < parts; ++part) {
@@ -121,7 +121,8 @@ struct Product {
     // All positions and columns of a span, over some of its inputs.
     void run_part(const Span &span, const Folded &folded, const Panel &panel, Tile &tile, std::size_t tap) const {
         const std::size_t width = set.vectors * set.lanes, first_tap = tap * tile.layer_tap;
-        float *sums = scratch.sums.reserve(tile.first && tile.last ? 0 : positions * kBlock);
+        const bool whole = tile.first && tile.last;
+        float *sums = whole ? nullptr : scratch.sums.reserve(positions * kBlock);
         const float *columns =
             span.in_place ? weights.packed + output(span.first) / kBlock * panel.block + first_tap : panel.packed;
         bool pack = !span.in_place;
@@ -137,7 +138,7 @@ struct Product {
             for (std::size_t i = 0; i < tiles; ++i) {
                 const std::size_t position = i * positions / tiles, rows = (i + 1) * positions / tiles - position;
                 tile.activations = activations + tap * positions + position;
-                tile.sums = sums + position * kBlock + at;
+                tile.sums = whole ? nullptr : sums + position * kBlock + at;
                 tile.out = out + position * outputs.count + span.first + at;
                 if (pack) {
                     set.packing_tile(tile, panel, first_tap, rows, vectors);

@@ -161,3 +161,34 @@ def test_wrong_arguments_of_the_reductions(backend):
         backend.channel_means(floats(0, 5, 3))
     with pytest.raises(ValueError, match="out must have the shape"):
         backend.channel_means(X, out=floats(5))
+
+
+@both_backends
+def test_an_image_without_positions_is_refused(backend):
+    packed = backend.pack_convolution(floats(4, 3, 1, 1), padding=1)
+    with pytest.raises(ValueError, match="x must have at least one position"):
+        backend.gated_conv2d(floats(0, 5, 3), packed)
+
+
+def test_a_number_of_channels_that_would_wrap_around_is_refused():
+    with pytest.raises(ValueError, match="channels must be at least 1 and at most 2"):
+        kernels.squeeze_channels(floats(1, 1, 1), 2**64 - 1, floats(1), inputs=np.array([0], np.int32))
+
+
+def test_misaligned_arrays_are_refused():
+    raw = np.zeros(4 * 12 + 1, np.uint8)
+    with pytest.raises(ValueError, match="x must be aligned"):
+        kernels.channel_means(raw[1:].view(np.float32).reshape(2, 2, 3))
+
+
+@pytest.mark.parametrize("name", ["inputs", "outputs", "scale", "shift", "saliency"])
+def test_the_result_must_not_lie_over_an_argument(name):
+    packed = kernels.pack_matrix(floats(8, 6))
+    out = floats(4, 8)
+    length = {"inputs": 6, "outputs": 8, "scale": 8, "shift": 8, "saliency": 8}[name]
+    overlaid = out.reshape(-1)[:length]
+    if name in ("inputs", "outputs"):
+        overlaid = overlaid.view(np.int32)
+        overlaid[:] = np.arange(length)
+    with pytest.raises(ValueError, match=f"out must not overlap {name}"):
+        kernels.gated_matmul(floats(4, 6), packed, out=out, **{name: overlaid})

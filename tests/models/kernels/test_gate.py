@@ -133,3 +133,20 @@ def test_reductions_write_into_out():
     assert kernels.channel_means(x, out=means) is means
     np.testing.assert_array_equal(pooled, kernels.max_pool2x2(x))
     np.testing.assert_array_equal(means, kernels.channel_means(x))
+
+
+@every_instruction_set
+@pytest.mark.parametrize("corner", [(0, 0), (0, 1), (1, 0), (1, 1)])
+@pytest.mark.parametrize("channels", [1, 40])
+def test_max_pool_keeps_a_nan_wherever_it_is(instruction_set, corner, channels):
+    x = np.zeros((2, 2, channels), np.float32)
+    x[corner] = np.nan
+    assert np.isnan(kernels.max_pool2x2(x, instruction_set=instruction_set)).all()
+
+
+@both_backends
+def test_a_mean_too_small_for_a_float_divides_nothing(backend):
+    bias = np.zeros(352, np.float32)
+    bias[7] = 1e-45
+    active, multipliers = backend.gate_channels(np.zeros(1, np.float32), np.zeros((1, 352), np.float32), bias, 0.0)
+    assert (active.tolist(), multipliers.tolist()) == ([7], [1])

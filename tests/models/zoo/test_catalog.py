@@ -27,3 +27,10 @@ def test_a_missing_file_says_what_to_run(tmp_path):
     (tmp_path / "fashion.profile.json").write_text("{}")
     with pytest.raises(MissingWeights, match="sluice calibrate fashion"):
         catalog.load("fashion", tmp_path)
+
+
+def test_the_users_own_weights_win_once_they_are_calibrated(tmp_path):
+    (tmp_path / "fashion.safetensors").touch()
+    assert catalog.fashion_files(tmp_path) == catalog.fashion_files()
+    (tmp_path / "fashion.profile.json").write_text("{}")
+    assert catalog.fashion_files(tmp_path).weights.parent == tmp_path

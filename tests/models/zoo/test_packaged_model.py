@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from models.gating.measurement import measure, work_by_difficulty
 from models.zoo import catalog, fashion, fashion_data
-from models.zoo.fashion_weights import PACKAGED, Files
+from models.zoo.fashion_weights import PACKAGED, Files, load_calibration, save_calibration
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +80,16 @@ def test_a_profile_of_other_weights_is_refused(tmp_path):
 
 def test_the_weights_are_small():
     assert sum(path.stat().st_size for path in PACKAGED.glob("*.safetensors*")) <= 12_000_000
+
+
+def test_tables_of_another_calibration_are_refused(tmp_path):
+    """Its levels would skip something else than the profile promises."""
+    files = Files.named(PACKAGED, "fashion")
+    tables = load_calibration(files.calibration)
+    own = Files(files.weights, tmp_path / "fashion.calibration.safetensors", files.profile)
+    save_calibration(replace(tables, thresholds=tables.thresholds * 3), own.calibration)
+    with pytest.raises(ValueError, match="was not measured with"):
+        fashion.load(own)
+    save_calibration(replace(tables, means=tables.means[:3], variances=tables.variances[:3]), own.calibration)
+    with pytest.raises(ValueError, match="was not measured with"):
+        fashion.load(own)
