@@ -1,6 +1,7 @@
-"""`python -m loadtest.benchmarks.overhead_server NAME PORT`: a server that the overhead benchmark compares."""
+"""`python -m loadtest.benchmarks.overhead_server NAME PORT PID_FILE`: one of the servers compared."""
 
 import asyncio
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -99,4 +100,5 @@ SERVERS: dict[str, Callable[[], FastAPI]] = {
 }
 
 if __name__ == "__main__":
+    Path(sys.argv[3]).write_text(str(os.getpid()))
     listen(SERVERS[sys.argv[1]](), "127.0.0.1", int(sys.argv[2]), grace_seconds=1)

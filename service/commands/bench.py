@@ -21,6 +21,7 @@ def bench() -> typer.Typer:
     group.command()(slo)
     group.command()(mlperf)
     group.command()(soak)
+    group.command()(overhead)
     return group
 
 
@@ -98,7 +99,7 @@ def slo(
         print_json(comparison)
     else:
         for table in report_tables(comparison):
-            Console().print(table)
+            Console(width=max(Console().width, 130)).print(table)
 
 
 def mlperf(
@@ -171,6 +172,24 @@ def soak(
         benchmark.show(result, Console())
     if result.leaks or not result.balances:
         raise typer.Exit(1)
+
+
+def overhead(
+    seconds: Annotated[float, typer.Option(min=1, help="Length of each load")] = 5,
+    json: Json = False,
+) -> None:
+    """What the server itself costs: all of it around a model that does nothing, beside FastAPI with an empty handler,
+    and where the time goes. Needs two cores, wrk, and nothing else running."""
+    from loadtest.benchmarks.overhead import measure, show
+
+    try:
+        result = measure(seconds, say)
+    except (RuntimeError, OSError) as error:
+        fail(str(error))
+    if json:
+        print_json(result.as_dict())
+    else:
+        show(result, Console())
 
 
 def say(text: str) -> None:
