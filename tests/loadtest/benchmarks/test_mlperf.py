@@ -1,3 +1,4 @@
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import StringIO
@@ -118,7 +119,7 @@ def test_the_whole_of_it(start, data, model, monkeypatch):
         "sluice,",
         "sluice:",
     ]
-    as_dict = comparison.as_dict()
+    as_dict = json.loads(json.dumps(comparison.as_dict()))
     assert [server["server"] for server in as_dict["servers"]] == ["dense", "sluice"]
     assert as_dict["ratio"] > 0
     text = StringIO()
