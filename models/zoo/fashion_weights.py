@@ -104,15 +104,18 @@ def weights_digest(path: Path) -> str:
 
 
 def load_calibration(path: Path) -> Calibration:
-    """Reads what `save_calibration` wrote. Raises `FileNotFoundError`."""
+    """Reads what `save_calibration` wrote. Raises `FileNotFoundError`, or `ValueError` when something is missing."""
     arrays = _arrays(path.read_bytes())
-    layers = arrays["thresholds"].shape[1]
-    return Calibration(
-        dials=arrays["dials"],
-        thresholds=arrays["thresholds"],
-        means=tuple(arrays[f"mean{i}"] for i in range(layers)),
-        variances=tuple(arrays[f"variance{i}"] for i in range(layers)),
-    )
+    try:
+        layers = range(arrays["thresholds"].shape[1])
+        return Calibration(
+            dials=arrays["dials"],
+            thresholds=arrays["thresholds"],
+            means=tuple(arrays[f"mean{i}"] for i in layers),
+            variances=tuple(arrays[f"variance{i}"] for i in layers),
+        )
+    except KeyError as missing:
+        raise ValueError(f"{path} has no tensor {missing}") from None
 
 
 def save_calibration(calibration: Calibration, path: Path) -> None:
