@@ -44,15 +44,15 @@ class Contender:
     slo: SLO | None = None
     prepare: Callable[[Say], object] = _nothing
 
-    def warm_up(self, address: Address, seconds: float) -> None:
-        """Requests one after the other, before the server is told its SLO."""
-        if self.slo is None:
-            asyncio.run(saturate(address, self.workload, 1, seconds))
-            return
+    def warm_up(self, address: Address, seconds: float) -> float:
+        """Requests one after the other, before the server is told its SLO; the median of their milliseconds."""
         client = SloClient(f"http://{address}", self.workload.model)
-        client.change(self.slo.patched(_WIDE).as_dict())
-        asyncio.run(saturate(address, self.workload, 1, seconds))
-        client.change(self.slo.as_dict())
+        if self.slo is not None:
+            client.change(self.slo.patched(_WIDE).as_dict())
+        alone = asyncio.run(saturate(address, self.workload, 1, seconds))
+        if self.slo is not None:
+            client.change(self.slo.as_dict())
+        return 1e3 * median(alone.latencies)
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,12 +72,13 @@ def run(contender: Contender, overload: float, plan: Plan, capacity: float, slo:
     """One server under one trace, in a process that did nothing before but warm up; judged by `slo`."""
     trace = plan.trace(capacity, overload)
     with contender.start() as address:
-        contender.warm_up(address, plan.warm_up_seconds)
+        alone_ms = contender.warm_up(address, plan.warm_up_seconds)
         settings = DriverSettings(connections=_CONNECTIONS, spin=True)
         samples = asyncio.run(replay(address, trace, contender.workload, settings))
     return {
         **summarise(trace, samples, lambda _: slo),
         "after_bursts": figures(after_bursts(trace, samples), lambda _: slo),
+        "alone_ms": alone_ms,
         "series": series(trace, samples),
     }
 

@@ -8,7 +8,10 @@ from rich.table import Table
 
 from loadtest.report import number
 
-_COLUMNS = ("within SLO", "in bursts", "accuracy", "p50 ms", "p99 ms", "level in bursts", "level 1 s after")
+_COLUMNS = (
+    *("alone, ms", "within SLO", "in calm", "in bursts", "accuracy", "p50 ms", "p99 ms"),
+    *("level in bursts", "1 s after"),
+)
 
 
 def report_tables(comparison: dict[str, Any]) -> Iterator[Table]:
@@ -32,10 +35,13 @@ def report_tables(comparison: dict[str, Any]) -> Iterator[Table]:
 
 
 def _cells(run: dict[str, Any]) -> tuple[str, ...]:
-    burst, after, latency = run["phases"]["burst"], run["after_bursts"], run["latency_ms"]
+    calm, burst, after = run["phases"]["calm"], run["phases"]["burst"], run["after_bursts"]
+    latency = run["latency_ms"]
     lost = {outcome: count for outcome, count in run["outcomes"].items() if outcome != "ok"}
     return (
+        number(run["alone_ms"], ".2f"),
         number(run["attainment"], ".2%"),
+        number(calm["attainment"], ".2%"),
         number(burst["attainment"], ".2%"),
         number(run["quality"], ".2%"),
         number(latency["50"], ".1f"),

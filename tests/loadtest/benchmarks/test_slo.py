@@ -97,6 +97,7 @@ def test_modes_are_what_they_say(comparison):
 def test_the_slo_is_a_multiple_of_the_dense_service_time(comparison):
     assert comparison["slo"]["latency_ms"] == pytest.approx(6 * comparison["service_ms"])
     assert comparison["capacity"] > 1
+    assert result(comparison, "dense")["alone_ms"] > 0
 
 
 def test_a_server_that_fails_is_in_the_result_with_its_reason(comparison):
