@@ -5,6 +5,7 @@ No thread, lock, clock or event loop: the scheduler drives it under its lock in 
 virtual time.
 """
 
+import logging
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from math import inf
@@ -18,7 +19,9 @@ from service.engine.hosted import HostedModel
 from service.engine.queue import Queue
 from service.engine.request import Finished, Request
 from service.engine.shadow import Shadow, Shadows
-from service.errors import Expired, Refused, ServiceError
+from service.errors import Expired, Internal, Refused, ServiceError
+
+log = logging.getLogger(__name__)
 
 LOOK_AHEAD = 64
 """Waiting requests whose deadlines are looked at one by one when a level is chosen; those behind count as work."""
@@ -90,7 +93,13 @@ class Dispatch(Generic[E]):
             if entry.dead(now):
                 self._answer(entry, expired(entry, now))
                 continue
-            level = self._decide(entry, now)
+            try:
+                level = self._decide(entry, now)
+            except Exception as error:
+                # It is out of the queue: nobody else would answer it.
+                log.exception("no level could be chosen for request %s", entry.request.id)
+                self._answer(entry, Internal(f"no level could be chosen for this request: {type(error).__name__}"))
+                continue
             share = entry.hosted.dial.macs_ratio(level) if level > 0 and entry.pinned is None else 1.0
             self.running[executor] = Running(entry, now, now + entry.work.at(share))
             entry.hosted.running += 1

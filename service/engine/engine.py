@@ -133,6 +133,10 @@ class Engine:
                 )
             )
             raise
+        except Exception as error:
+            fault = Internal(f"the server failed on this request: {type(error).__name__}")
+            self._tell(request.model, request.protocol, request.arrival, fault)
+            raise fault from error
         self._observer.finished(
             RequestOutcome(request.model, request.protocol, "ok", finished.duration, finished.slo_met, finished)
         )

@@ -1,7 +1,10 @@
 """A thread that runs models, one run at a time."""
 
+import logging
 import threading
 from collections.abc import Callable
+
+log = logging.getLogger(__name__)
 
 Job = Callable[[], None]
 
@@ -34,8 +37,12 @@ class Executor:
 
     def _work(self) -> None:
         while not self.retired:
-            job = self._source(self)
-            if job is None:
-                self._bell.acquire()
-            else:
-                job()
+            try:
+                job = self._source(self)
+                if job is None:
+                    self._bell.acquire()
+                else:
+                    job()
+            except Exception:
+                # A fault of ours must not leave the server with a core less.
+                log.exception("executor %s goes on after a fault", self.name)

@@ -137,9 +137,12 @@ class Scheduler:
             if self._was_given_up(executor):
                 return
             self._dispatch.ended(executor)
-            if isinstance(result, Ran):
-                self._dispatch.ran(entry, result)
-        self._answer(entry, result)
+            try:
+                if isinstance(result, Ran):
+                    self._dispatch.ran(entry, result)
+            finally:
+                # Outputs that cannot be learned from are outputs all the same.
+                self._answer(entry, result)
 
     def _run_shadow(self, executor: Executor, shadow: Shadow) -> None:
         agreement = shadow.run()
