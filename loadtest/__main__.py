@@ -60,7 +60,7 @@ def main(
     if json:
         print_json(summary)
     else:
-        Console().print(summary_table(summary))
+        Console(width=max(Console().width, 110)).print(summary_table(summary))
 
 
 def _workload(name: str | None, batch: int, level: float | None) -> Workload:

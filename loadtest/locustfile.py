@@ -12,16 +12,19 @@ from when it was due. When all users are busy arrivals wait, and their response 
 The driver (`python -m loadtest`) is more precise, since a greenlet's request costs several times as much.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gevent
 import orjson
+from httpx import HTTPError
 from locust import FastHttpUser, LoadTestShape, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.exception import StopUser
 from rich.console import Console
+from rich.markup import escape
 
 from loadtest.report import summary_table
 from loadtest.running import Arrival, Running
@@ -76,19 +79,24 @@ def start(environment: Environment, **_: Any) -> None:
     workload: Workload = load_workload(options.workload) if options.workload else Images(fashion_data.sample())
     client = SloClient(environment.host or DEFAULT_HOST, workload.model, options.admin_token or None)
     script = Script(client.read()).with_events(parse_event(text) for text in options.slo_event.split(";") if text)
-    arrivals_of(environment).running = Running(load.trace(), workload, script, START_DELAY)
-    for event in script.events:
-        gevent.spawn_later(START_DELAY + event.at, _change, client, event)
+    arrivals = arrivals_of(environment)
+    arrivals.running = Running(load.trace(), workload, script, START_DELAY)
+    arrivals.events = [
+        gevent.spawn_later(START_DELAY + event.at, _change, environment, client, event) for event in script.events
+    ]
 
 
 @events.test_stop.add_listener
 def stop(environment: Environment, **_: Any) -> None:
     """Prints the result, and writes it where that was asked for."""
-    running, options = arrivals_of(environment).running, environment.parsed_options
+    arrivals, options = arrivals_of(environment), environment.parsed_options
+    # Those still to come belong to this test, not to the next.
+    gevent.killall(arrivals.events, block=False)
+    running = arrivals.running
     if running is None or options is None:
         return
     summary = running.summary()
-    Console(stderr=True).print(summary_table(summary))
+    Console(stderr=True, width=max(Console().width, 110)).print(summary_table(summary))
     if options.summary:
         Path(options.summary).write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2))
 
@@ -98,6 +106,7 @@ class Arrivals(LoadTestShape):
 
     abstract = False
     running: Running | None = None
+    events: Sequence[gevent.Greenlet] = ()
 
     def reset_time(self) -> None:
         """Locust calls it before each test, and `start` after the first tick."""
@@ -149,5 +158,12 @@ class ImageUser(FastHttpUser):
                 response.failure(sample.outcome)
 
 
-def _change(client: SloClient, event: Event) -> None:
-    client.change(event.changes)
+def _change(environment: Environment, client: SloClient, event: Event) -> None:
+    """A test whose SLO is not the one that its arrivals are judged with says nothing, so it ends."""
+    try:
+        client.change(event.changes)
+    except HTTPError as error:
+        Console(stderr=True).print(f"[bold red]error:[/] the SLO could not be changed: {escape(str(error))}")
+        assert environment.runner is not None
+        environment.process_exit_code = 2
+        gevent.spawn(environment.runner.quit)
