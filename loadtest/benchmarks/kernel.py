@@ -65,6 +65,7 @@ class Measurement:
     seconds: dict[float, float]  # by the share of inputs and, the same, of outputs that are skipped, at random
     in_order_seconds: float  # the last channels skipped instead
     torch_seconds: float | None
+    torch_packed_seconds: float | None  # with its weights packed beforehand, as ours are and torch.compile does it
 
     @property
     def gflops(self) -> float:
@@ -112,16 +113,17 @@ def measure(shape: Shape, repeats: int) -> Measurement:
     weight = random.standard_normal(weight_shape, dtype=np.float32)
     kept = [_at_random(shape, skip_rate, random) for skip_rate in SKIP_RATES]
     calls = [_gated(shape, weight, *lists, random) for lists in (*kept, _in_order(shape))]
-    own = _torch_layer(shape, weight, random)
+    own = _torch_layers(shape, weight, random)
     with own.context if own else nullcontext():
-        times = _medians([*calls, *([own.call] if own else [])], repeats)
+        times = _medians([*calls, *([own.eager, own.packed] if own else [])], repeats)
     positions = shape.positions**2 if shape.kernel else shape.positions
     return Measurement(
         shape=shape.name,
         dense_macs=positions * weight.size,
         seconds=dict(zip(SKIP_RATES, times, strict=False)),
         in_order_seconds=times[len(SKIP_RATES)],
-        torch_seconds=times[-1] if own else None,
+        torch_seconds=times[-2] if own else None,
+        torch_packed_seconds=times[-1] if own else None,
     )
 
 
@@ -129,26 +131,26 @@ def render(measurements: list[Measurement]) -> Table:
     """The measurements as a table; a one-channel input has nothing to skip there, so only its outputs are."""
     table = Table(title=f"Gated kernels, fp32, one thread, {kernels.instruction_set()}")
     table.add_column("layer")
-    for title in ("dense µs", "GFLOP/s", "torch µs", "of torch"):
+    for title in ("dense µs", "GFLOP/s", "torch µs", "of torch", "packed µs", "of packed"):
         table.add_column(title, justify="right")
     for skip_rate in SKIP_RATES[1:]:
         table.add_column(f"skip {skip_rate:.0%} in, out", justify="right")
     table.add_column(f"{IN_ORDER:.0%}, in order", justify="right")
     for measurement in measurements:
-        own = measurement.torch_seconds
         dense = measurement.seconds[0.0]
+        torch_times = (measurement.torch_seconds, measurement.torch_packed_seconds)
         table.add_row(
             measurement.shape,
             f"{dense * 1e6:.1f}",
             f"{measurement.gflops:.0f}",
-            f"{own * 1e6:.1f}" if own else "–",
-            f"{dense / own:.2f}" if own else "–",
+            *(text for own in torch_times for text in ((f"{own * 1e6:.1f}", f"{dense / own:.2f}") if own else "––")),
             *(f"{measurement.of_dense(skip_rate):.3f}" for skip_rate in SKIP_RATES[1:]),
             f"{measurement.in_order_of_dense:.3f}",
         )
     table.caption = (
         "Skips: time as a share of the dense time. Channels are skipped at random; in the last column, the last ones, "
-        "as in a network whose channels are ordered by how often they are active."
+        "as in a network whose channels are ordered by how often they are active. torch: its own layer; packed: the "
+        "same with weights packed beforehand, as ours are."
     )
     return table
 
@@ -190,28 +192,42 @@ def _gated(
 
 
 @dataclass(frozen=True, slots=True)
-class _TorchLayer:
-    call: Callable[[], object]
+class _TorchLayers:
+    eager: Callable[[], object]
+    packed: Callable[[], object]
     context: AbstractContextManager[None]  # to be called in: entering it each time would cost as much as a small layer
 
 
-def _torch_layer(shape: Shape, weight: NDArray[np.float32], random: np.random.Generator) -> _TorchLayer | None:
-    """Torch's own layer, its convolution in the layout that it is fastest in; None without torch."""
+def _torch_layers(shape: Shape, weight: NDArray[np.float32], random: np.random.Generator) -> _TorchLayers | None:
+    """Torch's own layer as a user calls it, its convolution in the layout that it is fastest in, and the operator that
+    torch.compile makes of it when weights are frozen; None without torch."""
     try:
         import torch
     except ModuleNotFoundError:
         return None
     torch.set_num_threads(1)
+    functional, onednn = torch.nn.functional, torch.ops.mkldnn
     own_weight = torch.from_numpy(weight)
     if not shape.kernel:
         rows = torch.from_numpy(random.standard_normal((shape.positions, shape.inputs), dtype=np.float32))
-        return _TorchLayer(lambda: torch.nn.functional.linear(rows, own_weight), torch.inference_mode())
+        matrix = onednn._reorder_linear_weight(own_weight, shape.positions)
+        return _TorchLayers(
+            lambda: functional.linear(rows, own_weight),
+            lambda: onednn._linear_pointwise(rows, matrix, None, "none", [], ""),
+            torch.inference_mode(),
+        )
     size = (1, shape.inputs, shape.positions, shape.positions)
     image = torch.from_numpy(random.standard_normal(size, dtype=np.float32))
     if shape.inputs > 1:
         image = image.contiguous(memory_format=torch.channels_last)
         own_weight = own_weight.contiguous(memory_format=torch.channels_last)
-    return _TorchLayer(lambda: torch.nn.functional.conv2d(image, own_weight, padding=1), torch.inference_mode())
+    ones = [1, 1]  # padding, stride and dilation
+    kernel = onednn._reorder_convolution_weight(own_weight, ones, ones, ones, 1, list(size))
+    return _TorchLayers(
+        lambda: functional.conv2d(image, own_weight, padding=1),
+        lambda: onednn._convolution_pointwise(image, kernel, None, ones, ones, ones, 1, "none", [], ""),
+        torch.inference_mode(),
+    )
 
 
 def _medians(calls: list[Callable[[], object]], repeats: int) -> list[float]:

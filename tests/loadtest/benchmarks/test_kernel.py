@@ -1,0 +1,42 @@
+import json
+
+import numpy as np
+import pytest
+
+from loadtest.benchmarks import kernel
+from loadtest.benchmarks.kernel import IN_ORDER, SKIP_RATES, Shape, measure, render
+
+SMALL = (Shape("linear", 32, 48, 4, 0), Shape("convolution", 16, 24, 5, 3))
+
+
+@pytest.mark.parametrize("shape", SMALL, ids=lambda shape: shape.name)
+def test_every_variant_is_timed(shape):
+    measured = measure(shape, repeats=2)
+    times = [*measured.seconds.values(), measured.in_order_seconds]
+    times += [measured.torch_seconds, measured.torch_packed_seconds]
+    assert len(times) == len(SKIP_RATES) + 3
+    assert all(0 < seconds < 1 for seconds in times)
+    assert measured.dense_macs == 48 * 32 * 4 if shape.kernel == 0 else 24 * 16 * 9 * 25
+    assert render([measured]).row_count == 1
+
+
+@pytest.mark.parametrize("shape", SMALL, ids=lambda shape: shape.name)
+def test_torch_computes_the_same_either_way(shape):
+    random = np.random.default_rng(0)
+    weight = random.standard_normal((shape.outputs, shape.inputs, *[shape.kernel] * 2)[: 4 if shape.kernel else 2])
+    layers = kernel._torch_layers(shape, weight.astype(np.float32), random)
+    np.testing.assert_allclose(layers.packed(), layers.eager(), rtol=1e-3, atol=1e-4)
+
+
+def test_channels_in_order_are_the_first(capsys):
+    inputs, outputs = kernel._in_order(SMALL[0])
+    assert inputs.tolist() == list(range(round(32 * IN_ORDER)))
+    assert outputs.tolist() == list(range(round(48 * IN_ORDER)))
+
+
+def test_the_report_can_be_read_by_a_program(monkeypatch, capsys):
+    monkeypatch.setattr(kernel, "SHAPES", SMALL)
+    result = kernel.run(repeats=1, json=True)
+    printed = json.loads(capsys.readouterr().out)
+    assert [shape["shape"] for shape in printed["shapes"]] == [shape.name for shape in SMALL]
+    assert result["repeats"] == printed["repeats"] == 1
