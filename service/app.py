@@ -29,7 +29,8 @@ Load = Callable[[str], Model]
 
 
 def create_app(settings: Settings, models: Iterable[Model], load: Load | None = None) -> FastAPI:
-    """An ASGI application that hosts ``models``; its lifespan starts and stops the engine.
+    """An ASGI application that hosts ``models``; its lifespan starts and stops the engine, and
+    `app.state.drain` stops it beforehand.
 
     ``load`` makes a model from its name when a client asks for one; by default those of the catalog. Raises
     SloStoreError where the database of the SLOs cannot be used.
@@ -74,6 +75,7 @@ def create_app(settings: Settings, models: Iterable[Model], load: Load | None = 
         docs_url=None,
         redoc_url=None,
     )
+    app.state.drain = lambda: engine.stop(settings.grace_seconds)
     install_error_handlers(app)
     token = settings.admin_token.get_secret_value() if settings.admin_token else None
     limits = Limits(body_bytes=settings.max_body_bytes)

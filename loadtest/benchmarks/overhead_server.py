@@ -14,7 +14,7 @@ from fastapi import FastAPI, Response
 from models.gating.profile import OperatingPoint, Profile
 from models.model import GateContext, InvalidInput, Tensors, TensorSpec
 from service.app import create_app
-from service.commands.serve import listen
+from service.listen import listen
 from service.settings import Settings
 
 INPUT_BYTES = 784

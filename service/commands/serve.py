@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvicorn
-from fastapi import FastAPI
 
 from models import kernels
 from models.zoo import catalog
 from service.app import create_app
 from service.commands.output import fail
 from service.engine.slo_store import SloStoreError
-from service.protocol.http import HttpProtocol
+from service.listen import listen
 from service.settings import SettingsError, load_settings
 
 log = logging.getLogger(__name__)
@@ -58,20 +56,3 @@ def serve(
         kernels.instruction_set(),
     )
     listen(app, settings.host, settings.port, settings.grace_seconds)
-
-
-def listen(app: FastAPI, host: str, port: int, grace_seconds: float) -> None:
-    """Serves ``app`` until the process is told to end; then requests get ``grace_seconds`` to finish."""
-    uvicorn.run(
-        app,
-        host=host,
-        port=port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        http=HttpProtocol,
-        ws="none",
-        # Longer than clients keep idle connections: one closed under a request is an error that they would see.
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=max(1, round(grace_seconds)),
-    )
