@@ -114,7 +114,7 @@ def mlperf(
     """MLPerf LoadGen's Server scenario: the highest Poisson rate that is VALID, dense and with the dial free, and the
     accuracy there.
 
-    Needs two cores and nothing else running, and some ten minutes. An official result has other rules besides.
+    Needs two cores and nothing else running, and some quarter of an hour. An official result has other rules besides.
     """
     from loadtest.benchmarks.contender import sluice
     from loadtest.benchmarks.mlperf import Durations, compare, report_table

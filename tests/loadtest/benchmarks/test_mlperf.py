@@ -87,7 +87,7 @@ def test_a_failure_is_a_miss_and_a_wrong_answer(start, data):
 def test_a_rate_that_fails_by_little_is_tried_again(start, data, monkeypatch):
     mode = Mode("dense", SLO(100, 99, 0.0), {"level": 0.0})
     search = [(100, 50, True), (150, 110, False), (150, 50, True), (225, 900, False)]
-    runs = iter([*search, (150, 110, False), (100, 50, True)])
+    runs = iter([*search, (225, 900, False), (150, 110, False), (100, 50, True)])
     tried = []
 
     def performance(_: Bench, rate: float, seconds: float) -> Trial:
@@ -98,7 +98,7 @@ def test_a_rate_that_fails_by_little_is_tried_again(start, data, monkeypatch):
 
     monkeypatch.setattr(Bench, "performance", performance)
     result = measure(mode, data, start, Durations(1, 2), Search(100.0, precision=1.5), lambda _: None)
-    assert tried == [(100, 1), (150, 1), (150, 1), (225, 1), (150, 2), (100, 2)]
+    assert tried == [(100, 1), (150, 1), (150, 1), (225, 1), (225, 2), (150, 2), (100, 2)]
     assert (result.best.target_rate, result.best.seconds) == (pytest.approx(100), 2)
 
 
