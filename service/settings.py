@@ -36,7 +36,7 @@ class Settings(BaseSettings):
         ("fashion",), description="Models to host, with commas between"
     )
     executors: int = Field(0, ge=0, le=256, description="Models that run at once, a thread each; 0: one a core")
-    queue_limit: int = Field(1024, ge=1, description="Requests that may wait, over all models; more are refused")
+    queue_limit: int = Field(1024, ge=1, description="Requests of one model that may wait; more are refused")
     max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024, description="Largest body, as sent and once decompressed")
 
     slo_latency_ms: float = Field(50.0, gt=0, le=86_400_000, description="Latency SLO of a model that was given none")

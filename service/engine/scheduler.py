@@ -127,6 +127,7 @@ class Scheduler:
         try:
             outputs = hosted.model.run(entry.request.inputs, context)
             ended = self._clock()
+            _check_counts(context)
             quality = hosted.dial.quality(task.level) if task.level > 0 else 1.0
             result = Ran(outputs, context, quality, task.taken, started, ended)
         except BaseException as error:
@@ -179,6 +180,12 @@ class Scheduler:
             log.error("model %s ran for more than %g s: its executor is replaced", name, limit)
             self._answer(running.entry, Internal(f"the model {name!r} took longer than {limit:g} s and was given up"))
         self._add_executor()
+
+
+def _check_counts(context: GateContext) -> None:
+    """Numbers that cannot be would stay in what control has learned, long after the request."""
+    if not 0 <= context.macs_skipped <= context.macs:
+        raise ValueError(f"it counted {context.macs_skipped} skipped of {context.macs} multiply-accumulates")
 
 
 def _nothing() -> None:

@@ -1,14 +1,10 @@
 """Settings of the engine."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from service.control.slo import SLO
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from service.engine.cores import usable_cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +19,7 @@ class EngineSettings:
     do.
     """
 
-    executors: int = field(default_factory=_cores)
+    executors: int = field(default_factory=usable_cores)
     queue_limit: int = 1024
     hang_seconds: float = 30.0
     warmup_runs: int = 3

@@ -33,7 +33,10 @@ class Shadow:
         model = self.hosted.model
         try:
             dense = model.run(self.entry.request.inputs, GateContext(0.0))
-            return model.agreement(self.ran.outputs, dense)
+            agreement = model.agreement(self.ran.outputs, dense)
+            if not 0 <= agreement <= 1:
+                raise ValueError(f"an agreement is 0 to 1, got {agreement}")
+            return agreement
         except Exception:
             log.exception("the shadow run of request %s failed", self.entry.request.id)
             return None

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from service.control.slo import SLO
+from service.engine.request import Finished
 from service.errors import Expired, Internal, InvalidRequest, NotFound, Refused
 from tests.service.engine.fakes import MACS, FakeModel, Watcher
 from tests.service.engine.fakes import request as request_at
@@ -128,6 +129,57 @@ async def test_a_model_that_raises_fails_its_own_request_only():
         assert (statistics.fail.count, statistics.success.count) == (1, 1)
         assert engine.inflight("fake") == 0
     assert watcher.outcomes == ["error", "ok"]
+
+
+@pytest.mark.parametrize("macs", [None, float("nan"), -1, "many"])
+async def test_a_model_that_counts_nonsense_fails_its_own_request_only(macs):
+    class Careless(FakeModel):
+        def run(self, inputs, context):
+            outputs = super().run(inputs, context)
+            if inputs["x"].flat[0] == 13:
+                context.macs = macs
+            return outputs
+
+    watcher = Watcher()
+    async with running(Careless(), watcher=watcher) as engine:
+        with pytest.raises(Internal, match="'fake' failed on this request"):
+            await engine.submit(request(13))
+        finished = await engine.submit(request(1))
+        assert finished.context.macs == MACS
+        assert engine.snapshot("fake").macs == MACS
+    assert watcher.outcomes == ["error", "ok"]
+
+
+async def test_one_whose_client_goes_away_while_it_runs_holds_nothing_up():
+    held, watcher = Held(), Watcher()
+    async with running(FakeModel(work=held), watcher=watcher) as engine:
+        first = await held.occupy(engine)
+        (waiting,) = await queued(engine, request(7))
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        assert engine.inflight("fake") == 1
+        held.free.set()
+        assert (await waiting).outputs["y"].item() == 14.0
+        assert engine.inflight("fake") == 0
+        # It was computed, and nobody got it.
+        statistics = engine.snapshot("fake").statistics
+        assert (statistics.execution_count, statistics.success.count) == (2, 1)
+    assert watcher.outcomes == ["cancelled", "ok"]
+
+
+async def test_dead_requests_are_passed_over_when_an_executor_comes_by():
+    """The sweep that looks for them is slower than this: they are found where they would have been taken."""
+    held, watcher = Held(), Watcher()
+    model = FakeModel(work=held)
+    async with running(model, watcher=watcher) as engine:
+        first = await held.occupy(engine)
+        tasks = await queued(engine, request(5, slo_ms=5), request(6, slo_ms=5), request(7))
+        time.sleep(0.01)
+        held.free.set()
+        ended = await asyncio.gather(first, *tasks, return_exceptions=True)
+    assert [type(one) for one in ended] == [Finished, Expired, Expired, Finished]
+    assert [value for value, _ in model.ran] == [-1, 7]
+    assert sorted(watcher.outcomes) == ["expired", "expired", "ok", "ok"]
 
 
 async def test_bad_input_is_refused_before_the_queue():

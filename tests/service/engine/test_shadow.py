@@ -52,6 +52,15 @@ def test_a_model_that_fails_in_the_shadow_gives_no_sample():
     assert shadows.take(spare=True).run() is None
 
 
+@pytest.mark.parametrize("agreement", [1.5, -0.1, float("nan"), None])
+def test_an_agreement_that_cannot_be_gives_no_sample(agreement):
+    model = hosted()
+    shadows = Shadows(1.0)
+    offered(shadows, model)
+    model.model.agrees = agreement
+    assert shadows.take(spare=True).run() is None
+
+
 def test_an_unloaded_model_is_forgotten():
     shadows, model, other = Shadows(1.0), hosted(), hosted()
     offered(shadows, model)
