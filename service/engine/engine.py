@@ -319,7 +319,11 @@ class Engine:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
-            self._scheduler.sweep()
+            try:
+                self._scheduler.sweep()
+            except Exception:
+                # Without the next sweeps nobody would notice a run that hangs.
+                log.exception("a sweep failed")
 
 
 def _checked(model: Model, request: Request) -> int:

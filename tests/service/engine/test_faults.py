@@ -1,13 +1,16 @@
 """Faults of the server's own: each costs its own request at most, and is counted."""
 
+import asyncio
+
 import pytest
 
 from service.control.latency_model import LatencyModel
 from service.engine import dispatch
+from service.engine.dispatch import Dispatch
 from service.engine.hosted import HostedModel
 from service.errors import Internal
 from tests.service.engine.fakes import FakeModel, Watcher
-from tests.service.engine.harness import request, running
+from tests.service.engine.harness import Held, request, running
 
 
 def fail(*arguments, **options):
@@ -44,3 +47,17 @@ async def test_outputs_that_cannot_be_learned_from_are_served(monkeypatch):
                 await engine.submit(request())
         await engine.submit(request())
         assert watcher.outcomes == ["ok"] * 4
+
+
+async def test_a_sweep_that_fails_is_not_the_last(monkeypatch):
+    work, watcher = Held(), Watcher()
+    model = FakeModel(work=work)
+    async with running(model, watcher=watcher, hang_seconds=0.2) as engine:
+        with monkeypatch.context() as broken:
+            broken.setattr(Dispatch, "sweep", fail)
+            hanging = await work.occupy(engine)
+            await asyncio.sleep(0.4)
+            assert not hanging.done()
+        with pytest.raises(Internal, match="given up"):
+            await hanging
+        work.free.set()

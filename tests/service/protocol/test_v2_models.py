@@ -1,6 +1,7 @@
 import pytest
 
 from models.model import TensorSpec
+from service.engine.snapshot import Health
 from service.protocol.v2_models import model_config
 from tests.service.protocol.fakes import ToyModel
 
@@ -16,6 +17,12 @@ async def test_health(client, engine):
     response = await client.get("/v2/health/ready")
     assert response.status_code == 503
     assert "model 'toy' is loading" in response.json()["error"]
+
+
+async def test_a_server_whose_executor_hangs_is_ready_and_says_so(client, engine, monkeypatch):
+    monkeypatch.setattr(engine, "health", lambda: Health(True, ("1 run(s) hang past 30 s",), 1, 1))
+    response = await client.get("/v2/health/ready")
+    assert (response.status_code, response.json()["faults"]) == (200, ["1 run(s) hang past 30 s"])
 
 
 async def test_server_metadata(client):
