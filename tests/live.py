@@ -10,11 +10,11 @@ from typing import Any
 
 import httpx
 import numpy as np
-import uvicorn
 from numpy.typing import NDArray
 
 from models.model import Model
 from service.app import create_app
+from service.listen import Server, config_of
 from service.settings import load_settings
 
 START_SECONDS = 20
@@ -39,8 +39,7 @@ def serve(models: Iterable[Model], home: Path, **settings: Any) -> Iterator[Live
     """Serves ``models`` with uvicorn until the block ends; ``home`` keeps the SLOs."""
     hosted = {model.name: model for model in models}
     app = create_app(load_settings(home=home, **settings), hosted.values(), hosted.__getitem__)
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False, lifespan="on")
-    server = uvicorn.Server(config)
+    server = Server(config_of(app, "127.0.0.1", 0, grace_seconds=10), drain=None)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + START_SECONDS

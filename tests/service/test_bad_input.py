@@ -49,6 +49,11 @@ def image(**changes: object) -> dict[str, object]:
         pytest.param(image(shape=[0, 28, 28], data=[]), "image", id="no image"),
         pytest.param(image(shape=[65, 28, 28], data=[0] * 65 * PIXELS), "image", id="too many images"),
         pytest.param(image(shape=[2**40, 28, 28]), "shape", id="absurd size"),
+        pytest.param(image(shape=[2**63, 28, 28]), "shape", id="size that overflows"),
+        pytest.param(image(shape=[2**32, 2**32, 28]), "shape", id="product that overflows"),
+        pytest.param(image(shape=[10**400, 28, 28]), "inputs[0].shape[0]", id="size that no number holds"),
+        pytest.param(image(shape=[True, 28, 28]), "shape", id="size as a boolean"),
+        pytest.param(image(shape=[1] * 1000), "shape", id="absurd rank"),
         pytest.param(image(shape=...), "shape", id="no shape"),
         pytest.param(image(datatype="FP32"), "datatype", id="wrong datatype"),
         pytest.param(image(datatype="UINT9"), "datatype", id="unknown datatype"),
@@ -63,6 +68,8 @@ def image(**changes: object) -> dict[str, object]:
         pytest.param(image(data=[0] * 783 + [0.5]), "data", id="fraction"),
         pytest.param(image(data=[0] * 783 + ["1"]), "data", id="text for a number"),
         pytest.param(image(data=[0] * 783 + [None]), "data", id="null for a number"),
+        pytest.param(image(data=[[0] * 28] * 27 + [[0] * 27]), "data", id="ragged data"),
+        pytest.param(image(data=[2**64] * PIXELS), "data", id="integers that overflow"),
         pytest.param({"inputs": []}, "inputs", id="no inputs"),
         pytest.param({}, "inputs", id="nothing"),
         pytest.param({"inputs": image()["inputs"] * 2}, "image", id="an input twice"),
@@ -145,6 +152,13 @@ def test_compressed_bodies(server: LiveServer):
     refused(server.http.post(INFER, content=b"not gzip", headers=encoded), 400, "gzip")
     refused(server.http.post(INFER, content=packed, headers={"Content-Encoding": "deflate"}), 400, "deflate")
     refused(server.http.post(INFER, content=packed, headers={"Content-Encoding": "br"}), 400, "br")
+
+
+@pytest.mark.parametrize("header", ["Inference-Header-Content-Length", "Content-Encoding"])
+def test_a_header_given_twice(server: LiveServer, header):
+    content, headers = binary(bytes(PIXELS))
+    twice = [*headers.items(), (header, "gzip"), (header, "identity")]
+    refused(server.http.post(INFER, content=content, headers=twice), 400, header)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
