@@ -53,9 +53,9 @@ def requests_at(
     times: Iterable[float], model: str = "simulated", options: RequestOptions | None = None, items: int = 1
 ) -> Iterator[Request]:
     """A request at each of the times, in order."""
-    inputs, options = {"item": np.zeros(items, np.uint8)}, options or RequestOptions()
-    for time in times:
-        yield Request("", model, inputs, float(time), options)
+    options = options or RequestOptions()
+    for number, time in enumerate(times):
+        yield Request("", model, {"item": np.full(items, number, np.uint32)}, float(time), options)
 
 
 class Simulation:

@@ -1,14 +1,22 @@
 """Degrade, then refuse: a request is turned away only when even the quality floor's level would miss its deadline."""
 
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from math import ceil
 
-LONGEST_RETRY = 60.0
+ROOM = 0.12
+"""The share of the time that may be spent waiting which the plan leaves unused: what runs take longer than predicted,
+and stalls, go into it before they go past the deadline.
+"""
 _IMPOSSIBLE_ALLOWANCE = 4.0
+_LEARNING = 0.01
+_ROUNDING = 1 + 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The latency, in seconds, that a request is planned for, and whether that is the one asked for.
+    """By when a request has to be done at the latest, and by when it is planned to be: seconds after its arrival.
 
     A latency below what the ceiling's level takes alone on the server cannot be met. It is said and not chased:
     refusing every request would turn a wrong number into an outage, and a `Retry-After` would be untrue. So the plan is
@@ -16,6 +24,7 @@ class Target:
     """
 
     latency: float
+    planned: float
     attainable: bool
 
 
@@ -23,42 +32,107 @@ def plan(asked: float, alone: float, reserve: float = 0.0) -> Target:
     """`asked` is the SLO's latency, `alone` the upper time of the request at its ceiling on an idle server, and
     `reserve` what has to be left after its run; seconds.
     """
-    if alone + reserve <= asked:
-        return Target(asked - reserve, True)
-    return Target(alone * _IMPOSSIBLE_ALLOWANCE, False)
+    latency = asked - reserve
+    if alone <= latency:
+        return Target(latency, latency - ROOM * (latency - alone), True)
+    return Target(alone * _IMPOSSIBLE_ALLOWANCE, alone * _IMPOSSIBLE_ALLOWANCE, False)
 
 
 @dataclass(slots=True)
-class Returns:
-    """When the refused may come back: a true `Retry-After`.
+class Promise:
+    """That a request like the one refused is served when it comes back at `at`; so many seconds are kept for it."""
 
-    Nobody knows when an overload ends. It is taken to go on for `patience` times as long as it has gone on, and for
-    `shortest` seconds at least; one that refused nobody for `forgotten` seconds is over. And the refused must not all
-    come at once: every refusal takes a place behind the earlier ones, in the capacity that arrivals leave free, and is
-    told the time until that place.
+    at: float
+    seconds: float
+    key: Hashable
+
+
+@dataclass(slots=True)
+class Promises:
+    """When the refused may come back: a `Retry-After` that stays true while the overload lasts.
+
+    As long as more arrives than the ceiling's level can serve, no moment is good for everybody. So a refused request is
+    given a place in a timetable that hands out no more than `share` of the capacity at any time; new requests are let
+    in beside those that are about to come back, and one that does come back goes before the new ones. `key` is what a
+    request is known by when it returns. A place is a whole number of seconds away, since the header knows no others.
+
+    Not everyone comes back. What is kept free is what was promised times the share of the promises that were `taken`.
     """
 
-    shortest: float = 1.0
-    patience: float = 3.0
-    forgotten: float = 5.0
-    least_free: float = 0.1
-    """The share of capacity that those who come back are taken to have, however much else arrives."""
-    _since: float = 0.0
-    _last: float = float("-inf")
-    _taken_until: float = 0.0
+    share: float = 0.6
+    slot: float = 0.002
+    longest: int = 120
+    early: float = 0.05
+    late: float = 1.0
+    """Seconds around the moment told in which a request counts as the one that was told so."""
+    taken: float = 1.0
+    _booked: dict[int, float] = field(default_factory=dict)
+    """Of each slot of time, the seconds that were ever promised."""
+    _kept: dict[int, float] = field(default_factory=dict)
+    """And those whose requests have not come back yet."""
+    _coming: list[tuple[float, int, Promise]] = field(default_factory=list)
+    _open: dict[Hashable, list[Promise]] = field(default_factory=dict)
+    _given: int = 0
+    _past: int = 0
 
-    def place(self, now: float, *, late_by: float, capacity_seconds: float, utilisation: float) -> float:
-        """Seconds, at most `LONGEST_RETRY`, after which a request like the one refused would be in time.
+    @property
+    def any(self) -> bool:
+        return bool(self._open)
 
-        `late_by` is what it would have missed its deadline by and `capacity_seconds` its mean run over the number of
-        executors; `utilisation` is the offered load, 1 being all of the capacity; all with every request at its
-        ceiling.
+    def give(self, now: float, key: Hashable, seconds: float, late_by: float = 0.0) -> int:
+        """Whole seconds after which a request that takes `seconds` of the server, and would be `late_by` late now,
+        will be served; `longest` where everything until then is promised.
         """
-        if now - self._last > self.forgotten:
-            self._since = now
-        self._last = now
-        free = max(1 - utilisation, self.least_free)
-        wait = max(late_by / free, self.shortest, self.patience * (now - self._since))
-        place = min(max(now + wait, self._taken_until), now + LONGEST_RETRY)
-        self._taken_until = place + capacity_seconds / free
-        return place - now
+        self._forget(now)
+        room = self.share * self.slot
+        for wait in range(max(ceil(late_by), 1), self.longest):
+            slot = int((now + wait) / self.slot)
+            if self._booked.get(slot, 0.0) + min(seconds, room) <= room * _ROUNDING:
+                self._kept[slot] = self._kept.get(slot, 0.0) + seconds
+                promise = Promise(now + wait, seconds, key)
+                self._given += 1
+                heappush(self._coming, (promise.at, self._given, promise))
+                self._open.setdefault(key, []).append(promise)
+                while seconds > 0:
+                    part = min(seconds, room)
+                    self._booked[slot] = self._booked.get(slot, 0.0) + part
+                    seconds, slot = seconds - part, slot + 1
+                return wait
+        return self.longest
+
+    def claim(self, now: float, key: Hashable) -> bool:
+        """Whether a request is one that comes back when it was told to; its promise is used up."""
+        self._forget(now)
+        for promise in self._open.get(key, ()):
+            if promise.at <= now + self.early:
+                self._close(promise)
+                self.taken += (1 - self.taken) * _LEARNING
+                return True
+        return False
+
+    def kept(self, now: float, until: float) -> float:
+        """Seconds that are to be left for those who come back until then."""
+        slots = range(int((now - self.early) / self.slot), int(until / self.slot) + 1)
+        return self.taken * sum(self._kept.get(slot, 0.0) for slot in slots)
+
+    def _close(self, promise: Promise) -> None:
+        self._kept[int(promise.at / self.slot)] -= promise.seconds
+        same = self._open[promise.key]
+        same.remove(promise)
+        if not same:
+            del self._open[promise.key]
+
+    def _forget(self, now: float) -> None:
+        while self._coming and self._coming[0][0] < now - self.late:
+            promise = heappop(self._coming)[2]
+            if promise in self._open.get(promise.key, ()):
+                self._close(promise)
+                self.taken -= self.taken * _LEARNING
+        past = int((now - 2 * self.late) / self.slot)
+        for slot in range(max(self._past, past - 1000), past):
+            self._booked.pop(slot, None)
+            self._kept.pop(slot, None)
+        self._past = max(self._past, past)
+        if not self._coming:
+            self._booked.clear()
+            self._kept.clear()

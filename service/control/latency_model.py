@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from service.control.quantile import UpperQuantile
 
 _GIGA = 1e-9
+_LARGEST_RATIO = 5.0
 
 
 @dataclass(slots=True)
@@ -31,12 +32,15 @@ class LatencyModel:
 
     memory: float = 100.0
     outlier: float = 3.0
+    memory_of_variation: int = 1000
     overhead_share: float = 0.15
     overhead: float = 0.5e-3
     """Seconds."""
     seconds_per_gmac: float = 0.05
     tail: UpperQuantile = field(default_factory=lambda: UpperQuantile(1.3, lowest=1.0, highest=2.5))
     """Of time / predicted time."""
+    variation: float = 0.0
+    """Mean square of what single runs are off by, relative to the prediction."""
     observations: int = 0
     _w: float = 0.0
     _wx: float = 0.0
@@ -70,6 +74,8 @@ class LatencyModel:
         predicted = max(self.seconds(macs), 1e-6)
         if self.observations >= 3:
             self.tail.follow(seconds / predicted)
+            off = min(seconds / predicted, _LARGEST_RATIO) - 1
+            self.variation += (off * off - self.variation) / min(self.observations, self.memory_of_variation)
             seconds = min(max(seconds, predicted / self.outlier), predicted * self.outlier)
         self.observations += 1
         keep = 1 - 1 / self.memory

@@ -1,8 +1,15 @@
-"""The choice of a request's level: the lowest at which it, and those queued behind it, finish by their deadlines.
+"""The choice of a request's level: the lowest that keeps three rules.
 
-Every predicted finish is linear in the share of the dense MACs that is done, so each deadline gives a greatest share
-that still meets it; the least of these shares, looked up in the profile, is the level. All that wait are taken to run
-at the level that is chosen: what a burst costs is spread evenly over it, not laid on its last requests.
+1. The request itself finishes by its deadline.
+2. Those queued behind it do, all at this level: what a burst costs is spread over it, not laid on its last requests.
+3. The load, as it has been arriving, leaves so much of the capacity free that a queue rarely forms.
+
+Each is linear in the share of the dense MACs that is done, so each gives a greatest share that keeps it; the least of
+the shares, looked up in the profile, is the level.
+
+Why it is stable: the third rule looks at the load alone, which the level does not change, so there is no loop that
+could swing. It leaves less than all of the capacity in use, so the queue empties, and the second rule, which answers
+within one run to what random clumps or a stall have queued, is seldom the one that decides.
 """
 
 from bisect import bisect_right
@@ -72,8 +79,9 @@ def choose_level(
     ceiling: Ceiling,
     own: Demand,
     behind: Iterable[Demand] = (),
-    arriving: Demand | None = None,
+    offered: Work | None = None,
     *,
+    utilisation: float = 1.0,
     pinned: float | None = None,
     executors: int = 1,
     busy: float = 0.0,
@@ -82,10 +90,12 @@ def choose_level(
 ) -> float:
     """The level for a request that an executor takes now.
 
-    `behind` are those queued, in the order in which they will be taken; `arriving` is all the work expected after them,
-    and when the last of it has to be done. `busy` is the work, in seconds, that the other executors still have to do.
-    Predicted times are stretched by `margin`, and a request's own run by `tail_ratio` too: the sum over a queue
-    averages its errors out, a single run does not. A pinned level is not bounded by the ceiling.
+    `behind` are those queued, in the order in which they will be taken; `offered` is the work that arrives a second,
+    and `utilisation` the share of the capacity that it may take, 0 to 1. `busy` is the work, in seconds, that the other
+    executors still have to do.
+    Predicted finishes are stretched by `margin`, and a request's own run by `tail_ratio` too: the sum over a queue
+    averages its errors out, a single run does not. `utilisation` has its margin in it. A pinned level is not bounded by
+    the ceiling.
     """
     if pinned is not None:
         return pinned
@@ -102,9 +112,8 @@ def choose_level(
         least = min(least, _share(demand.slack, fixed, scalable))
         ahead_fixed += demand.work.fixed
         ahead_scalable += demand.work.scalable
-    if arriving is not None and least > ceiling.macs_ratio:
-        fixed = (ahead_fixed + arriving.work.fixed) * spread
-        least = min(least, _share(arriving.slack, fixed, (ahead_scalable + arriving.work.scalable) * spread))
+    if offered is not None:
+        least = min(least, _share(utilisation * executors, offered.fixed, offered.scalable))
     return _level_of(profile, ceiling, least)
 
 

@@ -1,23 +1,30 @@
-"""How much work arrives, and how unevenly: a decaying average of the offered load.
+"""How much work arrives, and how unevenly.
 
 >>> load = LoadEstimate()
 >>> for i in range(1000):
 ...     load.arrive(i * 0.01, Work(fixed=0.001, scalable=0.004))
->>> round(load.expected(now=10.0, horizon=1.0).scalable, 1)
+>>> round(load.offered(now=10.0).scalable, 1)
 0.4
 """
 
 from dataclasses import dataclass, field
-from math import exp, log
+from itertools import pairwise
+from math import exp, log, sqrt
 
 HIGHEST_UTILISATION = 0.95
 """Even when arrivals are even, runs are not."""
-LEAST_UTILISATION = 0.75
+LEAST_UTILISATION = 0.67
 """Less would spend quality on loads that the dense model does well."""
-_TAIL = log(40) / 2
-_MOST_VARIATION = 2.0
-_LONGEST_GAP = 6.0
-_SETTLED = 4.0
+_MOST_VARIATION = 3.0
+_LONGEST_GAP = 10.0
+_NEGLIGIBLE = 1e-6
+_SHORTEST = 0.2
+_LONGER = 4
+_AVERAGES = 4
+_SURE = 4.0
+"""Standard deviations."""
+_WORTH = 0.25
+_FEWEST = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,62 +42,125 @@ class Work:
 
 
 @dataclass(slots=True)
-class LoadEstimate:
-    """Work that arrives a second, refused or not; `memory` is the time constant in seconds.
+class Average:
+    """Sums of what arrived, each arrival fading with the time constant `memory`, seconds."""
 
-    One request is no stream: its own arrival says nothing about the next, so an n-th part is taken off an average of n.
+    memory: float
+    count: float = 0.0
+    fixed: float = 0.0
+    scalable: float = 0.0
+    square: float = 0.0
+    """Of each request's work."""
+    covered: float = 0.0
+    """Seconds of time in the sums, faded like them."""
+
+    def fade(self, decay: float) -> None:
+        self.count *= decay
+        self.fixed *= decay
+        self.scalable *= decay
+        self.square *= decay
+        self.covered += (1 - decay) * (self.memory - self.covered)
+
+    def add(self, work: Work) -> None:
+        self.count += 1
+        self.fixed += work.fixed
+        self.scalable += work.scalable
+        self.square += work.at(1.0) ** 2
+
+    def restart(self, recent: "Average") -> None:
+        """Goes on from a shorter average, whose sums are worth little: some of them are from before the change."""
+        self.count, self.fixed, self.scalable = _WORTH * recent.count, _WORTH * recent.fixed, _WORTH * recent.scalable
+        self.square, self.covered = _WORTH * recent.square, _WORTH * recent.covered
+
+
+@dataclass(slots=True)
+class LoadEstimate:
+    """Work that arrives a second, refused or not, as an average over the time since the load last changed.
+
+    There are averages over times that go by powers of four. Where one is contradicted by the next shorter one, that is
+    differs by more than chance and the unevenness of the arrivals explain, the load has changed, and it starts anew.
+    So the longest, which is what is told, stands still while the load does and follows a burst within a fraction of a
+    second.
     """
 
-    memory: float = 0.4
     variation: float = 0.0
     """Squared coefficient of variation of the gaps: 0 for even arrivals, 1 for a Poisson process."""
-    memory_of_variation: int = 400
+    memory_of_variation: int = 1000
     """Arrivals."""
-    _gaps: int = 0
-    _since: float = field(default=float("-inf"))
-    _count: float = 0.0
-    _fixed: float = 0.0
-    _scalable: float = 0.0
-    _last: float = field(default=float("-inf"))
+    averages: tuple[Average, ...] = field(
+        default_factory=lambda: tuple(Average(_SHORTEST * _LONGER**n) for n in range(_AVERAGES))
+    )
+    _last: float | None = None
+    _seen: int = 0
 
     def arrive(self, now: float, work: Work) -> None:
-        gap = max(now - self._last, 0.0)
-        decay = exp(-gap / self.memory)
-        if self._count * decay < 1:
-            self._since = now
-        elif now - self._since > _SETTLED * self.memory:
-            self._vary(gap)
-        self._count = self._count * decay + 1
-        self._fixed = self._fixed * decay + work.fixed
-        self._scalable = self._scalable * decay + work.scalable
-        self._last = max(now, self._last)
+        if self._last is not None:
+            self._vary(max(now - self._last, 0.0))
+        self._fade(now)
+        self._seen = min(self._seen + 1, self.memory_of_variation)
+        for average in self.averages:
+            average.add(work)
+        for shorter, longer in pairwise(self.averages):
+            if self._contradict(shorter, longer):
+                longer.restart(shorter)
+
+    def offered(self, now: float) -> Work:
+        """Work that arrives a second."""
+        self._fade(now)
+        known, longest = self._known(), self.averages[-1]
+        return Work(longest.fixed * known, longest.scalable * known)
 
     def rate(self, now: float) -> float:
         """Arrivals a second."""
-        return max(self._count * exp(min(self._last - now, 0.0) / self.memory) - 1, 0.0) / self.memory
+        self._fade(now)
+        return self.averages[-1].count * self._known()
 
-    def expected(self, now: float, horizon: float) -> Work:
-        """The work that arrives within the next `horizon` seconds if all stays as it is."""
-        decay = exp(min(self._last - now, 0.0) / self.memory)
-        if self._count * decay <= 1:
-            return Work()
-        scale = (1 - 1 / (self._count * decay)) * decay / self.memory * horizon
-        return Work(self._fixed * scale, self._scalable * scale)
+    def _known(self) -> float:
+        """What the longest sums are to be multiplied by for a rate.
+
+        One request is no stream: its own arrival says nothing about the next, so an n-th part is taken off n. And a
+        few clumped ones are no lasting load.
+        """
+        longest = self.averages[-1]
+        return (1 - 1 / longest.count) / max(longest.covered, _SHORTEST / 4) if longest.count > 1 else 0.0
+
+    def _fade(self, now: float) -> None:
+        if self._last is None:
+            self._last = now
+        if now <= self._last:
+            return
+        gap, self._last = now - self._last, now
+        decay = exp(-gap / self.averages[-1].memory)
+        for average in reversed(self.averages):
+            average.fade(decay)
+            decay = decay**_LONGER
+
+    def _contradict(self, shorter: Average, longer: Average) -> bool:
+        if shorter.covered <= 0 or longer.covered <= 0:
+            return False
+        rate = (longer.fixed + longer.scalable) / longer.covered
+        seen = (shorter.fixed + shorter.scalable) / shorter.covered
+        # Of work that arrives unevenly, each request of its own size: the variance of a compound process.
+        each = max(self.variation, 1.0) * longer.square / longer.covered
+        return (seen - rate) ** 2 > _SURE**2 * each * (0.5 / shorter.memory + 0.5 / longer.covered)
 
     def _vary(self, gap: float) -> None:
         # Gaps are taken relative to the rate of their own time, so that a change of load is not taken for variation.
-        relative = min(gap * (self._count - 0.5) / self.memory, _LONGEST_GAP)
-        self._gaps = min(self._gaps + 1, self.memory_of_variation)
-        self.variation += ((relative - 1) ** 2 - self.variation) / self._gaps
+        shortest = self.averages[0]
+        if shortest.count > _FEWEST:
+            relative = min(gap * shortest.count / shortest.covered, _LONGEST_GAP)
+            self.variation += ((relative - 1) ** 2 - self.variation) / max(self._seen, _FEWEST)
 
 
-def utilisation(variation: float, arrivals: float) -> float:
-    """The share of capacity to plan for a load that goes on, when `arrivals` requests are expected in the time that one
-    may take.
+def utilisation(variation: float, arrivals: float, allowed: float, executors: int = 1, margin: float = 1.0) -> float:
+    """The share of capacity that a load which goes on may use, when `arrivals` requests are expected within the time
+    that one may take and the share `allowed` of them may take longer.
 
-    The waits of a queue in heavy traffic have an exponential tail (Kingman 1962): so much is left free that one in
-    forty would wait longer than it may. What random arrivals need beyond that is a higher level for a moment; with
-    less left free, the level would swing all the time with every clump of arrivals.
+    `variation` is the squared coefficient of variation of gaps and runs together. The waits of a queue have an
+    exponential tail (Kingman 1962): P(wait > t) = exp(-2 (1 - u) t / (u s variation)), in which a run takes
+    s = u / rate on all executors together. A safety margin divides it.
     """
-    free = _TAIL * min(variation, _MOST_VARIATION) / max(arrivals, 1e-9)
-    return max(min(1 / (1 + free), HIGHEST_UTILISATION), LEAST_UTILISATION)
+    waiting = max(arrivals - executors, 0.5)
+    need = log(1 / allowed) * min(variation, _MOST_VARIATION) / (2 * waiting)
+    share = 1.0 if need < _NEGLIGIBLE else (sqrt(1 + 4 * need) - 1) / (2 * need)
+    return max(min(share, HIGHEST_UTILISATION) / margin, LEAST_UTILISATION)

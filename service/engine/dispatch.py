@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Generic, TypeVar
 
-from service.control.admission import Returns
+from service.control.admission import Promises
 from service.control.level import Demand, choose_level
 from service.control.load import LoadEstimate, utilisation
 from service.engine.entry import Entry, Ran, Reply
@@ -24,9 +24,7 @@ from service.errors import Expired, Internal, Refused, ServiceError
 log = logging.getLogger(__name__)
 
 LOOK_AHEAD = 64
-"""Waiting requests whose deadlines are looked at one by one when a level is chosen; those behind count as work."""
-HORIZON = 1.0
-"""Seconds for which the present load is taken to go on."""
+"""Waiting requests whose deadlines are looked at one by one when a level is chosen; those behind count as one."""
 
 E = TypeVar("E", bound=Hashable)
 
@@ -64,7 +62,7 @@ class Dispatch(Generic[E]):
         self._answer = answer
         self._queue = Queue()
         self._load = LoadEstimate()
-        self._returns = Returns()
+        self._promises = Promises()
         self._shadows = Shadows(shadow_share)
 
     def admit(
@@ -128,7 +126,7 @@ class Dispatch(Generic[E]):
             raise expired(entry, now)
         met = now <= entry.deadline
         entry.hosted.served(now, entry, ran)
-        entry.hosted.judge(now, entry, met)
+        entry.hosted.judge(now, entry, now <= entry.deadline - entry.half_room)
         return Finished(
             request_id=entry.request.id,
             outputs=ran.outputs,
@@ -166,18 +164,21 @@ class Dispatch(Generic[E]):
 
     def _decide(self, entry: Entry, now: float) -> float:
         hosted = entry.hosted
-        arriving = self._load.expected(now, HORIZON)
-        latency = entry.due - entry.request.arrival
-        busy = utilisation(self._load.variation, self._load.rate(now) * latency)
-        if len(self._queue) > LOOK_AHEAD:
-            arriving += self._queue.work_beyond(LOOK_AHEAD)
+        allowed = utilisation(
+            self._load.variation + hosted.latency.variation,
+            self._load.rate(now) * (entry.planned - entry.request.arrival),
+            entry.slo.allowed_misses,
+            self._executors,
+            hosted.margin.at(now),
+        )
         level = choose_level(
             hosted.profile,
             entry.ceiling,
             # A deadline that cannot be met is missed by as little as the ceiling allows.
             Demand(min(entry.due, entry.deadline) - now, entry.work),
             self._queue.demands(now, LOOK_AHEAD),
-            Demand(HORIZON * busy + latency, arriving),
+            self._load.offered(now),
+            utilisation=allowed,
             pinned=entry.pinned,
             executors=self._executors,
             busy=self._busy(now),
@@ -192,23 +193,24 @@ class Dispatch(Generic[E]):
         hosted = entry.hosted
         ahead = self._queue.least_ahead(entry.request.options.urgency, entry.due) + self._busy(now)
         own = entry.least * hosted.latency.tail_ratio
-        late_by = now + hosted.margin.at(now) * (ahead / self._executors + own) - entry.due
+        margin, limit, kept = hosted.margin.at(now), entry.due - entry.half_room, 0.0
+        if self._promises.any:
+            if self._promises.claim(now, entry.request.fingerprint()):
+                margin, limit = 1.0, entry.due
+            else:
+                kept = self._promises.kept(now, limit)
+        late_by = now + margin * (ahead / self._executors + own) + kept - limit
         full = hosted.waiting >= self._queue_limit
         if not full and (late_by <= 0 or not entry.slo.shed or not hosted.latency.trusted):
             return
         hosted.counts.fail.add(now - entry.request.arrival)
-        capacity = entry.least / self._executors
-        retry = self._returns.place(
-            now,
-            late_by=max(late_by, capacity),
-            capacity_seconds=capacity,
-            utilisation=self._load.expected(now, 1.0).at(entry.ceiling.macs_ratio) / self._executors,
-        )
+        seconds = margin * entry.least / self._executors
+        retry = self._promises.give(now, entry.request.fingerprint(), seconds, late_by)
         late = (
             f"even at level {entry.ceiling.level:.2f} ({entry.ceiling.reason}) it would be {late_by * 1e3:.1f} ms late"
         )
         why = f"{hosted.waiting} requests wait, the most that may" if full else late
-        raise Refused(f"{hosted.name!r} is overloaded: {why}; come back in {retry:.3f} s", retry)
+        raise Refused(f"{hosted.name!r} is overloaded: {why}; come back in {retry} s", retry)
 
     def _busy(self, now: float) -> float:
         return sum(max(running.until - now, 0.0) for running in self.running.values())
@@ -221,7 +223,7 @@ def expired(entry: Entry, now: float) -> Expired:
         limit = entry.request.options.timeout_us
         return Expired(f"the request's timeout of {limit} µs passed; {waited:.1f} ms after arrival")
     latency = (entry.deadline - entry.request.arrival) * 1e3
-    return Expired(f"the request's deadline of {latency:g} ms passed while it waited; {waited:.1f} ms after arrival")
+    return Expired(f"the request's deadline of {latency:g} ms cannot be met any more: it waited {waited:.1f} ms")
 
 
 def plan_entry(hosted: HostedModel, request: Request, macs: int, now: float, reply: Reply) -> Entry:
@@ -239,6 +241,7 @@ def plan_entry(hosted: HostedModel, request: Request, macs: int, now: float, rep
         slo=slo,
         deadline=request.arrival + asked,
         due=request.arrival + target.latency,
+        planned=request.arrival + target.planned,
         attainable=target.attainable,
         ceiling=ceiling,
         macs=macs,

@@ -38,8 +38,8 @@ Reply = asyncio.Future[Ran] | None
 @dataclass(slots=True, eq=False)
 class Entry:
     """`slo` is the one in force at arrival. `deadline` is arrival + the latency that was asked for; `due` is when the
-    plan wants it done, later than the deadline where that cannot be met. `expires` is the client's own, hard timeout.
-    Times are the engine's clock.
+    run has to be over for that, later than the deadline where it cannot be met; `planned` is when the plan wants it
+    over. `expires` is the client's own, hard timeout. Times are the engine's clock.
 
     `work` is the predicted run, and `least` its seconds at the ceiling. A pinned level is its own ceiling, and nothing
     of its work scales.
@@ -51,6 +51,7 @@ class Entry:
     slo: SLO
     deadline: float
     due: float
+    planned: float
     attainable: bool
     ceiling: Ceiling
     macs: int
@@ -69,5 +70,14 @@ class Entry:
         return self.expires < inf
 
     def dead(self, now: float) -> bool:
-        """Past its timeout; or past its deadline, where late answers are not wanted and one in time could be had."""
-        return now >= self.expires or (self.slo.shed and self.attainable and now > self.due)
+        """Past its timeout; or too late for its deadline at any level, where late answers are not wanted and one in
+        time could be had.
+        """
+        return now >= self.expires or (self.slo.shed and self.attainable and now + self.least > self.due)
+
+    @property
+    def half_room(self) -> float:
+        """Half of what the plan leaves unused, seconds: so much is left where requests are refused, and where the
+        feedback takes one for late. Feedback that waited for real misses would hold the tail at the deadline.
+        """
+        return (self.due - self.planned) / 2

@@ -105,7 +105,7 @@ class HostedModel:
         self.tail.add(now, now - entry.request.arrival)
 
     def judge(self, now: float, entry: Entry, met: bool) -> None:
-        """Tells the feedback of an outcome that it could have changed."""
+        """Tells the feedback of an outcome that it could have changed; `met` is with half of the plan's room."""
         if entry.pinned is None and entry.attainable:
             self.margin.record(now, met, entry.slo.allowed_misses)
 

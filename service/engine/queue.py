@@ -61,13 +61,12 @@ class Queue:
         return sum(entry.least for _, entry in islice(self._entries, place))
 
     def demands(self, now: float, limit: int) -> list[Demand]:
-        """The first that wait, in order."""
-        return [Demand(entry.due - now, entry.work) for _, entry in self._entries[:limit]]
-
-    def work_beyond(self, limit: int) -> Work:
-        """The work of all but the first."""
-        rest = self._entries[limit:]
-        return Work(sum(entry.work.fixed for _, entry in rest), sum(entry.work.scalable for _, entry in rest))
+        """The first that wait, in order, and all others as one: by when the last of them is to be done."""
+        first = [Demand(entry.planned - now, entry.work) for _, entry in self._entries[:limit]]
+        if rest := self._entries[limit:]:
+            work = Work(sum(entry.work.fixed for _, entry in rest), sum(entry.work.scalable for _, entry in rest))
+            first.append(Demand(rest[-1][1].planned - now, work))
+        return first
 
     def _forget(self, entry: Entry) -> None:
         del self._keys[entry]

@@ -1,6 +1,6 @@
 from random import Random
 from statistics import mean, pstdev
-from time import perf_counter
+from time import process_time
 
 import pytest
 from hypothesis import given, settings
@@ -91,9 +91,9 @@ def test_ten_thousand_requests_a_second():
     simulated, _ = simulation()
     times = poisson((2.0, 10))
 
-    started = perf_counter()
+    started = process_time()
     simulated.run(requests_at(times))
-    taken = perf_counter() - started
+    taken = process_time() - started
     assert len(times) / taken > 10_000
 
 

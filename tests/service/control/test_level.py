@@ -50,11 +50,13 @@ def test_what_other_executors_still_have_to_do_counts():
     assert choose_level(PROFILE, OPEN, own, queue, executors=2, busy=0.015) > 0.0
 
 
-def test_work_that_is_expected_counts_before_it_is_there():
+def test_a_load_counts_before_it_is_queued_and_is_held_to_its_share_of_the_capacity():
     own = Demand(0.1, Work(0.0, 0.010))
-    assert choose_level(PROFILE, OPEN, own, arriving=Demand(1.0, Work(0.0, 0.9))) == 0.0
-    level = choose_level(PROFILE, OPEN, own, arriving=Demand(1.0, Work(0.0, 1.99)))
+    assert choose_level(PROFILE, OPEN, own, offered=Work(0.0, 0.79), utilisation=0.8) == 0.0
+    level = choose_level(PROFILE, OPEN, own, offered=Work(0.1, 1.4), utilisation=0.8)
     assert PROFILE.at(level).macs_ratio == pytest.approx(0.5)
+    assert choose_level(PROFILE, OPEN, own, offered=Work(0.1, 1.4), utilisation=0.8, executors=2) == 0.0
+    assert choose_level(PROFILE, OPEN, own, offered=Work(9.0, 9.0), utilisation=0.8) == OPEN.level
 
 
 def test_a_pinned_level_wins_over_floor_and_deadline():
@@ -67,9 +69,9 @@ def test_work_that_no_level_shortens_does_not_move_it_while_it_fits():
     assert choose_level(PROFILE, OPEN, Demand(0.02, Work(0.01, 0.0)), [Demand(0.03, Work(0.01, 0.0))]) == 0.0
 
 
-@given(floor=floors, own=demands, queue=queues, arriving=st.none() | demands, margin=st.floats(1, 2))
-def test_never_past_the_floor(floor, own, queue, arriving, margin):
-    level = choose_level(PROFILE, ceiling_of(PROFILE, floor), own, queue, arriving, margin=margin)
+@given(floor=floors, own=demands, queue=queues, offered=st.none() | works, margin=st.floats(1, 2))
+def test_never_past_the_floor(floor, own, queue, offered, margin):
+    level = choose_level(PROFILE, ceiling_of(PROFILE, floor), own, queue, offered, utilisation=0.8, margin=margin)
     assert 0 <= level <= PROFILE.highest_level(floor)
     assert PROFILE.at(level).quality_lower >= floor - 1e-9 or level == 0
 

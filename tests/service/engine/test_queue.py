@@ -62,6 +62,9 @@ def test_the_work_ahead_is_that_of_those_that_would_be_taken_first(steps, slo_ms
     ahead = [one for one in inside if (one.request.options.urgency, one.due) <= key]
     assert abs(queue.least_ahead(*key) - sum(one.least for one in ahead)) < 1e-9
     assert len(queue) == len(inside)
-    assert [demand.work for demand in queue.demands(0.0, 3)] == [one.work for one in list(queue)[:3]]
-    rest = list(queue)[3:]
-    assert abs(queue.work_beyond(3).scalable - sum(one.work.scalable for one in rest)) < 1e-9
+    demands, rest = queue.demands(0.0, 3), list(queue)[3:]
+    assert [demand.work for demand in demands[:3]] == [one.work for one in list(queue)[:3]]
+    assert len(demands[3:]) == bool(rest)
+    if rest:
+        assert demands[3].slack == rest[-1].planned
+        assert abs(demands[3].work.scalable - sum(one.work.scalable for one in rest)) < 1e-9
