@@ -48,8 +48,9 @@ def _draw(axes: Any, comparison: dict[str, Any], runs: Sequence[dict[str, Any]])
             level.plot(own["seconds"], _known(own["level"]), label=name, color=color, linewidth=1.2)
     latency.axhline(comparison["slo"]["latency_ms"], color="black", linestyle="--", linewidth=0.8)
     latency.set(yscale="log", ylabel="p99 latency of the served, ms")
-    level.legend(loc="upper right", fontsize="small")
-    level.set(ylabel="level, median", xlabel="seconds", ylim=(-0.05, 1.05))
+    # Room above the curves, so that the legend covers none of them.
+    level.legend(loc="upper center", fontsize="small", ncols=2, frameon=False)
+    level.set(ylabel="level, median", xlabel="seconds", ylim=(-0.05, 1.5), yticks=[0, 0.5, 1])
 
 
 def _known(values: Sequence[float | None]) -> list[float]:
