@@ -101,10 +101,11 @@ def test_beyond_the_floor_it_refuses_and_serves_the_rest_in_time():
 def test_those_who_come_back_when_told_are_served_in_time():
     """A burst of twice what the floor's level can do, over a light load; each of the refused returns once."""
     model = hosted()
-    traffic = even(0.5, 7) + even(8, 0.3, start=1)
-    refusals = simulate(model, sorted(traffic, key=lambda one: one.arrival), seconds)
+    arrivals = sorted(one.arrival for one in even(0.5, 7, start=1e-4) + even(8, 0.3, start=1))
+    traffic = [request(float(number), arrival=at) for number, at in enumerate(arrivals)]
+    refusals = simulate(model, traffic, seconds)
     again = [
-        request(arrival=lost.at + lost.error.retry_after_seconds, id="again")
+        request(float(arrivals.index(lost.arrival)), arrival=lost.at + lost.error.retry_after_seconds)
         for lost in refusals
         if isinstance(lost, Lost)
     ]
