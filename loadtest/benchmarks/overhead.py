@@ -148,7 +148,10 @@ def cpu_seconds(process: int) -> float:
 
 def show(overhead: Overhead, console: Console) -> None:
     """Both tables."""
-    table = Table("server", "connections", "requests/s", "p50 ms", "p99 ms", "CPU ms a request", "failed")
+    table = Table(
+        *("server", "clients", "requests/s", "p50 ms", "p99 ms", "CPU ms", "failed"),
+        caption="clients: open connections; CPU ms: the server's processor time for a request",
+    )
     for name, loads in overhead.loads.items():
         for load in loads:
             table.add_row(
