@@ -10,7 +10,7 @@ ROOM = 0.12
 and stalls, go into it before they go past the deadline.
 """
 _IMPOSSIBLE_ALLOWANCE = 4.0
-_LEARNING = 0.01
+_LEARNING = 0.03
 _ROUNDING = 1 + 1e-9
 
 
@@ -59,13 +59,13 @@ class Promises:
     Not everyone comes back. What is kept free is what was promised times the share of the promises that were `taken`.
     """
 
-    share: float = 0.6
+    share: float = 0.5
     slot: float = 0.002
     longest: int = 120
     early: float = 0.05
     late: float = 1.0
     """Seconds around the moment told in which a request counts as the one that was told so."""
-    taken: float = 1.0
+    taken: float = 0.5
     _booked: dict[int, float] = field(default_factory=dict)
     """Of each slot of time, the seconds that were ever promised."""
     _kept: dict[int, float] = field(default_factory=dict)
