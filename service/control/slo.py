@@ -33,11 +33,11 @@ class SLO:
     shed: bool = True
 
     def __post_init__(self) -> None:
-        if not _is_number(self.latency_ms) or self.latency_ms <= 0:
+        if not is_number(self.latency_ms) or self.latency_ms <= 0:
             raise InvalidSLO("latency_ms", f"must be a finite number of milliseconds above 0, got {self.latency_ms!r}")
-        if not _is_number(self.percentile) or not 0 < self.percentile < 100:
+        if not is_number(self.percentile) or not 0 < self.percentile < 100:
             raise InvalidSLO("percentile", f"must be above 0 and below 100, got {self.percentile!r}")
-        if not _is_number(self.quality_floor) or not 0 <= self.quality_floor <= 1:
+        if not is_number(self.quality_floor) or not 0 <= self.quality_floor <= 1:
             raise InvalidSLO("quality_floor", f"must be between 0 and 1, got {self.quality_floor!r}")
         if not isinstance(self.shed, bool):
             raise InvalidSLO("shed", f"must be true or false, got {self.shed!r}")
@@ -70,8 +70,8 @@ class SLO:
         return replace(self, **changes)
 
 
-def _is_number(value: object) -> bool:
-    """JSON's true and false are ints to Python; an int past the largest float is no number here."""
+def is_number(value: object) -> bool:
+    """Whether it is a finite number. JSON's true is an int to Python; an int past the largest float is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:

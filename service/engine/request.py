@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Any
 
 from numpy.typing import NDArray
 
 from models.model import GateContext
+from service.control.slo import is_number
 from service.errors import InvalidRequest
 
 DEFAULT_PRIORITY = 0
@@ -31,11 +31,11 @@ class RequestOptions:
     priority: int = DEFAULT_PRIORITY
 
     def __post_init__(self) -> None:
-        if self.slo_ms is not None and not (_is_number(self.slo_ms) and self.slo_ms > 0):
+        if self.slo_ms is not None and not (is_number(self.slo_ms) and self.slo_ms > 0):
             raise InvalidRequest("must be a finite number of milliseconds above 0", field="slo_ms")
-        if self.quality_floor is not None and not (_is_number(self.quality_floor) and 0 <= self.quality_floor <= 1):
+        if self.quality_floor is not None and not (is_number(self.quality_floor) and 0 <= self.quality_floor <= 1):
             raise InvalidRequest("must be a number between 0 and 1", field="quality_floor")
-        if self.level is not None and not (_is_number(self.level) and 0 <= self.level <= 1):
+        if self.level is not None and not (is_number(self.level) and 0 <= self.level <= 1):
             raise InvalidRequest("must be a number between 0 and 1", field="level")
         if self.timeout_us is not None and not _is_count(self.timeout_us):
             raise InvalidRequest("must be a whole number of microseconds, 0 or more", field="timeout")
@@ -86,15 +86,6 @@ class Finished:
     duration: float
     slo_met: bool
     slo_attainable: bool = True
-
-
-def _is_number(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return isfinite(value)
-    except OverflowError:
-        return False
 
 
 def _is_count(value: object) -> bool:

@@ -83,3 +83,12 @@ def test_the_tail_is_the_upper_quantile_of_what_the_mean_gets_wrong():
 def test_a_model_of_no_arithmetic_is_all_overhead():
     model = observed(0.002, 0.0, [0] * 10)
     assert model.seconds(0) == pytest.approx(0.002)
+
+
+def test_the_variation_of_single_runs_is_measured():
+    rng = random.Random(0)
+    model = LatencyModel()
+    for _ in range(3000):
+        model.observe(DENSE, 0.004 * (rng.choice([0.7, 1.3])))
+    assert model.variation == pytest.approx(0.09, rel=0.2)
+    assert observed(0.001, 10e-12, [DENSE] * 200).variation < 0.01

@@ -4,6 +4,7 @@ import pytest
 
 from service.engine.request import RequestOptions
 from service.errors import InvalidRequest
+from tests.service.engine.fakes import request
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,11 @@ def test_priority_1_is_the_most_urgent_and_the_default_the_least():
     urgencies = [RequestOptions(priority=priority).urgency for priority in (1, 2, 1000, 0)]
     assert urgencies == sorted(urgencies)
     assert len(set(urgencies)) == 4
+
+
+def test_a_request_sent_again_is_known_by_its_inputs():
+    first, again, other = request(1.0, arrival=0.0), request(1.0, arrival=9.0, id="another"), request(2.0)
+    assert first.fingerprint() == again.fingerprint()
+    assert first.fingerprint() != other.fingerprint()
+    assert first.fingerprint() != request(1.0, items=2).fingerprint()
+    assert first.fingerprint() != request(1.0, model="else").fingerprint()
