@@ -2,7 +2,8 @@
 
 1. The request itself finishes by its deadline.
 2. Those queued behind it do, all at this level: what a burst costs is spread over it, not laid on its last requests.
-3. The load, as it has been arriving, leaves so much of the capacity free that a queue rarely forms.
+3. The load, as it has been arriving over the time that a request may take, leaves so much of the capacity free that a
+   queue rarely forms.
 
 Each is linear in the share of the dense MACs that is done, so each gives a greatest share that keeps it; the least of
 the shares, looked up in the profile, is the level.
@@ -25,7 +26,6 @@ class Dial:
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
-        self.dense_ratio = profile.points[0].macs_ratio
         self._levels = [point.level for point in profile.points]
         self._ratios = [point.macs_ratio for point in profile.points]
         self._qualities = [point.quality for point in profile.points]

@@ -104,10 +104,12 @@ class LoadEstimate:
             if self._contradict(shorter, longer):
                 longer.restart(shorter)
 
-    def offered(self, now: float) -> Work:
-        """Work that arrives a second."""
+    def offered(self, now: float, within: float = 0.0) -> Work:
+        """Work that arrives a second, where there are `within` seconds to do it: a burst that is shorter than that is
+        spread over it.
+        """
         self._fade(now)
-        known, longest = self._known(), self.averages[-1]
+        known, longest = self._known(within), self.averages[-1]
         return Work(longest.fixed * known, longest.scalable * known)
 
     def rate(self, now: float) -> float:
@@ -115,14 +117,16 @@ class LoadEstimate:
         self._fade(now)
         return self.averages[-1].count * self._known()
 
-    def _known(self) -> float:
-        """What the longest sums are to be multiplied by for a rate.
+    def _known(self, within: float = 0.0) -> float:
+        """What the longest sums are to be multiplied by for a rate over `within` seconds at least.
 
         One request is no stream: its own arrival says nothing about the next, so an n-th part is taken off n. And a
         few clumped ones are no lasting load.
         """
         longest = self.averages[-1]
-        return (1 - 1 / longest.count) / max(longest.covered, _SHORTEST / 4) if longest.count > 1 else 0.0
+        if longest.count <= 1:
+            return 0.0
+        return (1 - 1 / longest.count) / max(longest.covered, min(within, longest.memory), _SHORTEST / 4)
 
     def _fade(self, now: float) -> None:
         if self._last is None:

@@ -163,10 +163,10 @@ class Dispatch(Generic[E]):
             self._answer(entry, error)
 
     def _decide(self, entry: Entry, now: float) -> float:
-        hosted = entry.hosted
+        hosted, within = entry.hosted, entry.planned - entry.request.arrival
         allowed = utilisation(
             self._load.variation + hosted.latency.variation,
-            self._load.rate(now) * (entry.planned - entry.request.arrival),
+            self._load.rate(now) * within,
             entry.slo.allowed_misses,
             self._executors,
             hosted.margin.at(now),
@@ -177,7 +177,7 @@ class Dispatch(Generic[E]):
             # A deadline that cannot be met is missed by as little as the ceiling allows.
             Demand(min(entry.due, entry.deadline) - now, entry.work),
             self._queue.demands(now, LOOK_AHEAD),
-            self._load.offered(now),
+            self._load.offered(now, within),
             utilisation=allowed,
             pinned=entry.pinned,
             executors=self._executors,

@@ -42,6 +42,22 @@ def test_one_request_however_large_says_nothing_of_the_next():
     assert fed([0.0], Work(0.1, 10.0)).offered(0.0) == Work()
 
 
+def test_a_burst_is_spread_over_the_time_that_there_is_for_it():
+    load = LoadEstimate()
+    for index in range(20):
+        load.arrive(index * 1e-3, Work(0.0, 0.1))
+    assert load.offered(0.02).scalable > 10
+    assert load.offered(0.02, within=10.0).scalable == pytest.approx(0.19, rel=0.01)
+
+
+@pytest.mark.parametrize("within", [0.01, 1.0, 100.0])
+def test_a_load_that_lasts_is_the_same_however_much_time_there_is(within):
+    load = LoadEstimate()
+    for index in range(10_000):
+        load.arrive(index * 0.01, Work(0.001, 0.004))
+    assert load.offered(100.0, within).scalable == pytest.approx(0.4, rel=0.02)
+
+
 def test_a_random_stream_moves_it_little():
     load, rates = LoadEstimate(), []
     for now in arrivals(450, 60):

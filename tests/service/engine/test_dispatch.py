@@ -54,6 +54,14 @@ def test_a_steady_load_that_the_dense_model_can_do_is_done_dense(load):
     assert share_met(results) == 1
 
 
+def test_a_burst_that_is_done_long_before_it_is_due_costs_no_quality():
+    """Two seconds of work within a tenth of one: there are ten to do it."""
+    arrivals = [request(arrival=0.01 * index, items=64) for index in range(10)]
+    results = simulate(hosted(latency=10.0), arrivals, seconds)
+    assert set(levels(results)) == {0.0}
+    assert share_met(results) == 1
+
+
 @pytest.mark.parametrize("load", [1.2, 2.0, 3.0])
 def test_a_steady_load_beyond_it_settles_and_is_served_in_time(load):
     results = simulate(hosted(), even(load, 4), seconds)
