@@ -50,8 +50,8 @@ class RequestOptions:
 
 @dataclass(slots=True)
 class Request:
-    """`arrival` is the engine's clock (`time.monotonic`, seconds) when the first byte was handled; `protocol` names the
-    front ("v2", "openai").
+    """`arrival` is the engine's clock (`time.monotonic`, seconds) when all of the request was there; `protocol` names
+    the front that it came through.
     """
 
     id: str
@@ -63,7 +63,11 @@ class Request:
 
     def fingerprint(self) -> int:
         """What it is known by when its client sends it again; of large inputs the beginning is looked at."""
-        parts = [(name, value.shape, value.reshape(-1)[:_LOOKED_AT].tobytes()) for name, value in self.inputs.items()]
+        parts = []
+        for name, value in self.inputs.items():
+            start = value.reshape(-1)[:_LOOKED_AT]
+            # The bytes of an array of strings are where they lie, not what they say.
+            parts.append((name, value.shape, tuple(start) if value.dtype.hasobject else start.tobytes()))
         return hash((self.model, tuple(parts)))
 
 

@@ -1,8 +1,9 @@
 import math
 
+import numpy as np
 import pytest
 
-from service.engine.request import RequestOptions
+from service.engine.request import Request, RequestOptions
 from service.errors import InvalidRequest
 from tests.service.engine.fakes import request
 
@@ -52,3 +53,12 @@ def test_a_request_sent_again_is_known_by_its_inputs():
     assert first.fingerprint() != other.fingerprint()
     assert first.fingerprint() != request(1.0, items=2).fingerprint()
     assert first.fingerprint() != request(1.0, model="else").fingerprint()
+
+
+def test_strings_are_known_by_what_they_say():
+    def said(text: bytes) -> Request:
+        return Request("id", "fake", {"text": np.array([bytes(bytearray(text))], object)}, arrival=0.0)
+
+    long = b"the same words" * 10
+    assert said(long).fingerprint() == said(long).fingerprint()
+    assert said(long).fingerprint() != said(long + b"!").fingerprint()
