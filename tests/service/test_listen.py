@@ -12,21 +12,10 @@ from service.listen import Server, config_of
 from service.settings import load_settings
 from tests.live import START_SECONDS
 from tests.service.engine.fakes import FakeModel
+from tests.service.engine.harness import Held
 
 INFER = "/v2/models/fake/infer"
 BODY = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [-1.0]}]}
-
-
-class Held:
-    """A run that begins, and ends when it is let go; warm-up's runs, on zeros, are not held."""
-
-    def __init__(self):
-        self.begun, self.free = threading.Event(), threading.Event()
-
-    def __call__(self, value, context):
-        if value < 0:
-            self.begun.set()
-            assert self.free.wait(10)
 
 
 @pytest.fixture

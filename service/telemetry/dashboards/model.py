@@ -155,24 +155,14 @@ def _load(board: Dashboard) -> Dashboard:
     return (
         board.with_row(row("Load"))
         .with_panel(
-            lines(
-                "Arrivals by outcome",
-                "Requests by how they ended: answered, refused at once, expired in the queue, cancelled by the client, "
-                "invalid, or failed.",
-                PER_SECOND,
-                [Query(MODEL.rate("sluice_requests_total", "outcome, protocol"), "{{outcome}} ({{protocol}})")],
-                stacked=True,
+            shared.arrivals(
+                Query(MODEL.rate("sluice_requests_total", "outcome, protocol"), "{{outcome}} ({{protocol}})"),
             )
         )
         .with_panel(
-            lines(
-                "Queue",
-                "Requests that wait for an executor, and those that executors run.",
-                NUMBER,
-                [
-                    Query(MODEL.gauge("sluice_queue_depth", "instance"), "{{instance}}: waiting"),
-                    Query(MODEL.gauge("sluice_inflight", "instance"), "{{instance}}: running"),
-                ],
+            shared.queue(
+                Query(MODEL.gauge("sluice_queue_depth", "instance"), "{{instance}}: waiting"),
+                Query(MODEL.gauge("sluice_inflight", "instance"), "{{instance}}: running"),
             )
         )
     )

@@ -5,7 +5,6 @@ from grafana_foundation_sdk.models.dashboard import DashboardLink, DashboardLink
 
 from service.telemetry.dashboards import shared
 from service.telemetry.dashboards.panels import (
-    NUMBER,
     PER_SECOND,
     RATIO,
     SECONDS,
@@ -120,24 +119,12 @@ def _load(board: Dashboard) -> Dashboard:
     return (
         board.with_row(row("Load"))
         .with_panel(
-            lines(
-                "Arrivals by outcome",
-                "Requests by how they ended: answered, refused at once, expired in the queue, cancelled by the client, "
-                "invalid, or failed.",
-                PER_SECOND,
-                [Query(MODELS.rate("sluice_requests_total", "model, outcome"), "{{model}}: {{outcome}}")],
-                stacked=True,
-            )
+            shared.arrivals(Query(MODELS.rate("sluice_requests_total", "model, outcome"), "{{model}}: {{outcome}}"))
         )
         .with_panel(
-            lines(
-                "Queue",
-                "Requests that wait for an executor, and those that executors run.",
-                NUMBER,
-                [
-                    Query(MODELS.gauge("sluice_queue_depth", how="sum"), "{{model}}: waiting"),
-                    Query(MODELS.gauge("sluice_inflight", how="sum"), "{{model}}: running"),
-                ],
+            shared.queue(
+                Query(MODELS.gauge("sluice_queue_depth", how="sum"), "{{model}}: waiting"),
+                Query(MODELS.gauge("sluice_inflight", how="sum"), "{{model}}: running"),
             )
         )
     )

@@ -4,7 +4,7 @@ from grafana_foundation_sdk.builders.heatmap import Panel as Heatmap
 from grafana_foundation_sdk.builders.stat import Panel as Stat
 from grafana_foundation_sdk.builders.timeseries import Panel as Lines
 
-from service.telemetry.dashboards.panels import NUMBER, RATIO, Query, lines, number, rows
+from service.telemetry.dashboards.panels import NUMBER, PER_SECOND, RATIO, Query, lines, number, rows
 from service.telemetry.dashboards.queries import Series
 
 
@@ -92,4 +92,23 @@ def quality(series: Series, prefix: str = "") -> Lines:
             Query(series.gauge("sluice_quality_floor_ratio"), f"{prefix}floor", limit=True),
         ],
         greatest=1,
+    )
+
+
+def arrivals(by_outcome: Query) -> Lines:
+    """Requests per second by how they ended."""
+    return lines(
+        "Arrivals by outcome",
+        "Requests by how they ended: answered, refused at once, expired in the queue, cancelled by the client, "
+        "invalid, or failed.",
+        PER_SECOND,
+        [by_outcome],
+        stacked=True,
+    )
+
+
+def queue(waiting: Query, running: Query) -> Lines:
+    """What waits, and what runs."""
+    return lines(
+        "Queue", "Requests that wait for an executor, and those that executors run.", NUMBER, [waiting, running]
     )
