@@ -207,15 +207,3 @@ class GatedNetwork(nn.Module):
 def _modules(modules: list[M]) -> Sequence[M]:
     """A ModuleList that keeps its elements' type."""
     return cast(Sequence[M], nn.ModuleList(modules))
-
-
-def macs_done(shape: NetworkShape, active: Sequence[Tensor]) -> Tensor:
-    """Multiply-accumulates of each image [n], gates included: a layer's work is its active inputs times its active
-    outputs."""
-    total = torch.full((len(active[0]),), float(shape.gate_macs))
-    inputs = torch.ones(len(active[0]))
-    for layer, chosen in zip(shape.layers, active, strict=True):
-        outputs = chosen.sum(1)
-        total += layer.macs(1, 1) * inputs * outputs
-        inputs = outputs
-    return total + inputs * shape.classes

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.gating.network import GatedNetwork, macs_done
+from models.gating.network import GatedNetwork
 from tests.models.gating.small_network import SHAPE, toy_images
 
 
@@ -50,15 +50,6 @@ def test_the_choice_is_learnt_only_with_a_soft_step(images):
         saliency_gradient = torch.autograd.grad(logits.square().sum(), traces[1].saliency)[0]
         skipped = (traces[1].active.detach()[0] < 0.5) & (traces[1].saliency[0] > 0)
         assert (float(saliency_gradient[0][skipped].std()) > 1e-6) is learnt
-
-
-def test_macs_are_active_inputs_times_active_outputs():
-    first, second = torch.zeros(2, 8), torch.zeros(2, 12)
-    first[0, :4], second[0, :3] = 1, 1
-    first[1], second[1] = 1, 1
-    some, everything = macs_done(SHAPE, [first, second]).tolist()
-    assert some == SHAPE.gate_macs + 9 * 64 * 1 * 4 + 9 * 16 * 4 * 3 + 3 * 3
-    assert everything == SHAPE.gate_macs + SHAPE.macs
 
 
 def test_evaluation_with_its_own_statistics_repeats_itself(images):
