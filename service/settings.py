@@ -17,6 +17,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from service.control.slo import LONGEST_LATENCY_MS
+
 PREFIX = "SLUICE_"
 
 
@@ -39,7 +41,9 @@ class Settings(BaseSettings):
     queue_limit: int = Field(1024, ge=1, description="Requests of one model that may wait; more are refused")
     max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024, description="Largest body, as sent and once decompressed")
 
-    slo_latency_ms: float = Field(50.0, gt=0, le=86_400_000, description="Latency SLO of a model that was given none")
+    slo_latency_ms: float = Field(
+        50.0, gt=0, le=LONGEST_LATENCY_MS, description="Latency SLO of a model that was given none"
+    )
     slo_percentile: float = Field(99.0, gt=0, le=99.99, description="Per cent of requests that are to be within it")
     quality_floor: float = Field(0.95, ge=0, le=1, description="Lowest quality of a model that was given none")
     shed: bool = Field(True, description="Refuse at once what the quality floor's level cannot finish in time")

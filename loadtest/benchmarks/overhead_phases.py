@@ -60,8 +60,8 @@ async def phases(body: bytes, json_length: str, repeats: int = REPEATS) -> list[
         context = GateContext(assignment.level)
         context.record("layer", 64, 64)
         context.macs = 1000
-        ran = Ran({"y": np.zeros((1, 1), np.float32)}, context, 1.0, now, now, now)
-        dispatch.ended(0)
+        ran = Ran({"y": np.zeros((1, 1), np.float32)}, context, 1.0, now, now, now, now)
+        dispatch.ended(now, 0)
         dispatch.ran(entry, ran)
         return dispatch.served(now, entry, ran)
 

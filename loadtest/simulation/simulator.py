@@ -130,9 +130,9 @@ class Simulation:
     def _end(self, executor: int, task: Assignment, context: GateContext) -> None:
         entry = task.entry
         quality = self._hosted.dial.quality(task.level)
-        ran = Ran({}, context, quality, task.taken, task.taken, self.now)
+        ran = Ran({}, context, quality, task.since, task.taken, task.taken, self.now)
         self._free.append(executor)
-        self._dispatch.ended(executor)
+        self._dispatch.ended(self.now, executor)
         self._dispatch.ran(entry, ran)
         try:
             met = self._dispatch.served(self.now, entry, ran).slo_met

@@ -7,7 +7,11 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from math import isfinite
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
+
+LONGEST_LATENCY_MS = 86_400_000.0
+"""A day: more is a slip of the hand."""
+LATENCY_RULE = f"a finite number of milliseconds above 0 and at most {LONGEST_LATENCY_MS:.0f}, a day"
 
 
 class InvalidSLO(ValueError):
@@ -33,8 +37,8 @@ class SLO:
     shed: bool = True
 
     def __post_init__(self) -> None:
-        if not is_number(self.latency_ms) or self.latency_ms <= 0:
-            raise InvalidSLO("latency_ms", f"must be a finite number of milliseconds above 0, got {self.latency_ms!r}")
+        if not is_latency(self.latency_ms):
+            raise InvalidSLO("latency_ms", f"must be {LATENCY_RULE}, got {self.latency_ms!r}")
         if not is_number(self.percentile) or not 0 < self.percentile < 100:
             raise InvalidSLO("percentile", f"must be above 0 and below 100, got {self.percentile!r}")
         if not is_number(self.quality_floor) or not 0 <= self.quality_floor <= 1:
@@ -70,7 +74,7 @@ class SLO:
         return replace(self, **changes)
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether it is a finite number. JSON's true is an int to Python; an int past the largest float is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
@@ -78,6 +82,11 @@ def is_number(value: object) -> bool:
         return isfinite(value)
     except OverflowError:
         return False
+
+
+def is_latency(value: object) -> bool:
+    """Whether it is a latency in milliseconds that an SLO, or a request, can ask for."""
+    return is_number(value) and 0 < value <= LONGEST_LATENCY_MS
 
 
 def _refuse_unknown(data: Mapping[str, Any]) -> None:

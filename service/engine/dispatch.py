@@ -31,11 +31,14 @@ E = TypeVar("E", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A request to run, and the level to run it at."""
+    """A request to run, and the level to run it at. It occupies the executor from `since` on: when that was free and
+    the request there.
+    """
 
     entry: Entry
     level: float
     taken: float
+    since: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,8 @@ class Dispatch(Generic[E]):
         self, executors: int, queue_limit: int, shadow_share: float, answer: Callable[[Entry, ServiceError], None]
     ) -> None:
         self.running: dict[E, Running] = {}
+        self._freed: dict[E, float] = {}
+        """When each executor's last run was over."""
         self._executors = executors
         self._queue_limit = queue_limit
         self._answer = answer
@@ -86,6 +91,7 @@ class Dispatch(Generic[E]):
 
     def take(self, now: float, executor: E, *, spare: bool) -> Assignment | Shadow | None:
         """What a free executor is to do, if anything; `spare` says that another one is free too."""
+        freed = self._freed.pop(executor, now)
         while entry := self._queue.pop():
             entry.hosted.waiting -= 1
             if entry.dead(now):
@@ -98,17 +104,22 @@ class Dispatch(Generic[E]):
                 log.exception("no level could be chosen for request %s", entry.request.id)
                 self._answer(entry, Internal(f"no level could be chosen for this request: {type(error).__name__}"))
                 continue
-            share = entry.hosted.dial.macs_ratio(level) if level > 0 and entry.pinned is None else 1.0
-            self.running[executor] = Running(entry, now, now + entry.work.at(share))
+            since = max(freed, entry.admitted)
+            self.running[executor] = Running(entry, now, since + entry.work.at(entry.hosted.dial.macs_ratio(level)))
             entry.hosted.running += 1
-            return Assignment(entry, level, now)
+            return Assignment(entry, level, now, since)
         if shadow := self._shadows.take(spare):
             self.running[executor] = Running(None, now, now + shadow.seconds)
             return shadow
         return None
 
-    def ended(self, executor: E) -> None:
-        """An executor is done with what it ran, or was given up."""
+    def ended(self, now: float, executor: E) -> None:
+        """An executor is done with what it ran."""
+        self.gone(executor)
+        self._freed[executor] = now
+
+    def gone(self, executor: E) -> None:
+        """An executor that runs something is given up."""
         running = self.running.pop(executor)
         if running.entry is not None:
             running.entry.hosted.running -= 1
@@ -164,12 +175,13 @@ class Dispatch(Generic[E]):
 
     def _decide(self, entry: Entry, now: float) -> float:
         hosted, within = entry.hosted, entry.planned - entry.request.arrival
+        margin = hosted.margin(entry.request).at(now)
         allowed = utilisation(
             self._load.variation + hosted.latency.variation,
             self._load.rate(now) * within,
             entry.slo.allowed_misses,
             self._executors,
-            hosted.margin.at(now),
+            margin,
         )
         level = choose_level(
             hosted.profile,
@@ -182,7 +194,7 @@ class Dispatch(Generic[E]):
             pinned=entry.pinned,
             executors=self._executors,
             busy=self._busy(now),
-            margin=hosted.margin.at(now),
+            margin=margin,
             tail_ratio=hosted.latency.tail_ratio,
         )
         if entry.pinned is None:
@@ -193,7 +205,7 @@ class Dispatch(Generic[E]):
         hosted = entry.hosted
         ahead = self._queue.least_ahead(entry.request.options.urgency, entry.due) + self._busy(now)
         own = entry.least * hosted.latency.tail_ratio
-        margin, limit, kept = hosted.margin.at(now), entry.due - entry.half_room, 0.0
+        margin, limit, kept = hosted.margin(entry.request).at(now), entry.due - entry.half_room, 0.0
         if self._promises.any:
             if self._promises.claim(now, entry.request.fingerprint()):
                 margin, limit = 1.0, entry.due

@@ -267,6 +267,9 @@ class Engine:
             place.active -= 1
             if timer is not None:
                 timer.cancel()
+            # An error's traceback holds this frame: a ring through its future would keep the model in memory.
+            entry.reply = None
+            del future
 
     def _time_out(self, entry: Entry) -> None:
         self._scheduler.withdraw(entry)

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A run's result. `taken`, `started`, `ended` are the engine's clock: when an executor took it, and around the
-    model's own run.
+    """A run's result. Times are the engine's clock: `since` is when it could have begun, its executor free and the
+    request there; `taken` when the executor took it; `started` and `ended` are around the model's own run.
     """
 
     outputs: dict[str, NDArray[Any]]
     context: GateContext
     quality: float
+    since: float
     taken: float
     started: float
     ended: float

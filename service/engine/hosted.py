@@ -14,6 +14,7 @@ from service.control.load import Work
 from service.control.quantile import UpperQuantile
 from service.control.slo import SLO
 from service.engine.entry import Entry, Ran
+from service.engine.request import Request
 from service.engine.snapshot import GateSnapshot, LastActive, LayerGate, ModelSnapshot, Statistics
 from service.engine.statistics import GatedWindow, RecentLevels, Tail, Timer, layer_rates, ratio
 
@@ -46,7 +47,9 @@ class HostedModel:
         self.latency = LatencyModel()
         self.handover = UpperQuantile(0.2e-3, lowest=1e-6, highest=1.0)
         """Seconds from the end of a run to the outputs being in the event loop's hands."""
-        self.margin = SafetyMargin()
+        self._margin = SafetyMargin()
+        self._margin_of_own_slos = SafetyMargin()
+        """Apart, so that a client that asks for what is hard to keep costs the others no quality."""
         self.guard = QualityGuard()
         self.gated = GatedWindow()
         self.tail = Tail()
@@ -85,7 +88,7 @@ class HostedModel:
     def ran(self, entry: Entry, ran: Ran) -> None:
         """Learns from a run and counts its work."""
         context = ran.context
-        self.latency.observe(context.macs - context.macs_skipped, ran.ended - ran.taken)
+        self.latency.observe(context.macs - context.macs_skipped, ran.ended - ran.since)
         self.gated.add(ran.ended, context)
         self.counts.executions += 1
         self.counts.inferences += items(entry)
@@ -107,7 +110,11 @@ class HostedModel:
     def judge(self, now: float, entry: Entry, met: bool) -> None:
         """Tells the feedback of an outcome that it could have changed; `met` is with half of the plan's room."""
         if entry.pinned is None and entry.attainable:
-            self.margin.record(now, met, entry.slo.allowed_misses)
+            self.margin(entry.request).record(now, met, entry.slo.allowed_misses)
+
+    def margin(self, request: Request) -> SafetyMargin:
+        """What feedback has made of the misses of requests like this one."""
+        return self._margin if request.options.slo_ms is None else self._margin_of_own_slos
 
     def shadowed(self, level: float, agreement: float) -> None:
         """Counts a gated request that was run again dense."""
@@ -151,7 +158,7 @@ class HostedModel:
         )
 
     def _gate(self, now: float) -> GateSnapshot:
-        ceiling, margin = self._ceiling, self.margin.at(now)
+        ceiling, margin = self._ceiling, self._margin.at(now)
         work = self.work(self.typical_macs, ceiling, pinned=False)
         target = self.target(self.slo.latency, work.at(ceiling.macs_ratio))
         idle = choose_level(

@@ -7,7 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from models.model import GateContext
-from service.control.slo import is_number
+from service.control.slo import LATENCY_RULE, is_latency, is_number
 from service.errors import InvalidRequest
 
 DEFAULT_PRIORITY = 0
@@ -31,8 +31,8 @@ class RequestOptions:
     priority: int = DEFAULT_PRIORITY
 
     def __post_init__(self) -> None:
-        if self.slo_ms is not None and not (is_number(self.slo_ms) and self.slo_ms > 0):
-            raise InvalidRequest("must be a finite number of milliseconds above 0", field="slo_ms")
+        if self.slo_ms is not None and not is_latency(self.slo_ms):
+            raise InvalidRequest(f"must be {LATENCY_RULE}", field="slo_ms")
         if self.quality_floor is not None and not (is_number(self.quality_floor) and 0 <= self.quality_floor <= 1):
             raise InvalidRequest("must be a number between 0 and 1", field="quality_floor")
         if self.level is not None and not (is_number(self.level) and 0 <= self.level <= 1):

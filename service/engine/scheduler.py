@@ -129,15 +129,16 @@ class Scheduler:
             ended = self._clock()
             _check_counts(context)
             quality = hosted.dial.quality(task.level) if task.level > 0 else 1.0
-            result = Ran(outputs, context, quality, task.taken, started, ended)
+            result = Ran(outputs, context, quality, task.since, task.taken, started, ended)
         except BaseException as error:
             # Whatever a model raises is that request's own misfortune; the executor goes on.
+            ended = self._clock()
             log.exception("model %s failed on request %s", hosted.name, entry.request.id)
             result = Internal(f"the model {hosted.name!r} failed on this request: {type(error).__name__}")
         with self.lock:
             if self._was_given_up(executor):
                 return
-            self._dispatch.ended(executor)
+            self._dispatch.ended(ended, executor)
             try:
                 if isinstance(result, Ran):
                     self._dispatch.ran(entry, result)
@@ -150,7 +151,7 @@ class Scheduler:
         with self.lock:
             if self._was_given_up(executor):
                 return
-            self._dispatch.ended(executor)
+            self._dispatch.ended(self._clock(), executor)
             if agreement is not None:
                 shadow.hosted.shadowed(shadow.level, agreement)
 
@@ -170,7 +171,7 @@ class Scheduler:
         executor.start()
 
     def _replace(self, executor: Executor, running: Running) -> None:
-        self._dispatch.ended(executor)
+        self._dispatch.gone(executor)
         self._executors.remove(executor)
         executor.retired = True
         self._hung.add(executor)

@@ -55,7 +55,9 @@ class Shadows:
         self._due += self._share
         if self._due >= 1:
             self._due -= 1
-            self._waiting.append(Shadow(hosted, entry, ran, hosted.latency.upper(entry.macs)))
+            self._waiting.append(
+                Shadow(hosted, entry, ran, hosted.latency.upper(entry.macs * hosted.dial.macs_ratio(0.0)))
+            )
 
     def forget(self, hosted: HostedModel) -> None:
         """Gives up those of a model."""

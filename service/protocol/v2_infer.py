@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.engine.request import Finished
 from service.engine.request import Request as EngineRequest
-from service.errors import InvalidRequest, ServiceError
+from service.errors import Internal, InvalidRequest, ServiceError
 from service.protocol.body import compress_for, receive_body
 from service.protocol.collaborators import InferenceEngine
 from service.protocol.disconnect import unless_disconnected
@@ -55,6 +55,10 @@ class Inference:
         except ServiceError as error:
             self._engine.reject(model, PROTOCOL, arrival, error)
             raise
+        except Exception as error:
+            fault = Internal(f"this request could not be read: {type(error).__name__}")
+            self._engine.reject(model, PROTOCOL, arrival, fault)
+            raise fault from error
         request = EngineRequest(
             id=parsed.id,
             model=model,

@@ -25,6 +25,8 @@ def test_units():
         ("latency_ms", math.nan),
         ("latency_ms", math.inf),
         ("latency_ms", 10**400),
+        ("latency_ms", 1e308),
+        ("latency_ms", 86_400_001),
         ("latency_ms", True),
         ("latency_ms", "20"),
         ("latency_ms", None),

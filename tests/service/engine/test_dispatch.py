@@ -1,12 +1,13 @@
 """The rules over whole runs in virtual time: the SLO is met under load, and without load nothing is spent."""
 
 import random
+from dataclasses import replace
 from statistics import mean, pstdev
 
 import pytest
 
 from service.control.slo import SLO
-from service.engine.dispatch import plan_entry
+from service.engine.dispatch import Dispatch, plan_entry
 from service.engine.hosted import HostedModel
 from service.errors import Expired, Refused
 from tests.service.engine.fakes import MACS, FakeModel, linear_profile, request
@@ -226,3 +227,30 @@ def test_one_that_could_never_be_in_time_is_not_dropped_for_being_late():
         entry = plan_entry(model, request(slo_ms=slo_ms), MACS, 0.0, None)
         assert entry.attainable == dropped
         assert entry.dead(now=9.0) == dropped
+
+
+def test_what_passes_between_two_runs_is_part_of_what_a_run_takes():
+    """Of two that were there together the second begins, for the latency model, when the first is over."""
+    model = hosted(latency=1.0)
+    dispatch = Dispatch(1, 10, 0.0, lambda entry, error: None)
+    for _ in range(2):
+        dispatch.admit(0.0, model, request(arrival=0.0), MACS, idle=False)
+    first = dispatch.take(0.001, "executor", spare=False)
+    dispatch.ended(0.004, "executor")
+    second = dispatch.take(0.0045, "executor", spare=False)
+    assert (first.since, second.since) == (0.001, 0.004)
+    dispatch.ended(0.0075, "executor")
+    dispatch.admit(1.0, model, request(arrival=1.0), MACS, idle=True)
+    assert dispatch.take(1.0001, "executor", spare=False).since == 1.0
+
+
+def test_a_run_at_level_0_is_predicted_to_do_the_work_of_level_0():
+    model = FakeModel(profile=linear_profile(least_macs=1 / 6, quality_loss=0.1))
+    sparse = replace(
+        model.profile, points=tuple(replace(p, macs_ratio=0.8 * p.macs_ratio) for p in model.profile.points)
+    )
+    quick = learned(HostedModel(FakeModel(profile=sparse), SLO(1000, 99, 0.9)), seconds, MACS)
+    dispatch = Dispatch(1, 10, 0.0, lambda entry, error: None)
+    dispatch.admit(0.0, quick, request(arrival=0.0), MACS, idle=True)
+    dispatch.take(0.0, "executor", spare=False)
+    assert dispatch.running["executor"].until == pytest.approx(seconds(0.8), rel=0.02)

@@ -1,13 +1,17 @@
 """Loading, unloading, stopping, hanging; and the SLOs that outlive a server."""
 
 import asyncio
+import gc
+import logging
 import time
+import weakref
+from contextlib import suppress
 
 import pytest
 
 from service.control.slo import SLO
 from service.engine.slo_store import MemorySloStore, SloStoreError, SqliteSloStore
-from service.errors import Internal, NotFound, Unavailable
+from service.errors import Internal, InvalidRequest, NotFound, Unavailable
 from tests.service.engine.fakes import FakeModel, Watcher
 from tests.service.engine.harness import WIDE, Held, queued, request, running, sleepy, until
 
@@ -137,3 +141,35 @@ async def test_a_model_is_known_before_its_first_request():
         assert (await engine.submit(request())).level > 0.1
         engine.set_slo("fake", SLO(10_000))
         assert (await engine.submit(request())).level == 0.0
+
+
+async def test_an_unloaded_model_leaves_the_memory_though_its_requests_failed(caplog):
+    """At once: an error that held its frame, and the frame the model, would wait for the collector of cycles."""
+
+    def fail(value, context):
+        raise RuntimeError("no")
+
+    caplog.set_level(logging.CRITICAL, logger="service.engine.scheduler")  # it would keep the tracebacks
+    loaded = []
+
+    def load(name):
+        model = FakeModel(work=fail)
+        loaded.append(weakref.ref(model))
+        return model
+
+    async with running(FakeModel(), load=load) as engine:
+        await engine.unload("fake")
+        await engine.load("fake")
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                with suppress(Internal):
+                    await engine.submit(request())
+            with suppress(InvalidRequest):
+                await engine.submit(request(float("nan")))
+            await engine.unload("fake")
+            await asyncio.sleep(0.01)  # the event loop lets go of what it handled last
+            assert [model() for model in loaded] == [None]
+        finally:
+            gc.enable()

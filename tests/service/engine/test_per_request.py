@@ -1,5 +1,6 @@
 """What one request may ask for itself, amid others that ask for nothing; in virtual time."""
 
+from random import Random
 from statistics import mean
 
 import pytest
@@ -91,7 +92,15 @@ def test_misses_of_pinned_levels_are_not_answered_by_feedback():
     model = hosted(shed=False)
     results = simulate(model, mixed(2.0, 2, every=1, level=0.0), seconds)
     assert share_met(results) < 0.5
-    assert model.margin.value == 1.0
+    assert model.margin(request()).value == 1.0
+
+
+def test_misses_of_a_client_with_an_slo_of_its_own_cost_the_others_nothing():
+    model = hosted(shed=False)
+    random = Random(0)
+    simulate(model, mixed(0.6, 5, every=1, slo_ms=12.0), lambda share: seconds(share) + (random.random() < 0.1) * 0.01)
+    assert model.margin(request(slo_ms=12.0)).value > 1.05
+    assert model.margin(request()).value == 1.0
 
 
 def test_a_timeout_is_kept_apart_from_the_slo():

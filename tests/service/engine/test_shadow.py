@@ -15,7 +15,7 @@ DENSE = 0.01
 def offered(shadows, hosted, count=1, value=1.0):
     for _ in range(count):
         entry = plan_entry(hosted, request(value), MACS, 0.0, None)
-        shadows.offer(hosted, entry, Ran({}, GateContext(0.5), 0.9, 0.0, 0.0, 0.0))
+        shadows.offer(hosted, entry, Ran({}, GateContext(0.5), 0.9, 0.0, 0.0, 0.0, 0.0))
 
 
 def hosted(slo_ms=1000.0):

@@ -185,6 +185,14 @@ async def test_errors_of_the_engine(client, engine, error, status):
     assert engine.rejected == []
 
 
+async def test_a_fault_while_a_request_is_read_is_counted(client, engine):
+    engine.toy.inputs = None
+    response = await client.post(INFER, json=image_request())
+    assert response.status_code == 500
+    ((model, protocol, error),) = engine.rejected
+    assert (model, protocol, error.outcome) == ("toy", "v2", "error")
+
+
 async def test_numbers_that_json_lacks_are_null(client, engine):
     engine.quality = float("nan")
     response = await client.post(INFER, json=image_request())
