@@ -90,7 +90,7 @@ def compute(
         outputs=active,
         scale=scale,
         shift=shift,
-        relu=True,
+        activation="relu",
         saliency=multipliers,
     )
     return Activation(kernels.max_pool2x2(values) if layer.shape.pool else values, active)

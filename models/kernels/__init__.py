@@ -7,7 +7,7 @@ never read.
     packed = pack_convolution(weight, padding=1)
     features = squeeze_channels(x, channels, evidence, inputs=x_active)
     active, multipliers = gate_channels(features, projection, bias, threshold)
-    y = gated_conv2d(x, packed, inputs=x_active, outputs=active, shift=bias, relu=True, saliency=multipliers)
+    y = gated_conv2d(x, packed, inputs=x_active, outputs=active, shift=bias, activation="relu", saliency=multipliers)
 
 The functions come from the compiled core (`BACKEND` is "native") or, where it was not built, from the plain-torch
 reference ("reference").

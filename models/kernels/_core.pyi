@@ -80,18 +80,20 @@ def gated_conv2d(
     outputs: Channels | None = None,
     scale: Floats | None = None,
     shift: Floats | None = None,
-    relu: bool = False,
+    activation: str = "none",
     saliency: Floats | None = None,
+    residual: Floats | None = None,
     out: Floats | None = None,
 ) -> Floats:
     """The convolution of one image over active channels.
 
-    y[h, w, j] = saliency[j] · act(scale[o] · Σ x[…, i] · W[o, i] + shift[o]) with o = outputs[j], summed over the
-    taps and the active inputs.
+    y[h, w, j] = residual[h, w, j] + saliency[j] · act(scale[o] · Σ x[…, i] · W[o, i] + shift[o]) with o = outputs[j],
+    summed over the taps and the active inputs.
 
     x is [H, W, len(inputs)], the result [H', W', len(outputs)]. inputs and outputs are strictly ascending ids, None
-    for all channels. scale and shift are [O], for all channels of the layer; saliency is [len(outputs)]; each may be
-    None. The result is written to out if given, which must not overlap x.
+    for all channels. scale and shift are [O], for all channels of the layer; saliency is [len(outputs)]; residual has
+    the result's shape; each may be None. activation is "none", "relu", "relu6", "gelu" (the exact form, to 1e-6) or
+    "silu". The result is written to out if given, which may be residual itself and must not overlap anything else.
     """
 
 def gated_matmul(
@@ -102,8 +104,9 @@ def gated_matmul(
     outputs: Channels | None = None,
     scale: Floats | None = None,
     shift: Floats | None = None,
-    relu: bool = False,
+    activation: str = "none",
     saliency: Floats | None = None,
+    residual: Floats | None = None,
     out: Floats | None = None,
 ) -> Floats:
     """The matrix product over active channels: x is [M, len(inputs)], the result [M, len(outputs)]; everything else

@@ -31,8 +31,9 @@ def gated_conv2d(
     outputs: Tensor | None = None,
     scale: Tensor | None = None,
     shift: Tensor | None = None,
-    relu: bool = False,
+    activation: str = "none",
     saliency: Tensor | None = None,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """`models.kernels.gated_conv2d` of x [H, W, len(inputs)]; channels is the layer's [outputs, inputs]."""
     packed = kernels.PackedConvolution.from_weights(
@@ -45,8 +46,9 @@ def gated_conv2d(
         outputs=_optional(outputs),
         scale=_optional(scale),
         shift=_optional(shift),
-        relu=relu,
+        activation=activation,
         saliency=_optional(saliency),
+        residual=None if residual is None else _array(residual.contiguous()),
     )
     return torch.from_numpy(y)
 
@@ -63,8 +65,9 @@ def _convolution_shape(
     outputs: Tensor | None = None,
     scale: Tensor | None = None,
     shift: Tensor | None = None,
-    relu: bool = False,
+    activation: str = "none",
     saliency: Tensor | None = None,
+    residual: Tensor | None = None,
 ) -> Tensor:
     height, width = ((size + 2 * padding - kernel) // stride + 1 for size in x.shape[:2])
     return x.new_empty((height, width, channels[0] if outputs is None else outputs.shape[0]))
@@ -79,8 +82,9 @@ def gated_matmul(
     outputs: Tensor | None = None,
     scale: Tensor | None = None,
     shift: Tensor | None = None,
-    relu: bool = False,
+    activation: str = "none",
     saliency: Tensor | None = None,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """`models.kernels.gated_matmul` of x [M, len(inputs)]; channels is the layer's [outputs, inputs]."""
     n_outputs, n_inputs = channels
@@ -92,8 +96,9 @@ def gated_matmul(
         outputs=_optional(outputs),
         scale=_optional(scale),
         shift=_optional(shift),
-        relu=relu,
+        activation=activation,
         saliency=_optional(saliency),
+        residual=None if residual is None else _array(residual.contiguous()),
     )
     return torch.from_numpy(y)
 
@@ -107,8 +112,9 @@ def _matrix_shape(
     outputs: Tensor | None = None,
     scale: Tensor | None = None,
     shift: Tensor | None = None,
-    relu: bool = False,
+    activation: str = "none",
     saliency: Tensor | None = None,
+    residual: Tensor | None = None,
 ) -> Tensor:
     return x.new_empty((x.shape[0], channels[0] if outputs is None else outputs.shape[0]))
 

@@ -128,7 +128,9 @@ class FashionClassifier:
     def _logits(self, image: NDArray[np.uint8], tables: LevelTables, context: GateContext) -> Array:
         """One image through all layers: [1, classes]."""
         pixels = self._pixels[image]
-        evidence = kernels.gated_matmul(pixels.reshape(1, -1), self._evidence, shift=self._evidence_shift, relu=True)[0]
+        evidence = kernels.gated_matmul(
+            pixels.reshape(1, -1), self._evidence, shift=self._evidence_shift, activation="relu"
+        )[0]
         x = Activation(pixels[:, :, None], None)
         done = self._shape.gate_macs
         for i, layer in enumerate(self._layers):

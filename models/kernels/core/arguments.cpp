@@ -5,13 +5,24 @@
 namespace sluice {
 namespace {
 
-[[noreturn]] void value_error(const std::string &message) { throw nb::value_error(message.c_str()); }
 [[noreturn]] void type_error(const std::string &message) { throw nb::type_error(message.c_str()); }
 
 std::string shape_text(const std::size_t *shape, std::size_t rank) {
     std::string text = "[";
     for (std::size_t i = 0; i < rank; ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
     return text + "]";
+}
+
+template <typename Array>
+void check_shape(const Array &array, const char *name, std::initializer_list<std::size_t> shape) {
+    bool fits = array.ndim() == shape.size();
+    for (std::size_t axis = 0; fits && axis < shape.size(); ++axis) fits = array.shape(axis) == shape.begin()[axis];
+    if (fits) return;
+    std::size_t given[8] = {};
+    const std::size_t rank = array.ndim() < 8 ? array.ndim() : 8;
+    for (std::size_t axis = 0; axis < rank; ++axis) given[axis] = array.shape(axis);
+    reject(std::string(name) + " must have the shape " + shape_text(shape.begin(), shape.size()) + ", not " +
+           shape_text(given, rank));
 }
 
 std::string type_text(nb::handle value) { return nb::cast<std::string>(value.type().attr("__name__")); }
@@ -22,7 +33,7 @@ nb::ndarray<Options...> cpu_array(nb::handle value, const char *name, nb::dlpack
     if (!nb::try_cast(value, array, false)) {
         nb::ndarray<nb::ro> readable;
         if (sizeof...(Options) == 0 && nb::try_cast(value, readable, false))
-            value_error(std::string(name) + " must be writable");
+            reject(std::string(name) + " must be writable");
         type_error(std::string(name) + " must be " + (type_name[0] == 'i' ? "an " : "a ") + type_name + " array, not " +
                    type_text(value));
     }
@@ -34,11 +45,11 @@ nb::ndarray<Options...> cpu_array(nb::handle value, const char *name, nb::dlpack
         type_error(std::string(name) + " must be " + type_name + ", not " + kind);
     }
     if (reinterpret_cast<std::uintptr_t>(array.data()) % sizeof(float))
-        value_error(std::string(name) + " must be aligned to its items");
+        reject(std::string(name) + " must be aligned to its items");
     std::int64_t stride = 1;
     for (std::size_t axis = array.ndim(); axis-- > 0;) {
         if (array.shape(axis) > 1 && array.size() > 0 && array.stride(axis) != stride)
-            value_error(std::string(name) + " must be C-contiguous");
+            reject(std::string(name) + " must be C-contiguous");
         stride *= static_cast<std::int64_t>(array.shape(axis));
     }
     return array;
@@ -46,10 +57,12 @@ nb::ndarray<Options...> cpu_array(nb::handle value, const char *name, nb::dlpack
 
 }  // namespace
 
+void reject(const std::string &message) { throw nb::value_error(message.c_str()); }
+
 Argument float_array(nb::handle value, const char *name, std::size_t rank) {
     Argument argument{cpu_array<nb::ro>(value, name, nb::dtype<float>(), "float32")};
     if (argument.array.ndim() != rank) {
-        value_error(std::string(name) + " must have " + std::to_string(rank) + " dimensions, not " +
+        reject(std::string(name) + " must have " + std::to_string(rank) + " dimensions, not " +
                     std::to_string(argument.array.ndim()));
     }
     return argument;
@@ -59,28 +72,35 @@ OptionalFloats optional_floats(nb::handle value, const char *name, std::size_t l
     if (value.is_none()) return {};
     OptionalFloats floats{float_array(value, name, 1)};
     if (floats.argument.size(0) != length) {
-        value_error(std::string(name) + " must have one value for each of the " + std::to_string(length) + " " + what +
+        reject(std::string(name) + " must have one value for each of the " + std::to_string(length) + " " + what +
                     ", not " + std::to_string(floats.argument.size(0)));
     }
     floats.data = floats.argument.floats();
     return floats;
 }
 
+Argument optional_array(nb::handle value, const char *name, std::initializer_list<std::size_t> shape) {
+    if (value.is_none()) return {};
+    Argument argument{cpu_array<nb::ro>(value, name, nb::dtype<float>(), "float32")};
+    check_shape(argument.array, name, shape);
+    return argument;
+}
+
 ChannelList channel_list(nb::handle value, const char *name, std::size_t limit) {
     if (value.is_none()) return {{}, {nullptr, limit}};
     ChannelList list{{cpu_array<nb::ro>(value, name, nb::dtype<std::int32_t>(), "int32")}, {}};
     if (list.argument.array.ndim() != 1) {
-        value_error(std::string(name) + " must have 1 dimension, not " + std::to_string(list.argument.array.ndim()));
+        reject(std::string(name) + " must have 1 dimension, not " + std::to_string(list.argument.array.ndim()));
     }
     const auto *ids = static_cast<const std::int32_t *>(list.argument.array.data());
     const std::size_t count = list.argument.size(0);
     for (std::size_t i = 0; i < count; ++i) {
         if (ids[i] < 0 || static_cast<std::size_t>(ids[i]) >= limit) {
-            value_error(std::string(name) + " must hold channels from 0 to " + std::to_string(limit - 1) + ": " +
+            reject(std::string(name) + " must hold channels from 0 to " + std::to_string(limit - 1) + ": " +
                         std::to_string(ids[i]) + " is out of range");
         }
         if (i && ids[i] <= ids[i - 1]) {
-            value_error(std::string(name) + " must be strictly ascending: " + std::to_string(ids[i]) + " follows " +
+            reject(std::string(name) + " must be strictly ascending: " + std::to_string(ids[i]) + " follows " +
                         std::to_string(ids[i - 1]));
         }
     }
@@ -98,15 +118,7 @@ Result result(nb::handle out, std::initializer_list<std::size_t> shape, const Ar
         return {nb::cast(nb::ndarray<nb::numpy, float>(floats, shape.size(), shape.begin(), owner)), floats, size};
     }
     const auto array = cpu_array<>(out, "out", nb::dtype<float>(), "float32");
-    bool fits = array.ndim() == shape.size();
-    for (std::size_t axis = 0; fits && axis < shape.size(); ++axis) fits = array.shape(axis) == shape.begin()[axis];
-    if (!fits) {
-        std::size_t given[8] = {};
-        const std::size_t rank = array.ndim() < 8 ? array.ndim() : 8;
-        for (std::size_t axis = 0; axis < rank; ++axis) given[axis] = array.shape(axis);
-        value_error("out must have the shape " + shape_text(shape.begin(), shape.size()) + ", not " +
-                    shape_text(given, rank));
-    }
+    check_shape(array, "out", shape);
     const Result checked{nb::borrow(out), static_cast<float *>(array.data()), array.size()};
     checked.check_apart(x, "x");
     return checked;
@@ -117,7 +129,21 @@ void Result::check_apart(const Argument &argument, const char *name) const {
     // All of them have items of four bytes.
     const float *first = argument.floats();
     if (data < first + argument.array.size() && first < data + size)
-        value_error(std::string("out must not overlap ") + name);
+        reject(std::string("out must not overlap ") + name);
+}
+
+void Result::check_apart_or_same(const Argument &argument, const char *name) const {
+    if (!argument.array.is_valid() || (argument.floats() == data && argument.array.size() == size)) return;
+    check_apart(argument, name);
+}
+
+Activation activation_named(const std::string &name) {
+    if (name == "none") return Activation::none;
+    if (name == "relu") return Activation::relu;
+    if (name == "relu6") return Activation::relu6;
+    if (name == "gelu") return Activation::gelu;
+    if (name == "silu") return Activation::silu;
+    reject("activation must be none, relu, relu6, gelu or silu, not '" + name + "'");
 }
 
 const InstructionSet &instruction_set_named(const std::optional<std::string> &name) {
@@ -126,7 +152,7 @@ const InstructionSet &instruction_set_named(const std::optional<std::string> &na
         if (!name || *name == (*set)->name) return **set;
         known += std::string(known.empty() ? "" : ", ") + (*set)->name;
     }
-    value_error("instruction_set must be one that this processor has (" + known + "), not '" + *name + "'");
+    reject("instruction_set must be one that this processor has (" + known + "), not '" + *name + "'");
 }
 
 }  // namespace sluice

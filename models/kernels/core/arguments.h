@@ -5,14 +5,20 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include <initializer_list>
 #include <optional>
 #include <string>
 
-#include "layers.h"
+#include "product.h"
 
 namespace sluice {
 
 namespace nb = nanobind;
+
+// The most channels that a layer may have: far from where sizes would wrap around.
+constexpr std::size_t kMostChannels = 1u << 24;
+
+[[noreturn]] void reject(const std::string &message);  // a ValueError
 
 // A CPU array that was checked; it keeps its owner alive.
 struct Argument {
@@ -31,6 +37,9 @@ struct OptionalFloats {
 };
 OptionalFloats optional_floats(nb::handle value, const char *name, std::size_t length, const char *what);
 
+// The same with an exact shape, or none at all.
+Argument optional_array(nb::handle value, const char *name, std::initializer_list<std::size_t> shape);
+
 // None (all of them) or an int32 array, strictly ascending and within 0 … limit − 1.
 struct ChannelList {
     Argument argument;
@@ -46,8 +55,12 @@ struct Result {
     std::size_t size;
     // Raises a ValueError where the result lies over an argument, which may be none.
     void check_apart(const Argument &argument, const char *name) const;
+    // The same, but it may be that argument.
+    void check_apart_or_same(const Argument &argument, const char *name) const;
 };
 Result result(nb::handle out, std::initializer_list<std::size_t> shape, const Argument &x);
+
+Activation activation_named(const std::string &name);
 
 // The named instruction set, or the best one for None.
 const InstructionSet &instruction_set_named(const std::optional<std::string> &name);

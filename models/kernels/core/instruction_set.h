@@ -15,6 +15,8 @@ constexpr std::size_t kLine = 16;
 // The most output positions that one tile covers, on any instruction set.
 constexpr std::size_t kMaxRows = 8;
 
+enum class Activation { none, relu, relu6, gelu, silu };
+
 // One tile: some output positions by some output columns, over some inputs of one tap or all inputs of several.
 struct Tile {
     const float *const *activations;  // a pointer for each tap and position, to the values of all active inputs
@@ -31,13 +33,25 @@ struct Tile {
     float *sums;       // [position][kBlock], what earlier tiles have summed; unused if `first` and `last`
     bool first, last;  // of the tiles that add to these sums: start from zero, write the result
 
-    const float *scale;  // y = saliency · max(scale · sum + shift, floor), per column; all padded to whole vectors
+    const float *scale;  // y = saliency · clamp(scale · sum + shift), per column; all padded to whole vectors
     const float *shift;
     const float *saliency;
-    float floor;  // 0 for a ReLU, −∞ for none
+    float floor, ceiling;  // what it is clamped to: 0 and ∞ for a ReLU, ∓∞ for no activation
     float *out;
     std::size_t out_stride;  // floats from one position to the next
     std::size_t columns;     // columns that are stored
+};
+
+// What is left to do to a tile's result while it is in the nearest cache: an activation that is more than a clamp, and
+// the residual. y = residual + saliency · act(linear).
+struct Finish {
+    Activation activation;   // gelu and silu; all others are done
+    const float *linear;     // [rows][kBlock], scale · sum + shift
+    const float *saliency;   // padded to whole vectors
+    const float *residual;   // null: none
+    float *out;              // may be the residual
+    std::size_t stride;      // floats from one row of the result, and of the residual, to the next
+    std::size_t columns;
 };
 
 // How 16 consecutive active columns are picked from the cache lines that hold them. Step s merges line s + 1 into what
@@ -69,6 +83,7 @@ struct InstructionSet {
     void (*plan)(Panel &);
     // The first tile over some inputs: packs all columns of the panel, from taps that begin `tap` floats into a block.
     void (*packing_tile)(const Tile &, const Panel &, std::size_t tap, std::size_t rows, std::size_t vectors);
+    void (*finish)(const Finish &, std::size_t rows);
     void (*add_scaled)(const float *x, float factor, std::size_t n, float *sums);  // sums += factor · x
     void (*means)(const float *x, std::size_t positions, std::size_t channels, float *out);
     void (*pool)(const float *x, std::size_t height, std::size_t width, std::size_t channels, float *out);

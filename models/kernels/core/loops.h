@@ -1,37 +1,12 @@
 // The inner loops as templates over the vector width. Each instruction set's source file defines LANES and includes
-// this once, compiled with its own flags. All is in an anonymous namespace and uses no inline function of the standard
-// library: the linker must never keep an AVX-512 copy of something that portable code calls.
+// this once, compiled with its own flags.
 #pragma once
 
 #include "instruction_set.h"
-
-#if LANES == 16
-#include <immintrin.h>
-#endif
+#include "vector.h"
 
 namespace sluice {
 namespace {
-
-constexpr std::size_t kLanes = LANES;
-
-typedef float Vector __attribute__((vector_size(LANES * sizeof(float))));
-typedef float UnalignedVector __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
-
-inline Vector load(const float *from) { return *reinterpret_cast<const UnalignedVector *>(from); }
-inline void store(float *to, Vector value) { *reinterpret_cast<UnalignedVector *>(to) = value; }
-inline void store_first(float *to, Vector value, std::size_t count) {
-#if LANES == 16
-    _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), value);
-#else
-    for (std::size_t lane = 0; lane < count; ++lane) to[lane] = value[lane];
-#endif
-}
-inline Vector broadcast(float value) { return value - Vector{}; }
-// A NaN in `value` stays a NaN, as in torch's relu.
-inline Vector at_least(Vector value, Vector floor) { return value < floor ? floor : value; }
-// A NaN in either is the result, as in torch's max_pool2d.
-inline Vector greater(Vector a, Vector b) { return (a < b) | (b != b) ? b : a; }
-inline float greater(float a, float b) { return a < b || b != b ? b : a; }
 
 // Where a tile reads its weights: it enters a tap, then reads a row for each of its inputs.
 struct Consecutive {
@@ -104,15 +79,15 @@ void tile(const Tile &t, Source source) {
         }
         return;
     }
-    const Vector floor = broadcast(t.floor);
+    const Vector floor = broadcast(t.floor), ceiling = broadcast(t.ceiling);
 #pragma GCC unroll 8
     for (std::size_t r = 0; r < Rows; ++r) {
         float *out = t.out + r * t.out_stride;
 #pragma GCC unroll 8
         for (std::size_t v = 0; v < Vectors; ++v) {
             const std::size_t column = v * kLanes;
-            const Vector y = at_least(sum[r][v] * load(t.scale + column) + load(t.shift + column), floor) *
-                             load(t.saliency + column);
+            const Vector z = sum[r][v] * load(t.scale + column) + load(t.shift + column);
+            const Vector y = at_most(at_least(z, floor), ceiling) * load(t.saliency + column);
             if (column + kLanes <= t.columns) {
                 store(out + column, y);
             } else {
@@ -169,6 +144,34 @@ void run_tile(const Tile &t, std::size_t rows, std::size_t vectors) {
     run_tile(t, rows, vectors);
 }
 
+template <typename Function>
+void finish_rows(const Finish &f, std::size_t rows, Function act) {
+    for (std::size_t r = 0; r < rows; ++r) {
+        const float *linear = f.linear + r * kBlock;
+        const float *residual = f.residual ? f.residual + r * f.stride : nullptr;
+        float *out = f.out + r * f.stride;
+        std::size_t c = 0;
+        for (; c + kLanes <= f.columns; c += kLanes) {
+            Vector y = act(load(linear + c)) * load(f.saliency + c);
+            if (residual) y += load(residual + c);
+            store(out + c, y);
+        }
+        if (c < f.columns) {
+            Vector y = act(load(linear + c)) * load(f.saliency + c);
+            if (residual) y += load_first(residual + c, f.columns - c);
+            store_first(out + c, y, f.columns - c);
+        }
+    }
+}
+
+void finish(const Finish &f, std::size_t rows) {
+    switch (f.activation) {
+        case Activation::gelu: return finish_rows(f, rows, gelu);
+        case Activation::silu: return finish_rows(f, rows, silu);
+        default: return finish_rows(f, rows, [](Vector y) { return y; });
+    }
+}
+
 void add_scaled(const float *x, float factor, std::size_t n, float *sums) {
     std::size_t i = 0;
     for (; i + kLanes <= n; i += kLanes) store(sums + i, load(sums + i) + load(x + i) * factor);
@@ -217,8 +220,8 @@ void pool(const float *x, std::size_t height, std::size_t width, std::size_t cha
 constexpr InstructionSet instruction_set(const char *name, decltype(InstructionSet::plan) plan,
                                          decltype(InstructionSet::packing_tile) packing_tile) {
     return {name,     kLanes, kVectors,     {most_rows(1), most_rows(2), most_rows(3), most_rows(4)},
-            run_tile, plan,   packing_tile, add_scaled,
-            means,    pool};
+            run_tile, plan,   packing_tile, finish,
+            add_scaled, means, pool};
 }
 
 }  // namespace

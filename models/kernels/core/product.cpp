@@ -24,7 +24,7 @@ struct Span {
 
 // The epilogue of a span, for each of its columns.
 struct Folded {
-    alignas(64) float scale[kBlock], shift[kBlock], saliency[kBlock];
+    alignas(64) float scale[kBlock], shift[kBlock], saliency[kBlock], ones[kBlock];
 };
 
 struct Product {
@@ -80,13 +80,16 @@ struct Product {
             folded.scale[j] = epilogue.scale ? epilogue.scale[o] : 1.0f;
             folded.shift[j] = epilogue.shift ? epilogue.shift[o] : 0.0f;
             folded.saliency[j] = epilogue.saliency ? epilogue.saliency[position] : 1.0f;
+            folded.ones[j] = 1.0f;
         }
         Tile tile{};
         tile.activation_tap = positions;
         tile.layer_tap = weights.inputs * kBlock;
         tile.in_place = span.in_place;
-        tile.floor = epilogue.relu ? 0.0f : -std::numeric_limits<float>::infinity();
-        tile.out_stride = outputs.count;
+        constexpr float kInfinity = std::numeric_limits<float>::infinity();
+        const bool relu = epilogue.activation == Activation::relu || epilogue.activation == Activation::relu6;
+        tile.floor = relu ? 0.0f : -kInfinity;
+        tile.ceiling = epilogue.activation == Activation::relu6 ? 6.0f : kInfinity;
         Panel panel;
         panel.block = weights.taps * tile.layer_tap;
         std::size_t most = SIZE_MAX;  // weights in place are streamed from wherever they are
@@ -121,7 +124,9 @@ struct Product {
     // All positions and columns of a span, over some of its inputs.
     void run_part(const Span &span, const Folded &folded, const Panel &panel, Tile &tile, std::size_t tap) const {
         const std::size_t width = set.vectors * set.lanes, first_tap = tap * tile.layer_tap;
-        const bool whole = tile.first && tile.last;
+        const bool whole = tile.first && tile.last, finishes = tile.last && epilogue.finishes();
+        alignas(64) float linear[kMaxRows * kBlock];
+        tile.out_stride = finishes ? kBlock : outputs.count;
         float *sums = whole ? nullptr : scratch.sums.reserve(positions * kBlock);
         const float *columns =
             span.in_place ? weights.packed + output(span.first) / kBlock * panel.block + first_tap : panel.packed;
@@ -130,22 +135,30 @@ struct Product {
             tile.weights = columns + at;
             tile.scale = folded.scale + at;
             tile.shift = folded.shift + at;
-            tile.saliency = folded.saliency + at;
-            tile.columns = std::min(width, span.count - at);
-            const std::size_t vectors = divide_up(tile.columns, set.lanes);
+            tile.saliency = (finishes ? folded.ones : folded.saliency) + at;
+            const std::size_t columns_left = std::min(width, span.count - at),
+                              vectors = divide_up(columns_left, set.lanes);
+            tile.columns = finishes ? vectors * set.lanes : columns_left;
             // Positions are shared out evenly: 49 are tiles of 5 and 6 rows, not 8 of 6 and a slow one of 1.
             const std::size_t tiles = divide_up(positions, set.rows[vectors - 1]);
             for (std::size_t i = 0; i < tiles; ++i) {
                 const std::size_t position = i * positions / tiles, rows = (i + 1) * positions / tiles - position;
                 tile.activations = activations + tap * positions + position;
                 tile.sums = whole ? nullptr : sums + position * kBlock + at;
-                tile.out = out + position * outputs.count + span.first + at;
+                const std::size_t place = position * outputs.count + span.first + at;
+                tile.out = finishes ? linear : out + place;
                 if (pack) {
                     set.packing_tile(tile, panel, first_tap, rows, vectors);
                 } else {
                     set.tile(tile, rows, vectors);
                 }
                 pack = false;
+                if (finishes) {
+                    set.finish({epilogue.activation, linear, folded.saliency + at,
+                                epilogue.residual ? epilogue.residual + place : nullptr, out + place, outputs.count,
+                                columns_left},
+                               rows);
+                }
             }
         }
     }

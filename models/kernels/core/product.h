@@ -12,12 +12,18 @@ struct Channels {
     std::size_t count = 0;
 };
 
-// y = saliency · act(scale · sum + shift). Null: 1, 0 and 1.
+// y = residual + saliency · act(scale · sum + shift). Null: 0, 1, 1 and 0.
 struct Epilogue {
     const float *scale = nullptr;     // [outputs]
     const float *shift = nullptr;     // [outputs]
     const float *saliency = nullptr;  // [active outputs]
-    bool relu = false;
+    const float *residual = nullptr;  // [positions][active outputs], may be the result's own place
+    Activation activation = Activation::none;
+
+    // Whether it takes a second pass over a tile's result.
+    bool finishes() const {
+        return residual || activation == Activation::gelu || activation == Activation::silu;
+    }
 };
 
 struct Weights {

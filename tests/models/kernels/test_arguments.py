@@ -44,6 +44,10 @@ WRONG = [
         ValueError,
         "saliency must have one value for each of the 2 active",
     ),
+    ({"activation": "tanh"}, ValueError, "activation must be none, relu, relu6, gelu or silu, not 'tanh'"),
+    ({"residual": floats(3, 6)}, ValueError, "residual must have"),
+    ({"residual": floats(5, 4, 6)}, ValueError, "residual must have"),
+    ({"residual": floats(5, 5, 6).astype(np.float64)}, TypeError, "residual must be float32"),
     ({"out": floats(5, 5, 5)}, ValueError, r"out must have the shape \[5, 5, 6\], not \[5, 5, 5\]"),
     ({"out": floats(5, 5, 6).astype(np.float64)}, TypeError, "out must be float32"),
 ]
@@ -179,6 +183,13 @@ def test_misaligned_arrays_are_refused():
     raw = np.zeros(4 * 12 + 1, np.uint8)
     with pytest.raises(ValueError, match="x must be aligned"):
         kernels.channel_means(raw[1:].view(np.float32).reshape(2, 2, 3))
+
+
+def test_the_result_may_be_the_residual_but_not_lie_over_a_part_of_it():
+    packed = kernels.pack_matrix(floats(8, 6))
+    both = floats(5, 8)
+    with pytest.raises(ValueError, match="out must not overlap residual"):
+        kernels.gated_matmul(floats(4, 6), packed, residual=both[1:], out=both[:4])
 
 
 @pytest.mark.parametrize("name", ["inputs", "outputs", "scale", "shift", "saliency"])

@@ -15,7 +15,7 @@ OPTIONS = {
     "outputs": np.array([1, 2, 40, 69], np.int32),
     "scale": RANDOM.standard_normal(70, dtype=np.float32),
     "shift": RANDOM.standard_normal(70, dtype=np.float32),
-    "relu": True,
+    "activation": "gelu",
     "saliency": RANDOM.random(4, dtype=np.float32),
 }
 
@@ -26,10 +26,15 @@ def tensors(options):
     }
 
 
+def y_channels(options):
+    return len(options["outputs"]) if "outputs" in options else 70
+
+
 @pytest.mark.parametrize("options", [OPTIONS, {"inputs": OPTIONS["inputs"]}])
 @pytest.mark.parametrize("stride", [2])
 def test_convolution(stride, options):
     packed = kernels.pack_convolution(WEIGHT, stride, padding=1)
+    options = options | {"residual": RANDOM.standard_normal((3, 4, y_channels(options)), dtype=np.float32)}
     arguments = (torch.from_numpy(X), operators.packed_weights(packed), [70, 9], 3, stride, 1)
     torch.library.opcheck(operators.gated_conv2d, arguments, tensors(options))
     y = torch.ops.sluice.gated_conv2d(*arguments, **tensors(options))
@@ -39,6 +44,7 @@ def test_convolution(stride, options):
 @pytest.mark.parametrize("options", [OPTIONS, {"inputs": OPTIONS["inputs"]}])
 def test_matrix_product(options):
     packed = kernels.pack_matrix(WEIGHT[..., 0, 0].copy())
+    options = options | {"residual": RANDOM.standard_normal((8, y_channels(options)), dtype=np.float32)}
     arguments = (torch.from_numpy(X[0]), operators.packed_weights(packed), [70, 9])
     torch.library.opcheck(operators.gated_matmul, arguments, tensors(options))
     y = torch.ops.sluice.gated_matmul(*arguments, **tensors(options))

@@ -37,7 +37,8 @@ def layer(positions=7, n_inputs=70, n_outputs=130, **changes):
         "scale": None,
         "shift": None,
         "saliency": None,
-        "relu": False,
+        "residual": None,
+        "activation": "none",
     }
     return Case(**plain | changes)
 
@@ -76,7 +77,7 @@ def test_skipped_weights_take_no_part(instruction_set):
 def test_without_active_inputs_only_the_shift_is_left(instruction_set):
     none = np.empty(0, np.int32)
     shift = np.linspace(-1, 1, 130, dtype=np.float32)
-    case = layer(x=np.empty((7, 7, 0), np.float32), inputs=none, shift=shift, relu=True)
+    case = layer(x=np.empty((7, 7, 0), np.float32), inputs=none, shift=shift, activation="relu")
     y = case.run(kernels, instruction_set=instruction_set)
     np.testing.assert_array_equal(y, np.broadcast_to(np.maximum(shift, 0), (7, 7, 130)))
 
@@ -91,7 +92,7 @@ def test_without_active_outputs_the_result_is_empty(instruction_set):
 def test_a_nan_of_the_input_reaches_the_outputs_that_see_it(instruction_set):
     x = np.zeros((7, 7, 70), np.float32)
     x[3, 3, 5] = np.nan
-    y = layer(x=x, relu=True).run(kernels, instruction_set=instruction_set)
+    y = layer(x=x, activation="relu").run(kernels, instruction_set=instruction_set)
     seen = np.zeros((7, 7), bool)
     seen[2:5, 2:5] = True
     assert np.all(np.isnan(y[seen]))
@@ -132,3 +133,42 @@ def test_macs_are_those_of_the_active_part(backend):
     assert backend.pack_convolution(weight, padding=1).macs(7, 7, 70, 130) == 7 * 7 * 9 * 70 * 130
     assert backend.pack_convolution(weight, stride=2).macs(7, 9, 35, 10) == 3 * 4 * 9 * 35 * 10
     assert backend.pack_matrix(weight[..., 0, 0].copy()).macs(5, 35, 10) == 5 * 35 * 10
+
+
+@every_instruction_set
+@pytest.mark.parametrize("activation", ["relu", "relu6", "gelu", "silu"])
+def test_activations_are_exact_to_a_millionth(instruction_set, activation):
+    x = np.concatenate([np.linspace(-12, 12, 40_001), [-1e30, -200, -89, -87.5, 0, 87.5, 89, 200, 1e30]])
+    x = x.astype(np.float32)[:, None]
+    packed = kernels.pack_matrix(np.ones((1, 1), np.float32), instruction_set=instruction_set)
+    exact = reference.gated_matmul(x.astype(np.float64), reference.pack_matrix(np.ones((1, 1))), activation=activation)
+    y = kernels.gated_matmul(x, packed, activation=activation)
+    np.testing.assert_allclose(y, exact, rtol=1e-6, atol=1e-6)
+
+
+@every_instruction_set
+@pytest.mark.parametrize(
+    ("activation", "limits"),
+    [
+        ("none", (-np.inf, np.inf)),
+        ("relu", (0, np.inf)),
+        ("relu6", (0, 6)),
+        ("gelu", (0, np.inf)),
+        ("silu", (0, np.inf)),
+    ],
+)
+def test_activations_of_what_is_not_finite_are_their_limits(instruction_set, activation, limits):
+    x = np.array([[np.nan], [-np.inf], [np.inf]], np.float32)
+    packed = kernels.pack_matrix(np.ones((20, 1), np.float32), instruction_set=instruction_set)
+    y = kernels.gated_matmul(x, packed, activation=activation)
+    np.testing.assert_array_equal(y, np.repeat([[np.nan], *([limit] for limit in limits)], 20, axis=1))
+
+
+@every_instruction_set
+def test_the_result_can_be_added_to_the_residual_in_place(instruction_set):
+    total = np.random.default_rng(5).standard_normal((7, 7, 130), dtype=np.float32)
+    case = layer(residual=total, saliency=np.full(130, 0.5, np.float32))
+    expected = case.run(kernels, instruction_set=instruction_set)
+    packed = kernels.pack_convolution(case.weight, padding=1, instruction_set=instruction_set)
+    kernels.gated_conv2d(case.x, packed, saliency=case.saliency, residual=total, out=total)
+    np.testing.assert_array_equal(total, expected)

@@ -1,11 +1,21 @@
 """The reference itself, against torch on the whole layer with everything inactive set to zero."""
 
+import math
+
 import numpy as np
 import torch
 from hypothesis import given, settings
 
 from models.kernels import reference
 from tests.models.kernels.cases import convolutions, products
+
+ACTIVATIONS = {
+    "none": lambda y: y,
+    "relu": lambda y: np.maximum(y, 0),
+    "relu6": lambda y: np.clip(y, 0, 6),
+    "gelu": lambda y: y * (1 + torch.erf(torch.from_numpy(y) / math.sqrt(2)).numpy()) / 2,
+    "silu": lambda y: y / (1 + np.exp(-y)),
+}
 
 
 def masked(case):
@@ -22,8 +32,8 @@ def masked(case):
         y = torch.nn.functional.conv2d(image[None], weight, stride=case.stride, padding=case.padding)[0]
         y = y.permute(1, 2, 0).numpy()
     y = y * (1 if case.scale is None else case.scale) + (0 if case.shift is None else case.shift)
-    y = np.maximum(y, 0) if case.relu else y
-    return y[..., kept] * (1 if case.saliency is None else case.saliency)
+    y = ACTIVATIONS[case.activation](y)[..., kept] * (1 if case.saliency is None else case.saliency)
+    return y if case.residual is None else y + case.residual
 
 
 @settings(max_examples=30, deadline=None)

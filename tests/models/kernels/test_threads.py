@@ -18,7 +18,7 @@ def test_concurrent_calls_do_not_touch_each_other():
         inputs = np.flatnonzero(own.random(48) < share).astype(np.int32)
         outputs = np.flatnonzero(own.random(96) < share).astype(np.int32)
         x = own.standard_normal((size, size, len(inputs)), dtype=np.float32)
-        return kernels.gated_conv2d(x, packed, inputs=inputs, outputs=outputs, relu=True)
+        return kernels.gated_conv2d(x, packed, inputs=inputs, outputs=outputs, activation="relu")
 
     alone = [call(seed) for seed in range(200)]
     with ThreadPoolExecutor(4) as pool:

@@ -1,0 +1,11 @@
+// One file to a family of functions; each adds its own to the module.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace sluice {
+
+void bind_products(nanobind::module_ &m);
+void bind_gate(nanobind::module_ &m);
+
+}  // namespace sluice

@@ -1,0 +1,106 @@
+// Vectors of floats, as wide as the instruction set's source file says with LANES, and the functions of them that the
+// loops need. All is in an anonymous namespace and uses no inline function of the standard library: the linker must
+// never keep an AVX-512 copy of something that portable code calls.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#if LANES == 16
+#include <immintrin.h>
+#endif
+
+namespace sluice {
+namespace {
+
+constexpr std::size_t kLanes = LANES;
+
+typedef float Vector __attribute__((vector_size(LANES * sizeof(float))));
+typedef std::int32_t IntVector __attribute__((vector_size(LANES * sizeof(float))));
+typedef float UnalignedVector __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
+
+inline Vector load(const float *from) { return *reinterpret_cast<const UnalignedVector *>(from); }
+inline void store(float *to, Vector value) { *reinterpret_cast<UnalignedVector *>(to) = value; }
+inline Vector broadcast(float value) { return value - Vector{}; }
+// The first `count` values, and zeros (`count` is less than a vector's).
+inline Vector load_first(const float *from, std::size_t count) {
+#if LANES == 16
+    return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), from);
+#else
+    Vector value = {};
+    for (std::size_t lane = 0; lane < count; ++lane) value[lane] = from[lane];
+    return value;
+#endif
+}
+inline void store_first(float *to, Vector value, std::size_t count) {
+#if LANES == 16
+    _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), value);
+#else
+    for (std::size_t lane = 0; lane < count; ++lane) to[lane] = value[lane];
+#endif
+}
+
+// A NaN in `value` stays a NaN, as in torch's relu.
+inline Vector at_least(Vector value, Vector floor) { return value < floor ? floor : value; }
+inline Vector at_most(Vector value, Vector ceiling) { return value > ceiling ? ceiling : value; }
+// A NaN in either is the result, as in torch's max_pool2d.
+inline Vector greater(Vector a, Vector b) { return (a < b) | (b != b) ? b : a; }
+inline float greater(float a, float b) { return a < b || b != b ? b : a; }
+
+inline float sum_of(Vector value) {
+    float sum = 0;
+    for (std::size_t lane = 0; lane < kLanes; ++lane) sum += value[lane];
+    return sum;
+}
+
+// Where exponential() ends: the smallest normal float and half of the largest one lie beyond.
+constexpr float kLeastExponent = -87.0f, kMostExponent = 88.0f;
+
+// e^x to 2 units in the last place; 0 below -87, e^88 above 88, NaN of NaN. x = n·ln 2 + r, e^r by a minimax
+// polynomial of degree 6 on |r| ≤ ln 2 / 2.
+inline Vector exponential(Vector x) {
+    const Vector bounded = at_most(at_least(x, broadcast(kLeastExponent)), broadcast(kMostExponent));
+    // Adding 1.5 · 2^23 leaves the nearest integer in the low bits.
+    const Vector shifted = bounded * 1.44269504f + 12582912.0f;
+    const Vector n = shifted - 12582912.0f;
+    const Vector r = bounded - n * 0.693359375f + n * 2.12194440e-4f;
+    Vector power = r * 1.3836842e-3f + 8.3748158e-3f;
+    power = power * r + 4.1668226e-2f;
+    power = power * r + 1.6666420e-1f;
+    power = power * r + 4.9999992e-1f;
+    power = power * r + 1.0f;
+    power = power * r + 1.0f;
+    const Vector scaled = (Vector)((IntVector)power + ((IntVector)shifted << 23));
+    return x < kLeastExponent ? Vector{} : scaled;
+}
+
+// x · Φ(x), the exact form, to 3e-7: max(x, 0) − |x| · Φ(−|x|), whose second term is a minimax polynomial of degree 15
+// up to 5.5, and less than 1.1e-7 beyond.
+inline Vector gelu(Vector x) {
+    constexpr float kEnd = 5.5f;
+    const Vector magnitude = x < 0 ? -x : x;
+    const Vector u = magnitude * (2 / kEnd) - 1.0f;
+    Vector tail = u * -5.969769025e-03f + 5.912386672e-03f;
+    tail = tail * u + 3.102342106e-02f;
+    tail = tail * u - 4.511055839e-02f;
+    tail = tail * u - 4.972619515e-02f;
+    tail = tail * u + 1.348793642e-01f;
+    tail = tail * u - 3.483134653e-02f;
+    tail = tail * u - 1.638947743e-01f;
+    tail = tail * u + 2.185144093e-01f;
+    tail = tail * u - 5.119230498e-02f;
+    tail = tail * u - 1.771978720e-01f;
+    tail = tail * u + 2.718671388e-01f;
+    tail = tail * u - 2.068043114e-01f;
+    tail = tail * u + 9.455880321e-02f;
+    tail = tail * u - 2.500816673e-02f;
+    tail = tail * u + 2.979769260e-03f;
+    const Vector positive = at_least(x, Vector{});
+    return magnitude > kEnd ? positive : positive - magnitude * tail;
+}
+
+// x / (1 + e^−x).
+inline Vector silu(Vector x) { return x < -kMostExponent ? Vector{} : x / (exponential(-x) + 1.0f); }
+
+}  // namespace
+}  // namespace sluice

@@ -1,0 +1,31 @@
+"""The kernels in plain torch, with the signatures of the compiled core: what the core is tested against, and what
+serves where no compiler was.
+
+It takes numpy arrays or CPU tensors and returns numpy arrays. It computes in the type of the weights, so float64
+weights give an exact yardstick.
+"""
+
+from models.kernels.reference.arrays import instruction_sets
+from models.kernels.reference.gate import channel_means, gate_channels, max_pool2x2, squeeze_channels
+from models.kernels.reference.products import (
+    PackedConvolution,
+    PackedMatrix,
+    gated_conv2d,
+    gated_matmul,
+    pack_convolution,
+    pack_matrix,
+)
+
+__all__ = [
+    "PackedConvolution",
+    "PackedMatrix",
+    "channel_means",
+    "gate_channels",
+    "gated_conv2d",
+    "gated_matmul",
+    "instruction_sets",
+    "max_pool2x2",
+    "pack_convolution",
+    "pack_matrix",
+    "squeeze_channels",
+]
