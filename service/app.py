@@ -1,5 +1,6 @@
 """The server, put together: engine, routes, metrics and page."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -21,9 +22,12 @@ from service.protocol.errors import install_error_handlers
 from service.protocol.limits import Limits
 from service.protocol.v2_router import mount_v2
 from service.settings import Settings
+from service.telemetry.logs import log_request
 from service.telemetry.metrics import RequestMetrics, register_state
+from service.telemetry.records import OnRecord, Recorded
 from service.telemetry.routes import metrics_router
 from service.telemetry.stale_profiles import StaleProfiles
+from service.telemetry.tracing import send_spans
 
 Load = Callable[[str], Model]
 
@@ -38,11 +42,13 @@ def create_app(settings: Settings, models: Iterable[Model], load: Load | None = 
     hosted = tuple(models)
     registry = CollectorRegistry()
     metrics = RequestMetrics(registry, [model.name for model in hosted])
+    spans = send_spans() if settings.tracing else None
+    watchers = [log_request] if settings.logs_requests else []
     engine = Engine(
         hosted,
         engine_settings(settings),
         SqliteSloStore(settings.database),
-        metrics,
+        OnRecord(metrics) if watchers or spans else metrics,
         load or (lambda name: catalog.load(name, settings.calibrations)),
     )
     stale = StaleProfiles(lambda name: catalog.fashion_files(settings.calibrations) if name == "fashion" else None)
@@ -62,6 +68,8 @@ def create_app(settings: Settings, models: Iterable[Model], load: Load | None = 
             yield
         finally:
             await engine.stop(settings.grace_seconds)
+            if spans is not None:
+                await asyncio.to_thread(spans.close)
 
     def hostable() -> tuple[catalog.CatalogEntry, ...]:
         return catalog.available(settings.calibrations)
@@ -74,12 +82,15 @@ def create_app(settings: Settings, models: Iterable[Model], load: Load | None = 
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
+        # The framework's own would look for a tracer on every request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.drain = lambda: engine.stop(settings.grace_seconds)
     install_error_handlers(app)
     token = settings.admin_token.get_secret_value() if settings.admin_token else None
     limits = Limits(body_bytes=settings.max_body_bytes)
     mount_v2(app, engine, limits, admin_authorisation(token), hostable, app.version)
+    app.add_middleware(Recorded, watchers=[*watchers, *([spans] if spans else [])])
     app.include_router(metrics_router(registry))
     mount_api_page(app)
     if settings.console:

@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     admin_token: SecretStr | None = Field(None, description="For administrative calls; without one, loopback-only")
     grace_seconds: float = Field(10.0, ge=0, le=3600, description="How long a stopping server waits for its requests")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged")
+    log_format: Literal["text", "json"] = Field("text", description="Lines for people, or a JSON object each")
+    access_log: bool | None = Field(None, description="Log each request; where not set, with log_format json only")
+    tracing: bool = Field(False, description="Send OpenTelemetry spans by OTLP/HTTP; OTEL_* variables say where to")
 
     @field_validator("models", mode="before")
     @classmethod
@@ -64,6 +67,11 @@ class Settings(BaseSettings):
     @classmethod
     def _expand(cls, value: Path) -> Path:
         return value.expanduser()
+
+    @property
+    def logs_requests(self) -> bool:
+        """Whether each request is logged."""
+        return self.log_format == "json" if self.access_log is None else self.access_log
 
     @property
     def database(self) -> Path:

@@ -1,7 +1,6 @@
 """`sluice serve`: the server."""
 
 import logging
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +14,8 @@ from service.commands.output import fail
 from service.engine.slo_store import SloStoreError
 from service.listen import listen
 from service.settings import SettingsError, load_settings
+from service.telemetry.logs import configure_logging
+from service.telemetry.tracing import TracingMissing
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,14 @@ def serve(
         int | None, typer.Option(help="Models that run at once, a thread each; 0 is one a core")
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error")] = None,
+    log_format: Annotated[str | None, typer.Option(help="text, or json: an object each line")] = None,
+    access_log: Annotated[
+        bool | None, typer.Option("--access-log/--no-access-log", help="Log each request; json does unless told not to")
+    ] = None,
+    tracing: Annotated[
+        bool | None,
+        typer.Option("--tracing/--no-tracing", help="Send OpenTelemetry spans by OTLP/HTTP; OTEL_* say where to"),
+    ] = None,
 ) -> None:
     """Serve models over HTTP. Flags go before SLUICE_* variables, and those before the settings file."""
     try:
@@ -38,15 +47,16 @@ def serve(
             models=tuple(model) if model else None,
             executors=executors,
             log_level=log_level,
+            log_format=log_format,
+            access_log=access_log,
+            tracing=tracing,
         )
     except SettingsError as error:
         fail(str(error))
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    configure_logging(settings.log_format, settings.log_level)
     try:
         app = create_app(settings, [catalog.load(name, settings.calibrations) for name in settings.models])
-    except (catalog.UnknownModel, catalog.MissingWeights, SloStoreError, ValueError) as error:
+    except (catalog.UnknownModel, catalog.MissingWeights, SloStoreError, TracingMissing, ValueError) as error:
         fail(str(error))
     log.info(
         "Sluice %s hosts %s; kernels: %s, %s",

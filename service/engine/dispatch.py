@@ -149,6 +149,8 @@ class Dispatch(Generic[E]):
             duration=now - entry.request.arrival,
             slo_met=met,
             slo_attainable=entry.attainable,
+            taken=ran.taken,
+            started=ran.started,
         )
 
     def failed(self, now: float, entry: Entry, error: ServiceError) -> None:

@@ -77,7 +77,7 @@ class Finished:
 
     `quality` is what the profile expects at `level`. `slo_met` is judged with the SLO in force at arrival, or the
     request's own; `slo_attainable` is false where even the quality floor's level, alone on the server, would take
-    longer than that.
+    longer than that. On the engine's clock an executor took it at `taken`, and the model began at `started`.
     """
 
     request_id: str
@@ -90,6 +90,8 @@ class Finished:
     duration: float
     slo_met: bool
     slo_attainable: bool = True
+    taken: float = 0.0
+    started: float = 0.0
 
 
 def _is_count(value: object) -> bool:

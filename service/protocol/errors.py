@@ -49,6 +49,12 @@ def service_error_response(error: ServiceError) -> Response:
     return error_response(error)
 
 
+def unexpected_response(method: str, path: str, error: Exception) -> Response:
+    """The response for a fault that nobody foresaw, which goes to the log."""
+    log.error("unexpected error on %s %s", method, path, exc_info=error)
+    return _json(500, {"error": "internal error; the server's log has the details"})
+
+
 def _json(status: int, content: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
     return Response(orjson.dumps(content), status, headers, "application/json")
 
@@ -75,5 +81,4 @@ async def _validation_error(_request: Request, error: Exception) -> Response:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    log.error("unexpected error on %s %s", request.method, request.url.path, exc_info=error)
-    return _json(500, {"error": "internal error; the server's log has the details"})
+    return unexpected_response(request.method, request.url.path, error)

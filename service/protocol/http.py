@@ -4,6 +4,7 @@
 """
 
 import re
+import secrets
 from asyncio import BaseTransport, TimerHandle
 from http import HTTPStatus
 
@@ -70,8 +71,11 @@ class HttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         body = orjson.dumps({"error": error})
-        head = f"HTTP/1.1 {status.value} {status.phrase}\r\nconnection: close\r\ncontent-type: application/json\r\n"
-        self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        head = (
+            f"HTTP/1.1 {status.value} {status.phrase}\r\nconnection: close\r\ncontent-type: application/json\r\n"
+            f"x-request-id: {secrets.token_hex(8)}\r\ncontent-length: {len(body)}\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
         self.transport.close()
 
 

@@ -83,3 +83,11 @@ def test_a_token_that_does_not_fit_is_not_printed(tmp_path):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(SettingsError, match=r"nothing\.toml"):
         load_settings(tmp_path / "nothing.toml")
+
+
+@pytest.mark.parametrize(
+    ("form", "asked", "logged"),
+    [("text", None, False), ("json", None, True), ("text", True, True), ("json", False, False)],
+)
+def test_json_logs_requests_unless_told_not_to(form, asked, logged):
+    assert load_settings(log_format=form, access_log=asked).logs_requests is logged
