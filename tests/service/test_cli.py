@@ -170,3 +170,20 @@ def test_serve_as_a_process():
         log += process.communicate(timeout=20)[1]
     assert "hosts fashion" in log
     assert "Traceback" not in log
+
+
+@pytest.mark.skipif(not catalog.available()[0].installed, reason="the trained weights are not installed")
+def test_serve_writes_its_log_as_json():
+    command = [sys.executable, "-c", "from service.cli import main; main()", "serve", "--port", "0"]
+    process = subprocess.Popen([*command, "--log-format", "json"], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    lines = []
+    try:
+        while not lines or (address := re.search(r"running on (http://[\d.:]+)", lines[-1]["message"])) is None:
+            lines.append(json.loads(process.stderr.readline()))
+        httpx.get(f"{address[1]}/v2/models/fashion", headers={"x-request-id": "mine"}, timeout=10).raise_for_status()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        lines += map(json.loads, process.communicate(timeout=20)[1].splitlines())
+    (request,) = [line for line in lines if line.get("request_id")]
+    assert (request["request_id"], request["path"], request["status"]) == ("mine", "/v2/models/fashion", 200)

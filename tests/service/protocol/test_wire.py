@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import threading
 import time
 
@@ -128,6 +129,13 @@ async def test_what_is_no_http_gets_an_error_in_json_once(port, request_head):
     assert status in (400, 413)
     assert content["error"]
     assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+
+
+async def test_even_what_is_no_http_is_answered_with_an_id(port):
+    reader, writer = await connect(port)
+    writer.write(b"\x16\x03\x01\r\n\r\n")
+    assert re.search(rb"\r\nx-request-id: [0-9a-f]{16}\r\n", await asyncio.wait_for(reader.read(), 5))
     writer.close()
 
 
