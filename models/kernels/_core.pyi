@@ -112,6 +112,62 @@ def gated_matmul(
     """The matrix product over active channels: x is [M, len(inputs)], the result [M, len(outputs)]; everything else
     as in `gated_conv2d`."""
 
+def layer_norm(
+    x: Floats,
+    weight: Floats,
+    bias: Floats,
+    epsilon: float,
+    *,
+    residual: Floats | None = None,
+    out: Floats | None = None,
+    instruction_set: str | None = None,
+) -> Floats:
+    """The norm of each row z of x + residual [M, C]: (z − mean) / √(variance + epsilon) · weight + bias (Ba et al.
+    2016), in one pass over memory.
+
+    weight and bias are [C], residual is [M, C] or None for 0. The result is written to out if given, which may be x or
+    residual itself.
+    """
+
+def rms_norm(
+    x: Floats,
+    weight: Floats,
+    epsilon: float,
+    *,
+    residual: Floats | None = None,
+    out: Floats | None = None,
+    instruction_set: str | None = None,
+) -> Floats:
+    """The norm of each row z of x + residual [M, C]: z / √(mean of z² + epsilon) · weight (Zhang and Sennrich 2019);
+    everything else as in `layer_norm`."""
+
+def attention(
+    q: Floats,
+    k: Floats,
+    v: Floats,
+    head_size: int,
+    *,
+    key_heads: Channels | None = None,
+    bias: Floats | None = None,
+    scale: float | None = None,
+    causal: bool = False,
+    out: Floats | None = None,
+    instruction_set: str | None = None,
+) -> Floats:
+    """Softmax attention of one sequence over the heads that are there.
+
+    q is [T, n · d], k and v are [S, m · d] with d = head_size; the result is [T, n · d]. Inactive heads are those that
+    were not projected: q, k and v are compact. Their rows may lie apart, so that they can be slices of the columns of
+    one activation, or the first S rows of a cache.
+
+    Head i of q reads head key_heads[i] of k and v (int32 [n], in any order); None shares the m evenly among the n, as
+    grouped-query attention does (Ainslie et al. 2023). Scores are scale · q · k + bias, with scale 1 / √d unless given
+    and bias [n, T, S]. With causal the rows of q are the last T of the S, and see no later one.
+
+    Softmax is taken over blocks of keys at a time (FlashAttention, Dao et al. 2022): the memory that a call takes grows
+    with S, not with T · S.
+    """
+
 def max_pool2x2(x: Floats, *, out: Floats | None = None, instruction_set: str | None = None) -> Floats:
     """The maximum of each 2x2 square of x [H, W, n], [H // 2, W // 2, n]; an odd last row or column is left out."""
 

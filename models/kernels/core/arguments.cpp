@@ -27,8 +27,11 @@ void check_shape(const Array &array, const char *name, std::initializer_list<std
 
 std::string type_text(nb::handle value) { return nb::cast<std::string>(value.type().attr("__name__")); }
 
+enum class Layout { contiguous, rows_apart };
+
 template <typename... Options>
-nb::ndarray<Options...> cpu_array(nb::handle value, const char *name, nb::dlpack::dtype type, const char *type_name) {
+nb::ndarray<Options...> cpu_array(nb::handle value, const char *name, nb::dlpack::dtype type, const char *type_name,
+                                  Layout layout = Layout::contiguous) {
     nb::ndarray<Options...> array;
     if (!nb::try_cast(value, array, false)) {
         nb::ndarray<nb::ro> readable;
@@ -48,8 +51,11 @@ nb::ndarray<Options...> cpu_array(nb::handle value, const char *name, nb::dlpack
         reject(std::string(name) + " must be aligned to its items");
     std::int64_t stride = 1;
     for (std::size_t axis = array.ndim(); axis-- > 0;) {
-        if (array.shape(axis) > 1 && array.size() > 0 && array.stride(axis) != stride)
-            reject(std::string(name) + " must be C-contiguous");
+        if (array.shape(axis) > 1 && array.size() > 0 && array.stride(axis) != stride) {
+            if (layout == Layout::contiguous) reject(std::string(name) + " must be C-contiguous");
+            if (axis > 0 || array.stride(axis) < stride)
+                reject(std::string(name) + " must have contiguous rows that do not overlap");
+        }
         stride *= static_cast<std::int64_t>(array.shape(axis));
     }
     return array;
@@ -68,6 +74,13 @@ Argument float_array(nb::handle value, const char *name, std::size_t rank) {
     return argument;
 }
 
+Argument float_rows(nb::handle value, const char *name) {
+    Argument argument{cpu_array<nb::ro>(value, name, nb::dtype<float>(), "float32", Layout::rows_apart)};
+    if (argument.array.ndim() != 2)
+        reject(std::string(name) + " must have 2 dimensions, not " + std::to_string(argument.array.ndim()));
+    return argument;
+}
+
 OptionalFloats optional_floats(nb::handle value, const char *name, std::size_t length, const char *what) {
     if (value.is_none()) return {};
     OptionalFloats floats{float_array(value, name, 1)};
@@ -77,6 +90,13 @@ OptionalFloats optional_floats(nb::handle value, const char *name, std::size_t l
     }
     floats.data = floats.argument.floats();
     return floats;
+}
+
+void check_channels(const Argument &vector, const char *name, std::size_t channels) {
+    if (vector.size(0) != channels) {
+        reject(std::string(name) + " must have one value for each of the " + std::to_string(channels) +
+               " channels, not " + std::to_string(vector.size(0)));
+    }
 }
 
 Argument optional_array(nb::handle value, const char *name, std::initializer_list<std::size_t> shape) {
@@ -109,7 +129,21 @@ ChannelList channel_list(nb::handle value, const char *name, std::size_t limit) 
     return list;
 }
 
-Result result(nb::handle out, std::initializer_list<std::size_t> shape, const Argument &x) {
+Argument head_array(nb::handle value, const char *name, std::size_t count, std::size_t limit) {
+    Argument argument{cpu_array<nb::ro>(value, name, nb::dtype<std::int32_t>(), "int32")};
+    check_shape(argument.array, name, {count});
+    const auto *ids = static_cast<const std::int32_t *>(argument.array.data());
+    for (std::size_t i = 0; i < count; ++i) {
+        if (ids[i] < 0 || static_cast<std::size_t>(ids[i]) >= limit) {
+            reject(std::string(name) + " must hold heads from 0 to " +
+                   std::to_string(static_cast<std::int64_t>(limit) - 1) + ": " + std::to_string(ids[i]) +
+                   " is out of range");
+        }
+    }
+    return argument;
+}
+
+Result result(nb::handle out, std::initializer_list<std::size_t> shape) {
     if (out.is_none()) {
         std::size_t size = 1;
         for (const std::size_t extent : shape) size *= extent;
@@ -119,16 +153,17 @@ Result result(nb::handle out, std::initializer_list<std::size_t> shape, const Ar
     }
     const auto array = cpu_array<>(out, "out", nb::dtype<float>(), "float32");
     check_shape(array, "out", shape);
-    const Result checked{nb::borrow(out), static_cast<float *>(array.data()), array.size()};
-    checked.check_apart(x, "x");
-    return checked;
+    return {nb::borrow(out), static_cast<float *>(array.data()), array.size()};
 }
 
 void Result::check_apart(const Argument &argument, const char *name) const {
     if (!argument.array.is_valid()) return;
     // All of them have items of four bytes.
     const float *first = argument.floats();
-    if (data < first + argument.array.size() && first < data + size)
+    std::size_t extent = argument.array.size() ? 1 : 0;
+    for (std::size_t axis = 0; extent && axis < argument.array.ndim(); ++axis)
+        extent += (argument.size(axis) - 1) * static_cast<std::size_t>(argument.array.stride(axis));
+    if (data < first + extent && first < data + size)
         reject(std::string("out must not overlap ") + name);
 }
 

@@ -25,10 +25,14 @@ struct Argument {
     nb::ndarray<nb::ro> array;
     const float *floats() const { return static_cast<const float *>(array.data()); }
     std::size_t size(std::size_t axis) const { return array.shape(axis); }
+    std::size_t row_stride() const { return size(0) > 1 ? static_cast<std::size_t>(array.stride(0)) : size(1); }
 };
 
 // A C-contiguous float32 array of the given rank.
 Argument float_array(nb::handle value, const char *name, std::size_t rank);
+
+// The same of rank 2, whose rows may lie apart: a slice of the columns of another array.
+Argument float_rows(nb::handle value, const char *name);
 
 // The same with an exact length, or none at all.
 struct OptionalFloats {
@@ -36,6 +40,9 @@ struct OptionalFloats {
     const float *data = nullptr;
 };
 OptionalFloats optional_floats(nb::handle value, const char *name, std::size_t length, const char *what);
+
+// Raises a ValueError unless a vector has one value for each of so many channels.
+void check_channels(const Argument &vector, const char *name, std::size_t channels);
 
 // The same with an exact shape, or none at all.
 Argument optional_array(nb::handle value, const char *name, std::initializer_list<std::size_t> shape);
@@ -47,8 +54,10 @@ struct ChannelList {
 };
 ChannelList channel_list(nb::handle value, const char *name, std::size_t limit);
 
-// The result: a new numpy array, or `out` after its type, shape and independence of `x` have been
-// checked.
+// An int32 array of `count` heads from 0 … limit − 1 in any order.
+Argument head_array(nb::handle value, const char *name, std::size_t count, std::size_t limit);
+
+// The result: a new numpy array, or `out` after its type and shape have been checked.
 struct Result {
     nb::object object;
     float *data;
@@ -58,7 +67,7 @@ struct Result {
     // The same, but it may be that argument.
     void check_apart_or_same(const Argument &argument, const char *name) const;
 };
-Result result(nb::handle out, std::initializer_list<std::size_t> shape, const Argument &x);
+Result result(nb::handle out, std::initializer_list<std::size_t> shape);
 
 Activation activation_named(const std::string &name);
 

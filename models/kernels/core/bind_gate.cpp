@@ -16,7 +16,8 @@ nb::object max_pool2x2(nb::handle x_, nb::handle out, const std::optional<std::s
     const Argument x = float_array(x_, "x", 3);
     if (x.size(0) < 2 || x.size(1) < 2) reject("x must be at least 2x2");
     const InstructionSet &set = instruction_set_named(instruction_set);
-    const Result y = result(out, {x.size(0) / 2, x.size(1) / 2, x.size(2)}, x);
+    const Result y = result(out, {x.size(0) / 2, x.size(1) / 2, x.size(2)});
+    y.check_apart(x, "x");
     {
         const nb::gil_scoped_release released;
         set.pool(x.floats(), x.size(0), x.size(1), x.size(2), y.data);
@@ -28,7 +29,8 @@ nb::object channel_means(nb::handle x_, nb::handle out, const std::optional<std:
     const Argument x = float_array(x_, "x", 3);
     if (x.size(0) == 0 || x.size(1) == 0) reject("x must have at least one position");
     const InstructionSet &set = instruction_set_named(instruction_set);
-    const Result y = result(out, {x.size(2)}, x);
+    const Result y = result(out, {x.size(2)});
+    y.check_apart(x, "x");
     {
         const nb::gil_scoped_release released;
         set.means(x.floats(), x.size(0) * x.size(1), x.size(2), y.data);
@@ -48,7 +50,7 @@ nb::object squeeze_channels(nb::handle x_, std::size_t channels, nb::handle evid
     }
     if (channels == 1 && inputs.channels.count == 0) reject("x must have its only channel");
     const InstructionSet &set = instruction_set_named(instruction_set);
-    const Result features = result(nb::none(), {channels + evidence.size(0)}, x);
+    const Result features = result(nb::none(), {channels + evidence.size(0)});
     {
         const nb::gil_scoped_release released;
         squeeze(set, x.floats(), x.size(0) * x.size(1), inputs.channels, channels, evidence.floats(), evidence.size(0),
@@ -74,9 +76,7 @@ std::tuple<nb::object, nb::object> gate_channels(nb::handle features_, nb::handl
                std::to_string(projection.size(0)));
     }
     const Argument bias = float_array(bias_, "bias", 1);
-    if (bias.size(0) != channels)
-        reject("bias must have one value for each of the " + std::to_string(channels) + " channels, not " +
-               std::to_string(bias.size(0)));
+    check_channels(bias, "bias", channels);
     if (threshold != threshold) reject("threshold must be a number");
     const InstructionSet &set = instruction_set_named(instruction_set);
     auto active = std::make_unique<std::int32_t[]>(channels);

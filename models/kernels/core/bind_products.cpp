@@ -128,7 +128,8 @@ nb::object gated_conv2d(nb::handle x_, const PackedConvolution &packed, nb::hand
     if (std::min(shape.height, shape.width) == 0) reject("x must have at least one position");
     const auto extents = {shape.out_height(), shape.out_width(), gated.outputs.channels.count};
     const Argument residual = optional_array(residual_, "residual", extents);
-    const Result y = result(out, extents, x);
+    const Result y = result(out, extents);
+    y.check_apart(x, "x");
     gated.check_apart(y, packed.array, residual);
     {
         const nb::gil_scoped_release released;
@@ -145,7 +146,8 @@ nb::object gated_matmul(nb::handle x_, const PackedMatrix &packed, nb::handle in
     const Gated gated(packed, inputs, outputs, scale, shift, activation, saliency, x.size(1));
     const auto extents = {x.size(0), gated.outputs.channels.count};
     const Argument residual = optional_array(residual_, "residual", extents);
-    const Result y = result(out, extents, x);
+    const Result y = result(out, extents);
+    y.check_apart(x, "x");
     gated.check_apart(y, packed.array, residual);
     {
         const nb::gil_scoped_release released;

@@ -12,6 +12,8 @@ NB_MODULE(_core, m) {
 
     sluice::bind_products(m);
     sluice::bind_gate(m);
+    sluice::bind_norms(m);
+    sluice::bind_attention(m);
 
     m.def("instruction_sets", [] {
         std::vector<std::string> names;

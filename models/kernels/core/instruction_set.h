@@ -54,6 +54,22 @@ struct Finish {
     std::size_t columns;
 };
 
+// y = (z − mean) / sqrt(variance + epsilon) · weight + bias of each row of z = x + residual; without a bias the mean is
+// taken for 0.
+struct Norm {
+    const float *x;
+    const float *residual;  // null: none
+    const float *weight, *bias;
+    float epsilon;
+    std::size_t rows, channels;
+    float *out;  // may be x or the residual
+};
+
+// A softmax of which some blocks have been seen: their largest score, and the sum of e^(score − largest).
+struct Softmax {
+    float maximum, sum;
+};
+
 // How 16 consecutive active columns are picked from the cache lines that hold them. Step s merges line s + 1 into what
 // was picked from those before: 0 … 15 keep a lane of that (step 0: of line 0), 16 … 31 take one of the line.
 struct Pick {
@@ -84,6 +100,13 @@ struct InstructionSet {
     // The first tile over some inputs: packs all columns of the panel, from taps that begin `tap` floats into a block.
     void (*packing_tile)(const Tile &, const Panel &, std::size_t tap, std::size_t rows, std::size_t vectors);
     void (*finish)(const Finish &, std::size_t rows);
+    void (*normalise)(const Norm &);
+    // The next block of a row of scores, biased, becomes e^(score − largest so far), with zeros up to a whole vector.
+    // Returns what the sums of earlier blocks are to be multiplied by.
+    float (*soften)(float *scores, const float *bias, std::size_t count, Softmax &state);
+    // out[j] = factor · x · rows[j].
+    void (*dots)(const float *x, const float *rows, std::size_t stride, std::size_t count, std::size_t depth,
+                 float factor, float *out);
     void (*add_scaled)(const float *x, float factor, std::size_t n, float *sums);  // sums += factor · x
     void (*means)(const float *x, std::size_t positions, std::size_t channels, float *out);
     void (*pool)(const float *x, std::size_t height, std::size_t width, std::size_t channels, float *out);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "instruction_set.h"
+#include "row_loops.h"
 #include "vector.h"
 
 namespace sluice {
@@ -221,7 +222,7 @@ constexpr InstructionSet instruction_set(const char *name, decltype(InstructionS
                                          decltype(InstructionSet::packing_tile) packing_tile) {
     return {name,     kLanes, kVectors,     {most_rows(1), most_rows(2), most_rows(3), most_rows(4)},
             run_tile, plan,   packing_tile, finish,
-            add_scaled, means, pool};
+            normalise, soften, dots, add_scaled, means, pool};
 }
 
 }  // namespace

@@ -48,9 +48,13 @@ inline Vector greater(Vector a, Vector b) { return (a < b) | (b != b) ? b : a; }
 inline float greater(float a, float b) { return a < b || b != b ? b : a; }
 
 inline float sum_of(Vector value) {
+#if LANES == 16
+    return _mm512_reduce_add_ps(value);
+#else
     float sum = 0;
     for (std::size_t lane = 0; lane < kLanes; ++lane) sum += value[lane];
     return sum;
+#endif
 }
 
 // Where exponential() ends: the smallest normal float and half of the largest one lie beyond.

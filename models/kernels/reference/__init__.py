@@ -6,7 +6,9 @@ weights give an exact yardstick.
 """
 
 from models.kernels.reference.arrays import instruction_sets
+from models.kernels.reference.attention import attention
 from models.kernels.reference.gate import channel_means, gate_channels, max_pool2x2, squeeze_channels
+from models.kernels.reference.norms import layer_norm, rms_norm
 from models.kernels.reference.products import (
     PackedConvolution,
     PackedMatrix,
@@ -19,13 +21,16 @@ from models.kernels.reference.products import (
 __all__ = [
     "PackedConvolution",
     "PackedMatrix",
+    "attention",
     "channel_means",
     "gate_channels",
     "gated_conv2d",
     "gated_matmul",
     "instruction_sets",
+    "layer_norm",
     "max_pool2x2",
     "pack_convolution",
     "pack_matrix",
+    "rms_norm",
     "squeeze_channels",
 ]

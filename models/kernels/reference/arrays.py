@@ -71,11 +71,7 @@ def channel_ids(value: Any, name: str, limit: int) -> Tensor:
     """The ids of a list of channels, strictly ascending and below `limit`; all of them for None."""
     if value is None:
         return torch.arange(limit)
-    if not isinstance(value, Tensor | np.ndarray):
-        raise TypeError(f"{name} must be an int32 array, not {type(value).__name__}")
-    ids = tensor_of(value)
-    if ids.dtype != torch.int32:
-        raise TypeError(f"{name} must be int32, not {str(ids.dtype).removeprefix('torch.')}")
+    ids = int32_tensor(value, name)
     if ids.ndim != 1:
         raise ValueError(f"{name} must have 1 dimension, not {ids.ndim}")
     if ids.numel() and not (int(ids.min()) >= 0 and int(ids.max()) < limit):
@@ -83,6 +79,33 @@ def channel_ids(value: Any, name: str, limit: int) -> Tensor:
     if bool((ids.diff() <= 0).any()):
         raise ValueError(f"{name} must be strictly ascending")
     return ids.long()
+
+
+def head_ids(value: Any, name: str, heads: int, key_heads: int) -> Tensor:
+    """For each of the heads the one that it reads, of `key_heads`; in even shares for None."""
+    if value is None:
+        if heads and (key_heads == 0 or heads % key_heads):
+            raise ValueError(
+                f"q must have a multiple of the {key_heads} heads of k, not {heads}, where {name} does not say which "
+                "they read"
+            )
+        return torch.arange(heads) * key_heads // max(heads, 1)
+    ids = int32_tensor(value, name)
+    if list(ids.shape) != [heads]:
+        raise ValueError(f"{name} must have the shape [{heads}], not {list(ids.shape)}")
+    if ids.numel() and not (int(ids.min()) >= 0 and int(ids.max()) < key_heads):
+        raise ValueError(f"{name} must hold heads from 0 to {key_heads - 1}")
+    return ids.long()
+
+
+def int32_tensor(value: Any, name: str) -> Tensor:
+    """An int32 array."""
+    if not isinstance(value, Tensor | np.ndarray):
+        raise TypeError(f"{name} must be an int32 array, not {type(value).__name__}")
+    ids = tensor_of(value)
+    if ids.dtype != torch.int32:
+        raise TypeError(f"{name} must be int32, not {str(ids.dtype).removeprefix('torch.')}")
+    return ids
 
 
 def checked_instruction_set(name: str | None) -> str:

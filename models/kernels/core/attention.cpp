@@ -1,0 +1,191 @@
+#include "attention.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "memory.h"
+
+namespace sluice {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// A block of scores, 24 KiB: it stays in the nearest caches between its two products.
+constexpr std::size_t kQueries = 48, kKeys = 2 * kBlock;
+
+// So few queries are multiplied with the keys as they lie; more are worth transposing them first.
+constexpr std::size_t kQueriesInPlace = 3;
+
+constexpr std::size_t divide_up(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
+
+struct Buffers {
+    FloatBuffer keys;    // of one head, [blocks of 64][head size][64]
+    FloatBuffer values;  // of one head, [keys][head size, padded to whole vectors]
+    FloatBuffer sums;    // [blocks of 64 of the head size][queries][64]
+};
+
+Buffers &buffers() {
+    thread_local Buffers kept;
+    return kept;
+}
+
+void transpose(const float *rows, std::size_t stride, std::size_t count, std::size_t depth, float *out) {
+    for (std::size_t first = 0; first < count; first += kBlock, out += depth * kBlock) {
+        const std::size_t width = std::min(kBlock, count - first);
+        for (std::size_t j = 0; j < width; ++j) {
+            const float *row = rows + (first + j) * stride;
+            for (std::size_t k = 0; k < depth; ++k) out[k * kBlock + j] = row[k];
+        }
+        // The tail is multiplied with the rest, and never looked at: but not by what is no number, which may be slow.
+        for (std::size_t k = 0; k < depth && width < kBlock; ++k)
+            std::fill(out + k * kBlock + width, out + (k + 1) * kBlock, 0.0f);
+    }
+}
+
+// One head of the queries, and the keys and values that it reads.
+struct Head {
+    const InstructionSet &set;
+    const Attention &attention;
+    const float *queries, *keys, *values;
+    const float *transposed_keys;  // null: few queries
+    std::size_t value_stride;
+    const float *bias;
+    float *sums;
+
+    // A product of rows with [depth][columns], by tiles.
+    void multiply(const float *const *rows, std::size_t count, const float *weights, std::size_t weight_row,
+                  std::size_t depth, std::size_t columns, Tile tile) const {
+        const std::size_t width = set.vectors * set.lanes;
+        float *const sums_begin = tile.sums, *const out = tile.out;
+        tile.taps = 1;
+        tile.depth = depth;
+        tile.weight_row = weight_row;
+        for (std::size_t at = 0; at < columns; at += width) {
+            tile.columns = std::min(width, columns - at);
+            tile.weights = weights + at;
+            const std::size_t vectors = divide_up(tile.columns, set.lanes),
+                              tiles = divide_up(count, set.rows[vectors - 1]);
+            for (std::size_t i = 0; i < tiles; ++i) {
+                const std::size_t first = i * count / tiles;
+                tile.activations = rows + first;
+                tile.sums = sums_begin ? sums_begin + first * kBlock + at : nullptr;
+                tile.out = out ? out + first * tile.out_stride + at : nullptr;
+                set.tile(tile, (i + 1) * count / tiles - first, vectors);
+            }
+        }
+    }
+
+    // scores[i][j] = scale · q_i · k_j for the queries and keys of a block.
+    void score(const float *const *rows, std::size_t count, std::size_t first_key, std::size_t n_keys,
+               float *scores) const {
+        const std::size_t depth = attention.head_size;
+        if (!transposed_keys) {
+            for (std::size_t i = 0; i < count; ++i) {
+                set.dots(rows[i], keys + first_key * attention.keys.stride, attention.keys.stride, n_keys, depth,
+                         attention.scale, scores + i * kKeys);
+            }
+            return;
+        }
+        alignas(64) float scale[kBlock], zeros[kBlock] = {}, ones[kBlock];
+        std::fill_n(scale, kBlock, attention.scale);
+        std::fill_n(ones, kBlock, 1.0f);
+        Tile tile{};
+        tile.first = tile.last = true;
+        tile.scale = scale;
+        tile.shift = zeros;
+        tile.saliency = ones;
+        tile.floor = -kInfinity;
+        tile.ceiling = kInfinity;
+        tile.out_stride = kKeys;
+        for (std::size_t at = 0; at < n_keys; at += kBlock) {
+            tile.out = scores + at;
+            multiply(rows, count, transposed_keys + (first_key + at) * depth, kBlock, depth,
+                     std::min(kBlock, n_keys - at), tile);
+        }
+    }
+
+    void run_block(std::size_t first_query, std::size_t count, float *out, std::size_t out_stride) const {
+        const std::size_t n_keys = attention.keys.rows, depth = attention.head_size;
+        const std::size_t hidden = attention.causal ? attention.queries.rows - 1 : 0;  // keys, from the first query
+        const float *rows[kQueries];
+        const float *powers[kQueries];
+        alignas(64) float scores[kQueries * kKeys];
+        Softmax states[kQueries];
+        for (std::size_t i = 0; i < count; ++i) {
+            rows[i] = queries + (first_query + i) * attention.queries.stride;
+            powers[i] = scores + i * kKeys;
+            states[i] = {-kInfinity, 0.0f};
+        }
+        const auto visible = [&](std::size_t i) { return n_keys - hidden + (attention.causal ? first_query + i : 0); };
+        const std::size_t end = visible(count - 1);
+        for (std::size_t first_key = 0; first_key < end; first_key += kKeys) {
+            const std::size_t width = std::min(kKeys, end - first_key);
+            score(rows, count, first_key, width, scores);
+            for (std::size_t i = 0; i < count; ++i) {
+                const std::size_t seen = std::min(width, std::max(visible(i), first_key) - first_key);
+                const float *own = bias ? bias + (first_query + i) * n_keys + first_key : nullptr;
+                const float kept = set.soften(scores + i * kKeys, own, seen, states[i]);
+                std::fill(scores + i * kKeys + seen, scores + i * kKeys + width, 0.0f);
+                if (first_key == 0 || kept == 1) continue;
+                for (std::size_t at = 0; at < depth; at += kBlock) {
+                    float *sum = sums + at * kQueries + i * kBlock;
+                    for (std::size_t k = 0; k < std::min(kBlock, depth - at); ++k) sum[k] *= kept;
+                }
+            }
+            Tile tile{};
+            tile.first = first_key == 0;
+            for (std::size_t at = 0; at < depth; at += kBlock) {
+                tile.sums = sums + at * kQueries;
+                multiply(powers, count, values + first_key * value_stride + at, value_stride, width,
+                         std::min(kBlock, depth - at), tile);
+            }
+        }
+        for (std::size_t i = 0; i < count; ++i) {
+            const float factor = 1.0f / states[i].sum;
+            for (std::size_t at = 0; at < depth; at += kBlock) {
+                const float *sum = sums + at * kQueries + i * kBlock;
+                for (std::size_t k = 0; k < std::min(kBlock, depth - at); ++k) out[i * out_stride + at + k] = factor * sum[k];
+            }
+        }
+    }
+};
+
+}  // namespace
+
+void attend(const InstructionSet &set, const Attention &attention, float *out) {
+    const std::size_t n_queries = attention.queries.rows, n_keys = attention.keys.rows, depth = attention.head_size;
+    Buffers &kept = buffers();
+    const bool transposes = n_queries > kQueriesInPlace;
+    const std::size_t padded = divide_up(depth, set.lanes) * set.lanes;
+    float *keys = transposes ? kept.keys.reserve(divide_up(n_keys, kBlock) * kBlock * depth) : nullptr;
+    // A tile reads whole vectors: where these end beyond the head, a copy of it.
+    float *values = padded == depth ? nullptr : kept.values.reserve(n_keys * padded);
+    float *sums = kept.sums.reserve(divide_up(depth, kBlock) * kBlock * kQueries);
+    for (std::size_t h = 0; h < attention.heads; ++h) {
+        const std::size_t key_head = static_cast<std::size_t>(attention.key_heads[h]);
+        const float *own_keys = attention.keys.values + key_head * depth,
+                    *own_values = attention.values.values + key_head * depth;
+        if (h == 0 || attention.key_heads[h] != attention.key_heads[h - 1]) {
+            if (keys) transpose(own_keys, attention.keys.stride, n_keys, depth, keys);
+            for (std::size_t j = 0; values && j < n_keys; ++j)
+                std::copy_n(own_values + j * attention.values.stride, depth, values + j * padded);
+        }
+        const Head head{set,
+                        attention,
+                        attention.queries.values + h * depth,
+                        own_keys,
+                        values ? values : own_values,
+                        keys,
+                        values ? padded : attention.values.stride,
+                        attention.bias ? attention.bias + h * n_queries * n_keys : nullptr,
+                        sums};
+        // Evenly shared, as positions are.
+        const std::size_t blocks = divide_up(n_queries, kQueries), stride = attention.heads * depth;
+        for (std::size_t i = 0; i < blocks; ++i) {
+            const std::size_t first = i * n_queries / blocks;
+            head.run_block(first, (i + 1) * n_queries / blocks - first, out + first * stride + h * depth, stride);
+        }
+    }
+}
+
+}  // namespace sluice

@@ -1,0 +1,85 @@
+// Attention.
+#include <cmath>
+#include <vector>
+
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include "arguments.h"
+#include "attention.h"
+#include "bindings.h"
+
+namespace sluice {
+namespace {
+
+std::size_t heads_of(const Argument &array, const char *name, std::size_t head_size) {
+    if (array.size(1) % head_size) {
+        reject(std::string(name) + " must have whole heads of " + std::to_string(head_size) + " columns, not " +
+               std::to_string(array.size(1)) + " columns");
+    }
+    return array.size(1) / head_size;
+}
+
+nb::object attention(nb::handle q_, nb::handle k_, nb::handle v_, std::size_t head_size, nb::handle key_heads_,
+                     nb::handle bias_, std::optional<float> scale, bool causal, nb::handle out,
+                     const std::optional<std::string> &instruction_set) {
+    if (head_size == 0 || head_size > kMostChannels) reject("head_size must be at least 1 and at most 2^24");
+    const Argument q = float_rows(q_, "q"), k = float_rows(k_, "k"), v = float_rows(v_, "v");
+    const std::size_t heads = heads_of(q, "q", head_size), n_key_heads = heads_of(k, "k", head_size);
+    const std::size_t queries = q.size(0), keys = k.size(0);
+    if (v.size(0) != keys || v.size(1) != k.size(1)) reject("v must have the shape of k");
+    if (keys == 0) reject("k must have at least one row");
+    if (causal && keys < queries) reject("k must have at least as many rows as q where attention is causal");
+    if (scale && !std::isfinite(*scale)) reject("scale must be a number");
+    Argument key_heads;
+    std::vector<std::int32_t> shared;
+    const std::int32_t *ids = nullptr;
+    if (!key_heads_.is_none()) {
+        key_heads = head_array(key_heads_, "key_heads", heads, n_key_heads);
+        ids = static_cast<const std::int32_t *>(key_heads.array.data());
+    } else {
+        if (heads && (n_key_heads == 0 || heads % n_key_heads)) {
+            reject("q must have a multiple of the " + std::to_string(n_key_heads) + " heads of k, not " +
+                   std::to_string(heads) + ", where key_heads does not say which they read");
+        }
+        shared.resize(heads);
+        for (std::size_t h = 0; h < heads; ++h) shared[h] = static_cast<std::int32_t>(h * n_key_heads / heads);
+        ids = shared.data();
+    }
+    const Argument bias = optional_array(bias_, "bias", {heads, queries, keys});
+    const InstructionSet &set = instruction_set_named(instruction_set);
+    const Result y = result(out, {queries, heads * head_size});
+    y.check_apart(q, "q");
+    y.check_apart(k, "k");
+    y.check_apart(v, "v");
+    y.check_apart(key_heads, "key_heads");
+    y.check_apart(bias, "bias");
+    {
+        const nb::gil_scoped_release released;
+        const float factor = scale ? *scale : 1.0f / std::sqrt(static_cast<float>(head_size));
+        attend(set,
+               {{q.floats(), queries, q.row_stride()},
+                {k.floats(), keys, k.row_stride()},
+                {v.floats(), keys, v.row_stride()},
+                heads,
+                head_size,
+                ids,
+                bias.array.is_valid() ? bias.floats() : nullptr,
+                factor,
+                causal},
+               y.data);
+    }
+    return y.object;
+}
+
+}  // namespace
+
+void bind_attention(nb::module_ &m) {
+    using namespace nb::literals;
+
+    m.def("attention", &attention, "q"_a.none(), "k"_a.none(), "v"_a.none(), "head_size"_a, nb::kw_only(),
+          "key_heads"_a = nb::none(), "bias"_a = nb::none(), "scale"_a = nb::none(), "causal"_a = false,
+          "out"_a = nb::none(), "instruction_set"_a = nb::none());
+}
+
+}  // namespace sluice

@@ -1,0 +1,106 @@
+// Loops over whole rows: norms, softmax, and the dot products of attention.
+#pragma once
+
+#include "instruction_set.h"
+#include "vector.h"
+
+namespace sluice {
+namespace {
+
+// The sum of value(c), vectors of the channels from c on, and of last(c), single ones, over n channels.
+template <typename Value, typename Last>
+float sum_over(std::size_t n, Value value, Last last) {
+    Vector sums[4] = {};  // enough to hide the latency of an addition
+    std::size_t c = 0;
+    for (; c + 4 * kLanes <= n; c += 4 * kLanes) {
+#pragma GCC unroll 4
+        for (std::size_t v = 0; v < 4; ++v) sums[v] += value(c + v * kLanes);
+    }
+    for (; c + kLanes <= n; c += kLanes) sums[0] += value(c);
+    float sum = sum_of((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    for (; c < n; ++c) sum += last(c);
+    return sum;
+}
+
+void normalise(const Norm &norm) {
+    const std::size_t n = norm.channels;
+    const float share = 1.0f / static_cast<float>(n);
+    for (std::size_t row = 0; row < norm.rows; ++row) {
+        const float *x = norm.x + row * n, *residual = norm.residual ? norm.residual + row * n : nullptr;
+        float *y = norm.out + row * n;
+        if (residual) {
+            std::size_t c = 0;
+            for (; c + kLanes <= n; c += kLanes) store(y + c, load(x + c) + load(residual + c));
+            for (; c < n; ++c) y[c] = x[c] + residual[c];
+            x = y;
+        }
+        float mean = 0;
+        if (norm.bias) {
+            mean = share * sum_over(
+                               n, [&](std::size_t c) { return load(x + c); }, [&](std::size_t c) { return x[c]; });
+        }
+        const float squares = sum_over(
+            n,
+            [&](std::size_t c) {
+                const Vector deviation = load(x + c) - mean;
+                return deviation * deviation;
+            },
+            [&](std::size_t c) { return (x[c] - mean) * (x[c] - mean); });
+        const float factor = 1.0f / __builtin_sqrtf(squares * share + norm.epsilon);
+        std::size_t c = 0;
+        for (; c + kLanes <= n; c += kLanes) {
+            const Vector normal = (load(x + c) - mean) * factor * load(norm.weight + c);
+            store(y + c, norm.bias ? normal + load(norm.bias + c) : normal);
+        }
+        for (; c < n; ++c) {
+            const float normal = (x[c] - mean) * factor * norm.weight[c];
+            y[c] = norm.bias ? normal + norm.bias[c] : normal;
+        }
+    }
+}
+
+float soften(float *scores, const float *bias, std::size_t count, Softmax &state) {
+    const Vector lowest = broadcast(-__builtin_inff());
+    Vector largest = lowest;
+    std::size_t c = 0;
+    for (; c + kLanes <= count; c += kLanes) {
+        Vector s = load(scores + c);
+        if (bias) {
+            s += load(bias + c);
+            store(scores + c, s);
+        }
+        largest = greater(largest, s);
+    }
+    if (c < count) {
+        Vector s = load(scores + c);
+        if (bias) s += load_first(bias + c, count - c);
+        store(scores + c, lowest);
+        store_first(scores + c, s, count - c);
+        largest = greater(largest, load(scores + c));
+    }
+    float maximum = state.maximum;
+    for (std::size_t lane = 0; lane < kLanes; ++lane) maximum = greater(maximum, largest[lane]);
+    // Where all are −∞ so far, all powers are 0 and not NaN: a later block of keys may be visible.
+    const float base = maximum == -__builtin_inff() ? 0.0f : maximum;
+    Vector sum = {};
+    for (c = 0; c < count; c += kLanes) {
+        const Vector power = exponential(load(scores + c) - base);
+        store(scores + c, power);
+        sum += power;
+    }
+    const float kept = exponential(broadcast(state.maximum - base))[0];
+    state = {maximum, state.sum * kept + sum_of(sum)};
+    return kept;
+}
+
+void dots(const float *x, const float *rows, std::size_t stride, std::size_t count, std::size_t depth, float factor,
+          float *out) {
+    for (std::size_t row = 0; row < count; ++row, rows += stride) {
+        out[row] = factor * sum_over(
+                                depth, [&](std::size_t k) { return load(x + k) * load(rows + k); },
+                                [&](std::size_t k) { return x[k] * rows[k]; });
+    }
+}
+
+}  // namespace
+}  // namespace sluice

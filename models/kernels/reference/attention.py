@@ -1,0 +1,66 @@
+"""Attention."""
+
+import math
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from models.kernels.reference.arrays import (
+    Channels,
+    Floats,
+    checked_instruction_set,
+    deliver,
+    float_tensor,
+    head_ids,
+    shaped_tensor,
+)
+
+
+def attention(
+    q: Floats,
+    k: Floats,
+    v: Floats,
+    head_size: int,
+    *,
+    key_heads: Channels | None = None,
+    bias: Floats | None = None,
+    scale: float | None = None,
+    causal: bool = False,
+    out: Floats | None = None,
+    instruction_set: str | None = None,
+) -> NDArray[Any]:
+    """Softmax attention of one sequence, q [T, n · d] on k and v [S, m · d], to [T, n · d]; head i of q reads head
+    key_heads[i] of k and v."""
+    checked_instruction_set(instruction_set)
+    if head_size < 1:
+        raise ValueError("head_size must be at least 1")
+    queries = float_tensor(q, "q", 2)
+    keys, values = float_tensor(k, "k", 2, queries.dtype), float_tensor(v, "v", 2, queries.dtype)
+    for name, array in (("q", queries), ("k", keys)):
+        if array.shape[1] % head_size:
+            raise ValueError(f"{name} must have whole heads of {head_size} columns, not {array.shape[1]} columns")
+    if values.shape != keys.shape:
+        raise ValueError("v must have the shape of k")
+    n_queries, n_keys = len(queries), len(keys)
+    if n_keys == 0:
+        raise ValueError("k must have at least one row")
+    if causal and n_keys < n_queries:
+        raise ValueError("k must have at least as many rows as q where attention is causal")
+    if scale is not None and not math.isfinite(scale):
+        raise ValueError("scale must be a number")
+    heads, n_key_heads = queries.shape[1] // head_size, keys.shape[1] // head_size
+    read = head_ids(key_heads, "key_heads", heads, n_key_heads)
+
+    split_keys, split_values = (
+        array.reshape(n_keys, n_key_heads, head_size).transpose(0, 1)[read] for array in (keys, values)
+    )
+    scores = queries.reshape(n_queries, heads, head_size).transpose(0, 1) @ split_keys.transpose(1, 2)
+    scores = scores * (head_size**-0.5 if scale is None else scale)
+    if bias is not None:
+        scores = scores + shaped_tensor(bias, "bias", scores.shape, scores.dtype)
+    if causal:
+        hidden = torch.ones(n_queries, n_keys, dtype=torch.bool).triu(n_keys - n_queries + 1)
+        scores = scores.masked_fill(hidden, -math.inf)
+    mixed = scores.softmax(-1) @ split_values
+    return deliver(mixed.transpose(0, 1).reshape(n_queries, heads * head_size), out)

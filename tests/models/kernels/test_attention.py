@@ -1,0 +1,186 @@
+"""Attention against the float64 reference, on every instruction set of this machine."""
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models import kernels
+from models.kernels import reference
+
+every_instruction_set = pytest.mark.parametrize("instruction_set", kernels.instruction_sets())
+both_backends = pytest.mark.parametrize("backend", [kernels, reference])
+
+# On both sides of a tile, a block of queries, and one and two blocks of keys.
+LENGTHS = st.one_of(st.integers(1, 20), st.sampled_from([47, 48, 49, 63, 64, 65, 127, 128, 129, 200, 300]))
+
+
+def normal(random, *shape):
+    return random.standard_normal(shape, dtype=np.float32)
+
+
+def exact(*arrays):
+    return [array.astype(np.float64) for array in arrays]
+
+
+@every_instruction_set
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), seed=st.integers(0, 2**32 - 1))
+def test_attention_is_the_reference(instruction_set, data, seed):
+    random = np.random.default_rng(seed)
+    head_size = data.draw(st.sampled_from([1, 8, 20, 32, 64, 72, 128]))
+    causal = data.draw(st.booleans())
+    keys = data.draw(LENGTHS)
+    queries = data.draw(st.integers(0, min(keys, 10)) | st.just(keys)) if causal else data.draw(LENGTHS)
+    key_heads = data.draw(st.integers(1, 3))
+    read = None
+    heads = key_heads * data.draw(st.integers(0, 3))
+    if data.draw(st.booleans()):
+        heads = data.draw(st.integers(1, 5))
+        read = random.integers(0, key_heads, heads, dtype=np.int32)
+    q = normal(random, queries, heads * head_size)
+    k, v = normal(random, 2, keys, key_heads * head_size)
+    bias = normal(random, heads, queries, keys) if data.draw(st.booleans()) else None
+    scale = data.draw(st.sampled_from([None, 0.3, 2.0]))
+    options = {"key_heads": read, "causal": causal, "scale": scale}
+    y = kernels.attention(q, k, v, head_size, bias=bias, instruction_set=instruction_set, **options)
+    expected = reference.attention(
+        *exact(q, k, v), head_size, bias=None if bias is None else bias.astype(np.float64), **options
+    )
+    assert y.dtype == np.float32
+    np.testing.assert_allclose(y, expected, rtol=1e-3, atol=2e-5 * (scale or 1) * head_size**0.5 + 1e-5)
+
+
+def test_the_reference_is_torch():
+    torch = pytest.importorskip("torch")
+    random = np.random.default_rng(0)
+    q, k, v = (random.standard_normal((7, heads * 8)) for heads in (6, 2, 2))
+    bias = random.standard_normal((6, 7, 7))
+    heads = [torch.from_numpy(array).reshape(7, -1, 8).transpose(0, 1) for array in (q, k, v)]
+    own = torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=torch.from_numpy(bias), enable_gqa=True)
+    np.testing.assert_allclose(
+        reference.attention(q, k, v, 8, bias=bias), own.transpose(0, 1).reshape(7, -1), rtol=1e-9
+    )
+    own = torch.nn.functional.scaled_dot_product_attention(*heads, is_causal=True, enable_gqa=True)
+    np.testing.assert_allclose(
+        reference.attention(q, k, v, 8, causal=True), own.transpose(0, 1).reshape(7, -1), rtol=1e-9
+    )
+
+
+@every_instruction_set
+@pytest.mark.parametrize("rows", [1, 5])
+def test_slices_of_one_activation_are_taken_as_they_are(instruction_set, rows):
+    qkv = normal(np.random.default_rng(1), 70, 3 * 4 * 32)
+    q, k, v = qkv[70 - rows :, :128], qkv[:, 128:256], qkv[:, 256:]
+    y = kernels.attention(q, k, v, 32, causal=True, instruction_set=instruction_set)
+    apart = kernels.attention(q.copy(), k.copy(), v.copy(), 32, causal=True, instruction_set=instruction_set)
+    np.testing.assert_array_equal(y, apart)
+
+
+@every_instruction_set
+def test_a_head_does_not_depend_on_which_others_are_active(instruction_set):
+    random = np.random.default_rng(2)
+    q, k, v = normal(random, 3, 50, 6 * 32)
+    dense = kernels.attention(q, k, v, 32, instruction_set=instruction_set)
+    columns = np.concatenate([np.arange(head * 32, head * 32 + 32) for head in (1, 4, 5)])
+    compact = [np.ascontiguousarray(array[:, columns]) for array in (q, k, v)]
+    y = kernels.attention(*compact, 32, instruction_set=instruction_set)
+    np.testing.assert_array_equal(y, dense[:, columns])
+
+
+@every_instruction_set
+def test_one_query_at_a_time_over_a_cache_is_the_causal_whole(instruction_set):
+    random = np.random.default_rng(3)
+    q, k, v = normal(random, 150, 9 * 64), *normal(random, 2, 150, 3 * 64)
+    whole = kernels.attention(q, k, v, 64, causal=True, instruction_set=instruction_set)
+    for last in (1, 2, 64, 65, 128, 129, 150):
+        y = kernels.attention(q[last - 1 : last], k[:last], v[:last], 64, instruction_set=instruction_set)
+        np.testing.assert_allclose(y[0], whole[last - 1], rtol=1e-4, atol=1e-5)
+
+
+@every_instruction_set
+def test_hidden_keys_count_for_nothing(instruction_set):
+    random = np.random.default_rng(4)
+    q, k, v = normal(random, 3, 200, 32)
+    bias = np.zeros((1, 200, 200), np.float32)
+    bias[..., :150] = -np.inf  # a whole block of keys, and a part of the next
+    y = kernels.attention(q, k, v, 32, bias=bias, instruction_set=instruction_set)
+    np.testing.assert_allclose(
+        y, kernels.attention(q, k[150:], v[150:], 32, instruction_set=instruction_set), rtol=1e-4, atol=1e-5
+    )
+
+
+@every_instruction_set
+def test_large_scores_do_not_overflow(instruction_set):
+    random = np.random.default_rng(5)
+    q, k, v = normal(random, 3, 40, 64)
+    y = kernels.attention(q * 100, k * 100, v, 64, instruction_set=instruction_set)
+    np.testing.assert_allclose(y, reference.attention(*exact(q * 100, k * 100, v), 64), rtol=1e-2, atol=2e-2)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux's account of memory")
+def test_nothing_of_the_size_of_all_scores_is_allocated():
+    q = np.zeros((4096, 32), np.float32)
+    before = resident()
+    kernels.attention(q, q, q, 32)
+    assert resident() - before < 4096 * 4096  # a quarter of what they would take
+
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+Q, K = np.zeros((5, 48), np.float32), np.zeros((6, 24), np.float32)
+
+
+@both_backends
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        ({"q": Q[0]}, ValueError, "q must have 2 dimensions, not 1"),
+        ({"q": Q.astype(np.float16)}, TypeError, "q must be float32, not float16"),
+        ({"k": None}, TypeError, "k must be a float32 array, not NoneType"),
+        ({"head_size": 0}, ValueError, "head_size must be at least 1"),
+        ({"head_size": 9}, ValueError, "q must have whole heads of 9 columns, not 48 columns"),
+        ({"head_size": 16}, ValueError, "k must have whole heads of 16 columns, not 24 columns"),
+        ({"v": K[:5].copy()}, ValueError, "v must have the shape of k"),
+        ({"k": K[:0], "v": K[:0]}, ValueError, "k must have at least one row"),
+        ({"k": K[:4], "v": K[:4], "causal": True}, ValueError, "k must have at least as many rows as q"),
+        ({"scale": np.nan}, ValueError, "scale must be a number"),
+        ({"q": Q[:, :32].copy()}, ValueError, "q must have a multiple of the 3 heads of k, not 4"),
+        ({"key_heads": np.zeros(5, np.int32)}, ValueError, r"key_heads must have the shape \[6\], not \[5\]"),
+        ({"key_heads": np.full(6, 3, np.int32)}, ValueError, "key_heads must hold heads from 0 to 2"),
+        ({"key_heads": np.full(6, -1, np.int32)}, ValueError, "key_heads must hold heads from 0 to 2"),
+        ({"key_heads": np.zeros(6, np.int64)}, TypeError, "key_heads must be int32"),
+        ({"bias": np.zeros((6, 5, 5), np.float32)}, ValueError, "bias must have the shape"),
+        ({"out": np.zeros((5, 24), np.float32)}, ValueError, "out must have the shape"),
+        ({"instruction_set": "mmx"}, ValueError, "instruction_set must be one that this processor has"),
+    ],
+)
+def test_wrong_arguments_are_named(backend, wrong, error, message):
+    with pytest.raises(error, match=message):
+        backend.attention(**{"q": Q, "k": K, "v": K, "head_size": 8} | wrong)
+
+
+@pytest.mark.skipif(kernels.BACKEND != "native", reason="the reference copies what it is given")
+def test_layouts_that_are_refused():
+    with pytest.raises(ValueError, match="q must have contiguous rows that do not overlap"):
+        kernels.attention(Q[::-1], K, K, 8)
+    with pytest.raises(ValueError, match="k must have contiguous rows that do not overlap"):
+        kernels.attention(Q, np.zeros((24, 6), np.float32).T, K, 8)
+    row = np.zeros(100, np.float32)
+    overlapping = np.lib.stride_tricks.as_strided(row, (6, 24), (8, 4))
+    with pytest.raises(ValueError, match="v must have contiguous rows that do not overlap"):
+        kernels.attention(Q, K, overlapping, 8)
+    both = np.zeros((6, 144), np.float32)
+    with pytest.raises(ValueError, match="out must not overlap k"):
+        kernels.attention(
+            Q,
+            both[:5, :48],
+            np.zeros((5, 48), np.float32),
+            8,
+            out=both.reshape(-1)[144 * 2 : 144 * 2 + 240].reshape(5, 48),
+        )
