@@ -20,9 +20,10 @@ from rich.table import Table
 from models import kernels
 
 SKIP_RATES = (0.0, 0.25, 0.5, 0.75)
-IN_ORDER = 0.5
-"""The skip rate at which the first channels of a layer are kept as well, as in a network whose channels are ordered
-by how often they are active (`models.gating.ordering`)."""
+HALF = 0.5
+"""The skip rate at which other choices of channels than at random are timed too."""
+BLOCK = 64
+"""Outputs whose weights lie together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,8 @@ class Measurement:
     shape: str
     dense_macs: int
     seconds: dict[float, float]  # by the share of inputs and, the same, of outputs that are skipped, at random
-    in_order_seconds: float  # the last channels skipped instead
+    blocks_seconds: float  # half at random, the outputs by whole blocks
+    in_order_seconds: float  # the first half of the channels kept
     torch_seconds: float | None
     torch_packed_seconds: float | None  # with its weights packed beforehand, as ours are and torch.compile does it
 
@@ -75,11 +77,6 @@ class Measurement:
     def of_dense(self, skip_rate: float) -> float:
         """Time at a skip rate, as a share of the dense time."""
         return self.seconds[skip_rate] / self.seconds[0.0]
-
-    @property
-    def in_order_of_dense(self) -> float:
-        """Time with the last channels skipped, as a share of the dense time."""
-        return self.in_order_seconds / self.seconds[0.0]
 
 
 def run(repeats: int = 100, json: bool = False) -> dict[str, Any]:
@@ -112,7 +109,8 @@ def measure(shape: Shape, repeats: int) -> Measurement:
     weight_shape = (shape.outputs, shape.inputs, *(shape.kernel, shape.kernel)[: 2 if shape.kernel else 0])
     weight = random.standard_normal(weight_shape, dtype=np.float32)
     kept = [_at_random(shape, skip_rate, random) for skip_rate in SKIP_RATES]
-    calls = [_gated(shape, weight, *lists, random) for lists in (*kept, _in_order(shape))]
+    kept += [_blocks_at_random(shape, random), _in_order(shape)]
+    calls = [_gated(shape, weight, *lists, random) for lists in kept]
     own = _torch_layers(shape, weight, random)
     with own.context if own else nullcontext():
         times = _medians([*calls, *([own.eager, own.packed] if own else [])], repeats)
@@ -121,7 +119,8 @@ def measure(shape: Shape, repeats: int) -> Measurement:
         shape=shape.name,
         dense_macs=positions * weight.size,
         seconds=dict(zip(SKIP_RATES, times, strict=False)),
-        in_order_seconds=times[len(SKIP_RATES)],
+        blocks_seconds=times[len(SKIP_RATES)],
+        in_order_seconds=times[len(SKIP_RATES) + 1],
         torch_seconds=times[-2] if own else None,
         torch_packed_seconds=times[-1] if own else None,
     )
@@ -135,7 +134,8 @@ def render(measurements: list[Measurement]) -> Table:
         table.add_column(title, justify="right")
     for skip_rate in SKIP_RATES[1:]:
         table.add_column(f"skip {skip_rate:.0%} in, out", justify="right")
-    table.add_column(f"{IN_ORDER:.0%}, in order", justify="right")
+    for title in ("by blocks", "in order"):
+        table.add_column(f"{HALF:.0%}, {title}", justify="right")
     for measurement in measurements:
         dense = measurement.seconds[0.0]
         torch_times = (measurement.torch_seconds, measurement.torch_packed_seconds)
@@ -145,12 +145,13 @@ def render(measurements: list[Measurement]) -> Table:
             f"{measurement.gflops:.0f}",
             *(text for own in torch_times for text in ((f"{own * 1e6:.1f}", f"{dense / own:.2f}") if own else "––")),
             *(f"{measurement.of_dense(skip_rate):.3f}" for skip_rate in SKIP_RATES[1:]),
-            f"{measurement.in_order_of_dense:.3f}",
+            f"{measurement.blocks_seconds / dense:.3f}",
+            f"{measurement.in_order_seconds / dense:.3f}",
         )
     table.caption = (
-        "Skips: time as a share of the dense time. Channels are skipped at random; in the last column, the last ones, "
-        "as in a network whose channels are ordered by how often they are active. torch: its own layer; packed: the "
-        "same with weights packed beforehand, as ours are."
+        "Skips: share of the dense time. Channels are skipped at random; by blocks: inputs at random, outputs "
+        f"in whole blocks of {BLOCK}; in order: the last ones, as in a network whose channels are ordered by how often "
+        "they are active. torch: its own layer; packed: the same with weights packed beforehand, as ours are."
     )
     return table
 
@@ -168,9 +169,17 @@ def _at_random(shape: Shape, skip_rate: float, random: np.random.Generator) -> t
     return active(shape.inputs), active(shape.outputs)
 
 
+def _blocks_at_random(shape: Shape, random: np.random.Generator) -> tuple[Channels, Channels]:
+    """Half of the outputs, as whole blocks as far as they go; the last of the chosen ones may be cut."""
+    inputs, _ = _at_random(shape, HALF, random)
+    blocks = np.arange(shape.outputs, dtype=np.int32) // BLOCK
+    chosen = [np.flatnonzero(blocks == block) for block in random.permutation(blocks[-1] + 1)]
+    return inputs, np.sort(np.concatenate(chosen)[: round(shape.outputs * HALF)]).astype(np.int32)
+
+
 def _in_order(shape: Shape) -> tuple[Channels, Channels]:
     def active(channels: int) -> Channels:
-        return None if channels == 1 else np.arange(round(channels * (1 - IN_ORDER)), dtype=np.int32)
+        return None if channels == 1 else np.arange(round(channels * HALF), dtype=np.int32)
 
     return active(shape.inputs), active(shape.outputs)
 

@@ -61,7 +61,7 @@ class Promises:
 
     share: float = 0.5
     slot: float = 0.002
-    longest: int = 120
+    longest: int = 600
     early: float = 0.05
     late: float = 1.0
     """Seconds around the moment told in which a request counts as the one that was told so."""
@@ -72,6 +72,8 @@ class Promises:
     """And those whose requests have not come back yet."""
     _coming: list[tuple[float, int, Promise]] = field(default_factory=list)
     _open: dict[Hashable, list[Promise]] = field(default_factory=dict)
+    _first: dict[int, int] = field(default_factory=dict)
+    """Of each phase of a second, the first slot that may have room: none before it will have any again."""
     _given: int = 0
     _past: int = 0
 
@@ -85,7 +87,7 @@ class Promises:
         """
         self._forget(now)
         room = self.share * self.slot
-        for wait in range(max(ceil(late_by), 1), self.longest):
+        for wait in range(self._earliest(now, max(ceil(late_by), 1), room), self.longest):
             slot = int((now + wait) / self.slot)
             if self._booked.get(slot, 0.0) + min(seconds, room) <= room * _ROUNDING:
                 self._kept[slot] = self._kept.get(slot, 0.0) + seconds
@@ -115,6 +117,15 @@ class Promises:
         slots = range(int((now - self.early) / self.slot), int(until / self.slot) + 1)
         return self.taken * sum(self._kept.get(slot, 0.0) for slot in slots)
 
+    def _earliest(self, now: float, wait: int, room: float) -> int:
+        """The first wait from this one on whose slot is not full."""
+        slot, second = int((now + wait) / self.slot), round(1 / self.slot)
+        first = max(self._first.get(slot % second, 0), slot)
+        while self._booked.get(first, 0.0) * _ROUNDING >= room:
+            first += second
+        self._first[slot % second] = first
+        return wait + (first - slot) // second
+
     def _close(self, promise: Promise) -> None:
         self._kept[int(promise.at / self.slot)] -= promise.seconds
         same = self._open[promise.key]
@@ -134,5 +145,6 @@ class Promises:
             self._kept.pop(slot, None)
         self._past = max(self._past, past)
         if not self._coming:
+            self._first.clear()
             self._booked.clear()
             self._kept.clear()

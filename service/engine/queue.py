@@ -21,7 +21,8 @@ class Queue:
         self._entries: list[tuple[_Key, Entry]] = []
         self._keys: dict[Entry, _Key] = {}
         self._sequence = count()
-        self._least = 0.0
+        # Of all that wait, so that a long queue costs no more to look at than a short one.
+        self._least = self._fixed = self._scalable = 0.0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -34,6 +35,8 @@ class Queue:
         insort(self._entries, (key, entry))
         self._keys[entry] = key
         self._least += entry.least
+        self._fixed += entry.work.fixed
+        self._scalable += entry.work.scalable
 
     def pop(self) -> Entry | None:
         """The next to be taken, dead or alive; None when none waits."""
@@ -60,15 +63,22 @@ class Queue:
         place = bisect_right(self._entries, key, key=lambda item: item[0])
         return sum(entry.least for _, entry in islice(self._entries, place))
 
-    def demands(self, now: float, limit: int) -> list[Demand]:
+    def demands(self, now: float, limit: int) -> Iterator[Demand]:
         """The first that wait, in order, and all others as one: by when the last of them is to be done."""
-        first = [Demand(entry.planned - now, entry.work) for _, entry in self._entries[:limit]]
-        if rest := self._entries[limit:]:
-            work = Work(sum(entry.work.fixed for _, entry in rest), sum(entry.work.scalable for _, entry in rest))
-            first.append(Demand(rest[-1][1].planned - now, work))
-        return first
+        fixed = scalable = 0.0
+        for _, entry in islice(self._entries, limit):
+            fixed += entry.work.fixed
+            scalable += entry.work.scalable
+            yield Demand(entry.planned - now, entry.work)
+        if len(self._entries) > limit:
+            rest = Work(max(self._fixed - fixed, 0.0), max(self._scalable - scalable, 0.0))
+            yield Demand(self._entries[-1][1].planned - now, rest)
 
     def _forget(self, entry: Entry) -> None:
         del self._keys[entry]
-        # An empty queue is exactly 0: rounding must not add up over days.
-        self._least = self._least - entry.least if self._entries else 0.0
+        self._least -= entry.least
+        self._fixed -= entry.work.fixed
+        self._scalable -= entry.work.scalable
+        if not self._entries:
+            # Exactly 0: rounding must not add up over days.
+            self._least = self._fixed = self._scalable = 0.0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from loadtest.benchmarks import kernel
-from loadtest.benchmarks.kernel import IN_ORDER, SKIP_RATES, Shape, measure, render
+from loadtest.benchmarks.kernel import BLOCK, HALF, SKIP_RATES, Shape, measure, render
 
 SMALL = (Shape("linear", 32, 48, 4, 0), Shape("convolution", 16, 24, 5, 3))
 
@@ -12,9 +12,9 @@ SMALL = (Shape("linear", 32, 48, 4, 0), Shape("convolution", 16, 24, 5, 3))
 @pytest.mark.parametrize("shape", SMALL, ids=lambda shape: shape.name)
 def test_every_variant_is_timed(shape):
     measured = measure(shape, repeats=2)
-    times = [*measured.seconds.values(), measured.in_order_seconds]
+    times = [*measured.seconds.values(), measured.blocks_seconds, measured.in_order_seconds]
     times += [measured.torch_seconds, measured.torch_packed_seconds]
-    assert len(times) == len(SKIP_RATES) + 3
+    assert len(times) == len(SKIP_RATES) + 4
     assert all(0 < seconds < 1 for seconds in times)
     assert measured.dense_macs == 48 * 32 * 4 if shape.kernel == 0 else 24 * 16 * 9 * 25
     assert render([measured]).row_count == 1
@@ -30,8 +30,8 @@ def test_torch_computes_the_same_either_way(shape):
 
 def test_channels_in_order_are_the_first(capsys):
     inputs, outputs = kernel._in_order(SMALL[0])
-    assert inputs.tolist() == list(range(round(32 * IN_ORDER)))
-    assert outputs.tolist() == list(range(round(48 * IN_ORDER)))
+    assert inputs.tolist() == list(range(round(32 * HALF)))
+    assert outputs.tolist() == list(range(round(48 * HALF)))
 
 
 def test_the_report_can_be_read_by_a_program(monkeypatch, capsys):
@@ -40,3 +40,12 @@ def test_the_report_can_be_read_by_a_program(monkeypatch, capsys):
     printed = json.loads(capsys.readouterr().out)
     assert [shape["shape"] for shape in printed["shapes"]] == [shape.name for shape in SMALL]
     assert result["repeats"] == printed["repeats"] == 1
+
+
+def test_half_by_blocks_cuts_one_block_at_most():
+    shape = Shape("wide", 100, 5 * BLOCK + 10, 4, 0)
+    inputs, outputs = kernel._blocks_at_random(shape, np.random.default_rng(1))
+    assert (len(inputs), len(outputs)) == (50, (5 * BLOCK + 10) // 2)
+    counts = np.bincount(outputs // BLOCK)
+    assert sum(0 < count < min(BLOCK, shape.outputs - BLOCK * block) for block, count in enumerate(counts)) <= 1
+    assert (np.diff(outputs) > 0).all()

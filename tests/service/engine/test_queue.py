@@ -62,7 +62,7 @@ def test_the_work_ahead_is_that_of_those_that_would_be_taken_first(steps, slo_ms
     ahead = [one for one in inside if (one.request.options.urgency, one.due) <= key]
     assert abs(queue.least_ahead(*key) - sum(one.least for one in ahead)) < 1e-9
     assert len(queue) == len(inside)
-    demands, rest = queue.demands(0.0, 3), list(queue)[3:]
+    demands, rest = list(queue.demands(0.0, 3)), list(queue)[3:]
     assert [demand.work for demand in demands[:3]] == [one.work for one in list(queue)[:3]]
     assert len(demands[3:]) == bool(rest)
     if rest:
