@@ -69,6 +69,11 @@ class Profile:
         if self.points[0].agreement_lower != 1:
             raise ValueError("a profile's level 0 is the dense model, whose agreement with itself is 1")
 
+    @classmethod
+    def dense(cls, model: str, weights_digest: str) -> Self:
+        """The profile of a model that nobody measured yet: dense and nothing else."""
+        return cls(model, 0, 0.0, weights_digest, (OperatingPoint(0.0, {}, 0.0, 1.0, None, None, 1.0, 1.0),))
+
     def at(self, level: float) -> OperatingPoint:
         """The operating point at a level, linear between the table's rows. Raises `ValueError` outside 0 to 1."""
         if not 0 <= level <= 1:

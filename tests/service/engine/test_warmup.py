@@ -16,10 +16,23 @@ def test_a_model_that_does_not_take_zeros_is_left_alone():
     def work(value, context):
         raise ZeroDivisionError
 
-    for model in (FakeModel(work=work), FakeModel(inputs=(TensorSpec("text", "BYTES", (-1,)),))):
+    for model in (FakeModel(work=work), FakeModel(inputs=(TensorSpec("x", "BF16", (-1,)),))):
         latency = LatencyModel()
         assert warm_up(model, latency, runs=2) == 0
         assert not latency.trusted
+
+
+def test_a_model_of_texts_gets_a_text():
+    class TextModel(FakeModel):
+        def check(self, inputs):
+            assert inputs["x"].shape == (1, 2)
+            assert inputs["x"][0, 0].decode()
+
+        def run(self, inputs, context):
+            return {"y": inputs["x"]}
+
+    model = TextModel(inputs=(TensorSpec("x", "BYTES", (-1, 2)),))
+    assert warm_up(model, LatencyModel(), runs=1) == MACS
 
 
 def test_no_runs_are_none():

@@ -1,0 +1,179 @@
+"""BERT (Devlin et al. 2019), the encoder: token ids of one sequence in, hidden states out, on our kernels.
+
+    x = norm(words[ids] + positions + types)
+    for each layer:
+        x = norm(x + output(attention(qkv(x))))
+        x = norm(x + down(gelu(up(x))))
+
+One sequence at a time: there is no padding, and no mask. Queries, keys and values are one product.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import kernels
+from models.model import GateContext
+from models.zoo.folder import WEIGHTS, Tensors, read_json
+
+Array = NDArray[np.float32]
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class BertShape:
+    """`feed_forward` is the number of neurons of a layer, `positions` the longest sequence."""
+
+    vocabulary: int
+    positions: int
+    hidden: int
+    heads: int
+    feed_forward: int
+    layers: int
+    epsilon: float
+
+    @property
+    def head_size(self) -> int:
+        return self.hidden // self.heads
+
+    def macs(self, tokens: int) -> int:
+        """Multiply-accumulates of a sequence."""
+        products = self.hidden * (4 * self.hidden + 2 * self.feed_forward)
+        return self.layers * tokens * (products + 2 * tokens * self.hidden)
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """A layer norm's parameters, [hidden]."""
+
+    weight: Array
+    bias: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A packed product and its bias [outputs]."""
+
+    packed: kernels.PackedMatrix
+    bias: Array
+
+
+@dataclass(frozen=True, slots=True)
+class BertLayer:
+    """One layer's weights, in the order of their use."""
+
+    qkv: Linear
+    output: Linear
+    attention_norm: Norm
+    up: Linear
+    down: Linear
+    norm: Norm
+
+
+def read_shape(config: dict[str, Any]) -> BertShape:
+    """The shape that a `config.json` tells of. Raises `ValueError` for another architecture."""
+    if config.get("model_type") != "bert" or config.get("position_embedding_type", "absolute") != "absolute":
+        raise ValueError(f"this is no BERT with absolute positions: model_type {config.get('model_type')!r}")
+    if config.get("hidden_act") != "gelu":
+        raise ValueError(f"hidden_act must be 'gelu', got {config.get('hidden_act')!r}")
+    try:
+        return BertShape(
+            vocabulary=config["vocab_size"],
+            positions=config["max_position_embeddings"],
+            hidden=config["hidden_size"],
+            heads=config["num_attention_heads"],
+            feed_forward=config["intermediate_size"],
+            layers=config["num_hidden_layers"],
+            epsilon=config["layer_norm_eps"],
+        )
+    except KeyError as missing:
+        raise ValueError(f"config.json lacks {missing}") from None
+
+
+class Bert:
+    """An encoder with its weights. Runs may overlap in several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        """Reads a Hugging Face folder. Raises `FileNotFoundError`, or `ValueError` for another architecture."""
+        self.shape = read_shape(read_json(folder / "config.json"))
+        tensors = Tensors(folder / WEIGHTS, prefix="bert.")
+        self.digest = tensors.digest
+        self._words = tensors["embeddings.word_embeddings.weight"]
+        # The second type is for pairs of sentences; a single one is all of the first.
+        types = tensors["embeddings.token_type_embeddings.weight"][0]
+        self._positions = tensors["embeddings.position_embeddings.weight"] + types
+        self._norm = _norm(tensors, "embeddings.LayerNorm")
+        self.layers = tuple(_layer(tensors, f"encoder.layer.{i}") for i in range(self.shape.layers))
+
+    def embed(self, ids: Ids) -> Array:
+        """The first layer's input for token ids [n]: [n, hidden]."""
+        return self._normalised(self._words[ids] + self._positions[: len(ids)], self._norm)
+
+    def __call__(self, ids: Ids, context: GateContext) -> Array:
+        """The last hidden states, [n, hidden], of a sequence of token ids [n]."""
+        context.macs += self.shape.macs(len(ids))
+        x = self.embed(ids)
+        for layer in self.layers:
+            heads = attention(_product(x, layer.qkv), self.shape.heads)
+            x = self._normalised(x + _product(heads, layer.output), layer.attention_norm)
+            neurons = gelu(_product(x, layer.up))
+            x = self._normalised(x + _product(neurons, layer.down), layer.norm)
+        return x
+
+    def _normalised(self, x: Array, norm: Norm) -> Array:
+        centred = x - x.mean(1, keepdims=True)
+        deviation = np.sqrt(np.square(centred).mean(1, keepdims=True) + self.shape.epsilon)
+        normalised: Array = (centred / deviation * norm.weight + norm.bias).astype(np.float32, copy=False)
+        return normalised
+
+
+def _product(x: Array, linear: Linear) -> Array:
+    return kernels.gated_matmul(x, linear.packed, shift=linear.bias)
+
+
+def attention(qkv: Array, heads: int) -> Array:
+    """Softmax attention of qkv [n, 3 · heads · size]: [n, heads · size]."""
+    tokens = len(qkv)
+    queries, keys, values = qkv.reshape(tokens, 3, heads, -1).transpose(1, 2, 0, 3)
+    scores = queries @ keys.transpose(0, 2, 1) * np.float32(queries.shape[-1] ** -0.5)
+    weights = np.exp(scores - scores.max(2, keepdims=True))
+    weights /= weights.sum(2, keepdims=True)
+    return np.ascontiguousarray((weights @ values).transpose(1, 0, 2)).reshape(tokens, -1)
+
+
+def gelu(x: Array) -> Array:
+    """x · Φ(x), with Φ by Abramowitz and Stegun's 7.1.26, whose error is below 2e-7."""
+    z = np.abs(x) * np.float32(0.5**0.5)
+    t = 1 / (1 + np.float32(0.3275911) * z)
+    coefficients = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
+    polynomial = np.zeros_like(t)
+    for coefficient in coefficients:
+        polynomial = (polynomial + np.float32(coefficient)) * t
+    tail = 0.5 * polynomial * np.exp(-z * z)
+    activated: Array = x * np.where(x < 0, tail, 1 - tail)
+    return activated
+
+
+def _norm(tensors: Tensors, name: str) -> Norm:
+    return Norm(tensors[f"{name}.weight"], tensors[f"{name}.bias"])
+
+
+def _linear(tensors: Tensors, *names: str) -> Linear:
+    """The linear layers of these names as one, their outputs side by side."""
+    weight = np.concatenate([tensors[f"{name}.weight"] for name in names])
+    return Linear(kernels.pack_matrix(weight), np.concatenate([tensors[f"{name}.bias"] for name in names]))
+
+
+def _layer(tensors: Tensors, name: str) -> BertLayer:
+    attending = f"{name}.attention"
+    return BertLayer(
+        qkv=_linear(tensors, *(f"{attending}.self.{part}" for part in ("query", "key", "value"))),
+        output=_linear(tensors, f"{attending}.output.dense"),
+        attention_norm=_norm(tensors, f"{attending}.output.LayerNorm"),
+        up=_linear(tensors, f"{name}.intermediate.dense"),
+        down=_linear(tensors, f"{name}.output.dense"),
+        norm=_norm(tensors, f"{name}.output.LayerNorm"),
+    )
