@@ -118,9 +118,9 @@ class Bert:
         x = self.embed(ids)
         for layer in self.layers:
             heads = attention(_product(x, layer.qkv), self.shape.heads)
-            x = self._normalised(x + _product(heads, layer.output), layer.attention_norm)
-            neurons = gelu(_product(x, layer.up))
-            x = self._normalised(x + _product(neurons, layer.down), layer.norm)
+            x = self._normalised(_product(heads, layer.output, residual=x), layer.attention_norm)
+            neurons = _product(x, layer.up, activation="gelu")
+            x = self._normalised(_product(neurons, layer.down, residual=x), layer.norm)
         return x
 
     def _normalised(self, x: Array, norm: Norm) -> Array:
@@ -130,8 +130,8 @@ class Bert:
         return normalised
 
 
-def _product(x: Array, linear: Linear) -> Array:
-    return kernels.gated_matmul(x, linear.packed, shift=linear.bias)
+def _product(x: Array, linear: Linear, activation: str = "none", residual: Array | None = None) -> Array:
+    return kernels.gated_matmul(x, linear.packed, shift=linear.bias, activation=activation, residual=residual)
 
 
 def attention(qkv: Array, heads: int) -> Array:
@@ -142,19 +142,6 @@ def attention(qkv: Array, heads: int) -> Array:
     weights = np.exp(scores - scores.max(2, keepdims=True))
     weights /= weights.sum(2, keepdims=True)
     return np.ascontiguousarray((weights @ values).transpose(1, 0, 2)).reshape(tokens, -1)
-
-
-def gelu(x: Array) -> Array:
-    """x · Φ(x), with Φ by Abramowitz and Stegun's 7.1.26, whose error is below 2e-7."""
-    z = np.abs(x) * np.float32(0.5**0.5)
-    t = 1 / (1 + np.float32(0.3275911) * z)
-    coefficients = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
-    polynomial = np.zeros_like(t)
-    for coefficient in coefficients:
-        polynomial = (polynomial + np.float32(coefficient)) * t
-    tail = 0.5 * polynomial * np.exp(-z * z)
-    activated: Array = x * np.where(x < 0, tail, 1 - tail)
-    return activated
 
 
 def _norm(tensors: Tensors, name: str) -> Norm:
