@@ -202,5 +202,16 @@ def gate_channels(
     [n], multipliers float32 [n]).
     """
 
+def merge_positions(
+    x: Floats, sizes: Floats, threshold: float, *, instruction_set: str | None = None
+) -> tuple[Floats, Floats]:
+    """A gate on the positions of a sequence: those that are nearly alike become one (token merging, Bolya et al. 2023).
+
+    x is [M, C], and sizes [M] is how many positions each of its rows stands for. The saliency of an even row is 1 − its
+    greatest cosine to an odd one. Even rows but the first whose saliency is not above the threshold join that odd row:
+    the mean of both, weighted by their sizes. Returns the rows that are left, in order, and their sizes; x and sizes
+    themselves where none joined.
+    """
+
 def instruction_sets() -> tuple[str, ...]:
     """Those that this processor can run, best first: of "avx512", "avx2", "neon" and always "portable"."""

@@ -117,31 +117,19 @@ class Bert:
         context.macs += self.shape.macs(len(ids))
         x = self.embed(ids)
         for layer in self.layers:
-            heads = attention(_product(x, layer.qkv), self.shape.heads)
-            x = self._normalised(_product(heads, layer.output, residual=x), layer.attention_norm)
+            queries, keys, values = np.split(_product(x, layer.qkv), 3, axis=1)
+            heads = kernels.attention(queries, keys, values, self.shape.head_size)
+            x = self._normalised(_product(heads, layer.output), layer.attention_norm, residual=x)
             neurons = _product(x, layer.up, activation="gelu")
-            x = self._normalised(_product(neurons, layer.down, residual=x), layer.norm)
+            x = self._normalised(_product(neurons, layer.down), layer.norm, residual=x)
         return x
 
-    def _normalised(self, x: Array, norm: Norm) -> Array:
-        centred = x - x.mean(1, keepdims=True)
-        deviation = np.sqrt(np.square(centred).mean(1, keepdims=True) + self.shape.epsilon)
-        normalised: Array = (centred / deviation * norm.weight + norm.bias).astype(np.float32, copy=False)
-        return normalised
+    def _normalised(self, x: Array, norm: Norm, residual: Array | None = None) -> Array:
+        return kernels.layer_norm(x, norm.weight, norm.bias, self.shape.epsilon, residual=residual)
 
 
-def _product(x: Array, linear: Linear, activation: str = "none", residual: Array | None = None) -> Array:
-    return kernels.gated_matmul(x, linear.packed, shift=linear.bias, activation=activation, residual=residual)
-
-
-def attention(qkv: Array, heads: int) -> Array:
-    """Softmax attention of qkv [n, 3 · heads · size]: [n, heads · size]."""
-    tokens = len(qkv)
-    queries, keys, values = qkv.reshape(tokens, 3, heads, -1).transpose(1, 2, 0, 3)
-    scores = queries @ keys.transpose(0, 2, 1) * np.float32(queries.shape[-1] ** -0.5)
-    weights = np.exp(scores - scores.max(2, keepdims=True))
-    weights /= weights.sum(2, keepdims=True)
-    return np.ascontiguousarray((weights @ values).transpose(1, 0, 2)).reshape(tokens, -1)
+def _product(x: Array, linear: Linear, activation: str = "none") -> Array:
+    return kernels.gated_matmul(x, linear.packed, shift=linear.bias, activation=activation)
 
 
 def _norm(tensors: Tensors, name: str) -> Norm:

@@ -116,8 +116,7 @@ class FashionClassifier:
         return self._shape.macs * len(inputs["image"])
 
     def run(self, inputs: Mapping[str, NDArray[Any]], context: GateContext) -> dict[str, NDArray[Any]]:
-        tables = self._tables_at(context.level)
-        logits = np.concatenate([self._logits(image, tables, context) for image in inputs["image"]])
+        logits = self.logits(inputs["image"], context)
         exponentials = np.exp(logits - logits.max(1, keepdims=True))
         return {"probabilities": exponentials / exponentials.sum(1, keepdims=True), "label": logits.argmax(1)}
 
@@ -125,9 +124,18 @@ class FashionClassifier:
         """The share of images with the same label."""
         return float((outputs["label"] == dense["label"]).mean())
 
-    def _logits(self, image: NDArray[np.uint8], tables: LevelTables, context: GateContext) -> Array:
+    def logits(self, images: NDArray[np.uint8], context: GateContext) -> Array:
+        """Images [n, 28, 28] through all layers: [n, classes]."""
+        tables = self._tables_at(context.level)
+        return np.concatenate([self._logits(pixels, tables, context) for pixels in self.pixels(images)])
+
+    def pixels(self, images: NDArray[np.uint8]) -> Array:
+        """What the first layer sees of images, normalised: the same shape."""
+        normalised: Array = self._pixels[images]
+        return normalised
+
+    def _logits(self, pixels: Array, tables: LevelTables, context: GateContext) -> Array:
         """One image through all layers: [1, classes]."""
-        pixels = self._pixels[image]
         evidence = kernels.gated_matmul(
             pixels.reshape(1, -1), self._evidence, shift=self._evidence_shift, activation="relu"
         )[0]

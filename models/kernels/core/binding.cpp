@@ -12,6 +12,7 @@ NB_MODULE(_core, m) {
 
     sluice::bind_products(m);
     sluice::bind_gate(m);
+    sluice::bind_positions(m);
     sluice::bind_norms(m);
     sluice::bind_attention(m);
 

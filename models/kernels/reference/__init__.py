@@ -9,6 +9,7 @@ from models.kernels.reference.arrays import instruction_sets
 from models.kernels.reference.attention import attention
 from models.kernels.reference.gate import channel_means, gate_channels, max_pool2x2, squeeze_channels
 from models.kernels.reference.norms import layer_norm, rms_norm
+from models.kernels.reference.positions import merge_positions
 from models.kernels.reference.products import (
     PackedConvolution,
     PackedMatrix,
@@ -29,6 +30,7 @@ __all__ = [
     "instruction_sets",
     "layer_norm",
     "max_pool2x2",
+    "merge_positions",
     "pack_convolution",
     "pack_matrix",
     "rms_norm",
