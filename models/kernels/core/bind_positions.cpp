@@ -29,7 +29,7 @@ std::tuple<nb::object, nb::object> merge_positions(nb::handle x_, nb::handle siz
         left = match_rows(set, rows, threshold, target);
     }
     if (left == rows.count) return {nb::borrow(x_), nb::borrow(sizes_)};
-    const Result merged = result(nb::none(), {left, rows.width}, x), merged_sizes = result(nb::none(), {left}, x);
+    const Result merged = result(nb::none(), {left, rows.width}), merged_sizes = result(nb::none(), {left});
     {
         const nb::gil_scoped_release released;
         join_rows(set, rows, target, merged.data, merged_sizes.data);

@@ -42,7 +42,7 @@ def test_too_few_to_join(backend, rows):
 @settings(max_examples=40, deadline=None)
 @given(
     rows=st.integers(1, 60),
-    channels=st.integers(1, 90),
+    channels=st.integers(3, 90),  # of fewer, many rows are as alike as others but for rounding
     threshold=st.floats(-0.1, 1.5),
     seed=st.integers(0, 2**32 - 1),
 )
