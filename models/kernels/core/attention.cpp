@@ -29,16 +29,17 @@ Buffers &buffers() {
     return kept;
 }
 
-void transpose(const float *rows, std::size_t stride, std::size_t count, std::size_t depth, float *out) {
+// Blocks of 64 rows become [depth][64]; the last is filled up with zeros to whole vectors, which is what tiles read.
+void transpose(const float *rows, std::size_t stride, std::size_t count, std::size_t depth, std::size_t lanes,
+               float *out) {
     for (std::size_t first = 0; first < count; first += kBlock, out += depth * kBlock) {
-        const std::size_t width = std::min(kBlock, count - first);
+        const std::size_t width = std::min(kBlock, count - first), padded = divide_up(width, lanes) * lanes;
         for (std::size_t j = 0; j < width; ++j) {
             const float *row = rows + (first + j) * stride;
             for (std::size_t k = 0; k < depth; ++k) out[k * kBlock + j] = row[k];
         }
-        // The tail is multiplied with the rest, and never looked at: but not by what is no number, which may be slow.
-        for (std::size_t k = 0; k < depth && width < kBlock; ++k)
-            std::fill(out + k * kBlock + width, out + (k + 1) * kBlock, 0.0f);
+        for (std::size_t k = 0; k < depth && width < padded; ++k)
+            std::fill(out + k * kBlock + width, out + k * kBlock + padded, 0.0f);
     }
 }
 
@@ -166,7 +167,7 @@ void attend(const InstructionSet &set, const Attention &attention, float *out) {
         const float *own_keys = attention.keys.values + key_head * depth,
                     *own_values = attention.values.values + key_head * depth;
         if (h == 0 || attention.key_heads[h] != attention.key_heads[h - 1]) {
-            if (keys) transpose(own_keys, attention.keys.stride, n_keys, depth, keys);
+            if (keys) transpose(own_keys, attention.keys.stride, n_keys, depth, set.lanes, keys);
             for (std::size_t j = 0; values && j < n_keys; ++j)
                 std::copy_n(own_values + j * attention.values.stride, depth, values + j * padded);
         }

@@ -30,6 +30,11 @@ struct Tile {
     std::size_t layer_tap;   // the same in the layer's own weights
     bool in_place;           // whether `weights` are those, read through `index`
 
+    // Rows of 64 weights that a later tile will read, to be fetched meanwhile: these ids, or null for consecutive ones.
+    const float *ahead;
+    const std::int32_t *ahead_index;
+    std::size_t ahead_rows;
+
     float *sums;       // [position][kBlock], what earlier tiles have summed; unused if `first` and `last`
     bool first, last;  // of the tiles that add to these sums: start from zero, write the result
 
@@ -42,16 +47,30 @@ struct Tile {
     std::size_t columns;     // columns that are stored
 };
 
-// What is left to do to a tile's result while it is in the nearest cache: an activation that is more than a clamp, and
-// the residual. y = residual + saliency · act(linear).
+// The whole epilogue, where it is a pass of its own over the sums of a tile while they are in the nearest cache: with an
+// activation that is more than a clamp, with a residual, or of a few rows.
 struct Finish {
-    Activation activation;   // gelu and silu; all others are done
-    const float *linear;     // [rows][kBlock], scale · sum + shift
-    const float *saliency;   // padded to whole vectors
-    const float *residual;   // null: none
-    float *out;              // may be the residual
-    std::size_t stride;      // floats from one row of the result, and of the residual, to the next
+    Activation activation;
+    const float *sums;                     // [rows][kBlock]
+    const float *scale, *shift, *saliency;  // padded to whole vectors
+    const float *residual;                 // null: none
+    float *out;                            // may be the residual
+    std::size_t stride;                    // floats from one row of the result, and of the residual, to the next
     std::size_t columns;
+};
+
+// The product of a few rows with those cache lines of a block that hold active outputs. The weights are most of the
+// memory that it reads, and each is used but once a row.
+struct Lines {
+    const float *const *activations;  // a pointer for each row
+    const std::int32_t *index;        // ids of the active inputs; null: all
+    std::size_t depth;
+    const float *weights;             // of the block
+    std::size_t offsets[kBlock / kLine];  // of the lines in it
+    std::size_t count;
+    const float *next;  // the block after it, null: none
+    float *sums;        // [row][count of lines][kLine]
+    std::size_t stride;  // floats from one row of them to the next
 };
 
 // y = (z − mean) / sqrt(variance + epsilon) · weight + bias of each row of z = x + residual; without a bias the mean is
@@ -100,6 +119,8 @@ struct InstructionSet {
     // The first tile over some inputs: packs all columns of the panel, from taps that begin `tap` floats into a block.
     void (*packing_tile)(const Tile &, const Panel &, std::size_t tap, std::size_t rows, std::size_t vectors);
     void (*finish)(const Finish &, std::size_t rows);
+    std::size_t few_rows;  // the most that lines() takes
+    void (*lines)(const Lines &, std::size_t rows);
     void (*normalise)(const Norm &);
     // The next block of a row of scores, biased, becomes e^(score − largest so far), with zeros up to a whole vector.
     // Returns what the sums of earlier blocks are to be multiplied by.

@@ -46,6 +46,12 @@ struct Size {
     static constexpr std::size_t rows = Rows, vectors = Vectors;
 };
 
+inline void fetch_row(const Tile &t, std::size_t row) {
+    const float *from = t.ahead + (t.ahead_index ? static_cast<std::size_t>(t.ahead_index[row]) : row) * kBlock;
+#pragma GCC unroll 4
+    for (std::size_t line = 0; line < kBlock; line += kLine) __builtin_prefetch(from + line, 0, 2);
+}
+
 template <std::size_t Rows, std::size_t Vectors, typename Source>
 void tile(const Tile &t, Source source) {
     Vector sum[Rows][Vectors] = {};
@@ -57,11 +63,17 @@ void tile(const Tile &t, Source source) {
         }
     }
     const std::size_t depth = t.depth;
+    const std::size_t interval = t.ahead_rows ? (depth + t.ahead_rows - 1) / t.ahead_rows : SIZE_MAX;
+    std::size_t wait = interval, fetched = 0;
     for (std::size_t tap = 0; tap < t.taps; ++tap) {
         const float *x[Rows];
         for (std::size_t r = 0; r < Rows; ++r) x[r] = t.activations[tap * t.activation_tap + r] + t.begin;
         source.enter(tap);
         for (std::size_t k = 0; k < depth; ++k) {
+            if (--wait == 0) {
+                wait = interval;
+                fetch_row(t, fetched++);
+            }
             Vector w[Vectors];
             source.read(k, w);
 #pragma GCC unroll 8
@@ -148,30 +160,86 @@ void run_tile(const Tile &t, std::size_t rows, std::size_t vectors) {
 template <typename Function>
 void finish_rows(const Finish &f, std::size_t rows, Function act) {
     for (std::size_t r = 0; r < rows; ++r) {
-        const float *linear = f.linear + r * kBlock;
+        const float *sums = f.sums + r * kBlock;
         const float *residual = f.residual ? f.residual + r * f.stride : nullptr;
         float *out = f.out + r * f.stride;
-        std::size_t c = 0;
-        for (; c + kLanes <= f.columns; c += kLanes) {
-            Vector y = act(load(linear + c)) * load(f.saliency + c);
-            if (residual) y += load(residual + c);
-            store(out + c, y);
-        }
-        if (c < f.columns) {
-            Vector y = act(load(linear + c)) * load(f.saliency + c);
-            if (residual) y += load_first(residual + c, f.columns - c);
-            store_first(out + c, y, f.columns - c);
+        for (std::size_t c = 0; c < f.columns; c += kLanes) {
+            const Vector y = act(load(sums + c) * load(f.scale + c) + load(f.shift + c)) * load(f.saliency + c);
+            if (c + kLanes <= f.columns) {
+                store(out + c, residual ? y + load(residual + c) : y);
+            } else {
+                const std::size_t count = f.columns - c;
+                store_first(out + c, residual ? y + load_first(residual + c, count) : y, count);
+            }
         }
     }
 }
 
 void finish(const Finish &f, std::size_t rows) {
     switch (f.activation) {
+        case Activation::none: return finish_rows(f, rows, [](Vector z) { return z; });
+        case Activation::relu: return finish_rows(f, rows, [](Vector z) { return at_least(z, Vector{}); });
+        case Activation::relu6:
+            return finish_rows(f, rows, [](Vector z) { return at_most(at_least(z, Vector{}), broadcast(6)); });
         case Activation::gelu: return finish_rows(f, rows, gelu);
         case Activation::silu: return finish_rows(f, rows, silu);
-        default: return finish_rows(f, rows, [](Vector y) { return y; });
     }
 }
+
+// Rows of weights that are fetched ahead: 8 KiB, the time that memory takes.
+constexpr std::size_t kRowsAhead = 32;
+
+template <std::size_t Rows, std::size_t Count>
+void lines(const Lines &l) {
+    constexpr std::size_t kVectorsOfLine = kLine / kLanes;
+    Vector sum[Rows][Count][kVectorsOfLine] = {};
+    const auto row = [&](const float *block, std::size_t k) {
+        return block + (l.index ? static_cast<std::size_t>(l.index[k]) : k) * kBlock;
+    };
+    for (std::size_t k = 0; k < l.depth; ++k) {
+        const std::size_t ahead = k + kRowsAhead;
+        if (ahead < l.depth || (l.next && ahead - l.depth < l.depth)) {
+            const float *later = ahead < l.depth ? row(l.weights, ahead) : row(l.next, ahead - l.depth);
+#pragma GCC unroll 4
+            for (std::size_t i = 0; i < Count; ++i) __builtin_prefetch(later + l.offsets[i], 0, 3);
+        }
+        const float *from = row(l.weights, k);
+#pragma GCC unroll 4
+        for (std::size_t i = 0; i < Count; ++i) {
+#pragma GCC unroll 4
+            for (std::size_t v = 0; v < kVectorsOfLine; ++v) {
+                const Vector w = load(from + l.offsets[i] + v * kLanes);
+#pragma GCC unroll 4
+                for (std::size_t r = 0; r < Rows; ++r) sum[r][i][v] += broadcast(l.activations[r][k]) * w;
+            }
+        }
+    }
+    for (std::size_t r = 0; r < Rows; ++r) {
+        for (std::size_t i = 0; i < Count; ++i) {
+            for (std::size_t v = 0; v < kVectorsOfLine; ++v)
+                store(l.sums + r * l.stride + i * kLine + v * kLanes, sum[r][i][v]);
+        }
+    }
+}
+
+// More rows have too many sums for 16 registers.
+constexpr std::size_t kFewRows = LANES == 16 ? 4 : 1;
+
+template <std::size_t Rows>
+void lines_of(const Lines &l, std::size_t rows) {
+    if (rows != Rows) {
+        if constexpr (Rows < kFewRows) lines_of<Rows + 1>(l, rows);
+        return;
+    }
+    switch (l.count) {
+        case 1: return lines<Rows, 1>(l);
+        case 2: return lines<Rows, 2>(l);
+        case 3: return lines<Rows, 3>(l);
+        default: return lines<Rows, 4>(l);
+    }
+}
+
+void lines(const Lines &l, std::size_t rows) { lines_of<1>(l, rows); }
 
 void add_scaled(const float *x, float factor, std::size_t n, float *sums) {
     std::size_t i = 0;
@@ -222,7 +290,7 @@ constexpr InstructionSet instruction_set(const char *name, decltype(InstructionS
                                          decltype(InstructionSet::packing_tile) packing_tile) {
     return {name,     kLanes, kVectors,     {most_rows(1), most_rows(2), most_rows(3), most_rows(4)},
             run_tile, plan,   packing_tile, finish,
-            normalise, soften, dots, add_scaled, means, pool};
+            kFewRows, lines, normalise, soften, dots, add_scaled, means, pool};
 }
 
 }  // namespace

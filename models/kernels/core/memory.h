@@ -39,12 +39,19 @@ private:
     std::size_t capacity_ = 0;
 };
 
+// Up to 64 active outputs, `first` … `first + count` of the list.
+struct Span {
+    std::size_t first, count;
+    bool in_place;  // they are all of a block, and its weights are used where they lie
+};
+
 // One to a thread, so that calls share nothing and, once warm, allocate nothing.
 struct Scratch {
     FloatBuffer panel;                       // packed weights
     FloatBuffer sums;                        // of one panel, between tiles
     FloatBuffer padded;                      // an image with its border of zeros
     std::vector<const float *> activations;  // see Tile::activations
+    std::vector<Span> spans;                 // of a product
     std::vector<std::int32_t> index;         // active inputs of a row of taps
 };
 

@@ -14,17 +14,14 @@ constexpr std::size_t kPackedInputs = 192;
 // read a panel in the nearest cache, and not rows with gaps between them.
 constexpr std::size_t kPositionsInPlace = 2 * kMaxRows;
 
-constexpr std::size_t divide_up(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
+// Up to that many positions, memory is slower than the arithmetic.
+constexpr std::size_t kFewPositions = 4;
 
-// Up to 64 active outputs, `first` … `first + count` of the list.
-struct Span {
-    std::size_t first, count;
-    bool in_place;  // they are all of a block, and its weights are used where they lie
-};
+constexpr std::size_t divide_up(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
 
 // The epilogue of a span, for each of its columns.
 struct Folded {
-    alignas(64) float scale[kBlock], shift[kBlock], saliency[kBlock], ones[kBlock];
+    alignas(64) float scale[kBlock], shift[kBlock], saliency[kBlock];
 };
 
 struct Product {
@@ -39,49 +36,70 @@ struct Product {
 
     std::size_t output(std::size_t j) const { return outputs.ids ? static_cast<std::size_t>(outputs.ids[j]) : j; }
 
-    // Calls visit for each span. Partly active blocks in a row are packed together, into spans of even width.
-    template <typename Visit>
-    void each_span(Visit visit) const {
+    const float *block(std::size_t first) const {
+        return weights.packed + output(first) / kBlock * weights.taps * weights.inputs * kBlock;
+    }
+
+    // The number of active outputs from `first` on that are in the same block.
+    std::size_t in_block(std::size_t first) const {
+        const std::size_t end = (output(first) / kBlock + 1) * kBlock;
+        if (!outputs.ids) return std::min(end, weights.outputs) - first;
+        std::size_t count = 1;
+        while (first + count < outputs.count && output(first + count) < end) ++count;
+        return count;
+    }
+
+    // Partly active blocks in a row are packed together, into spans of even width.
+    void find_spans() const {
+        scratch.spans.clear();
         std::size_t waiting = 0;  // outputs before `first` that are to be packed
         for (std::size_t first = 0; first < outputs.count;) {
-            const std::size_t block = output(first) / kBlock,
-                              width = std::min(kBlock, weights.outputs - block * kBlock);
-            std::size_t count = 1;
-            if (outputs.ids) {
-                while (first + count < outputs.count && output(first + count) / kBlock == block) ++count;
-            } else {
-                count = width;
-            }
-            if (count == width && (!outputs.ids || !inputs.ids || positions <= kPositionsInPlace)) {
-                split(first - waiting, waiting, visit);
+            const std::size_t count = in_block(first), at = output(first) / kBlock * kBlock;
+            const bool all = count == std::min(kBlock, weights.outputs - at);
+            if (all && (!outputs.ids || !inputs.ids || positions <= kPositionsInPlace)) {
+                split(first - waiting, waiting);
                 waiting = 0;
-                visit(Span{first, count, true});
+                scratch.spans.push_back({first, count, true});
             } else {
                 waiting += count;
             }
             first += count;
         }
-        split(outputs.count - waiting, waiting, visit);
+        split(outputs.count - waiting, waiting);
     }
 
-    template <typename Visit>
-    void split(std::size_t first, std::size_t count, Visit visit) const {
+    void split(std::size_t first, std::size_t count) const {
         const std::size_t vectors = divide_up(count, set.lanes), spans = divide_up(count, kBlock);
         for (std::size_t i = 0; i < spans; ++i) {
             const std::size_t begin = i * vectors / spans * set.lanes;
-            visit(Span{first + begin, std::min((i + 1) * vectors / spans * set.lanes, count) - begin, false});
+            scratch.spans.push_back(
+                {first + begin, std::min((i + 1) * vectors / spans * set.lanes, count) - begin, false});
         }
     }
 
-    void run_span(const Span &span) const {
+    Folded fold(std::size_t first, std::size_t count) const {
         Folded folded;
         for (std::size_t j = 0; j < kBlock; ++j) {
-            const std::size_t position = span.first + std::min(j, span.count - 1), o = output(position);
+            const std::size_t position = first + std::min(j, count - 1), o = output(position);
             folded.scale[j] = epilogue.scale ? epilogue.scale[o] : 1.0f;
             folded.shift[j] = epilogue.shift ? epilogue.shift[o] : 0.0f;
             folded.saliency[j] = epilogue.saliency ? epilogue.saliency[position] : 1.0f;
-            folded.ones[j] = 1.0f;
         }
+        return folded;
+    }
+
+    // The epilogue of what is in `sums`, of the outputs from `first` on.
+    void finish(const float *sums, const Folded &folded, std::size_t at, std::size_t position, std::size_t rows,
+                std::size_t first, std::size_t columns) const {
+        const std::size_t place = position * outputs.count + first;
+        set.finish({epilogue.activation, sums, folded.scale + at, folded.shift + at, folded.saliency + at,
+                    epilogue.residual ? epilogue.residual + place : nullptr, out + place, outputs.count, columns},
+                   rows);
+    }
+
+    // `next` is null where its weights are not to be fetched meanwhile.
+    void run_span(const Span &span, const Span *next) const {
+        const Folded folded = fold(span.first, span.count);
         Tile tile{};
         tile.activation_tap = positions;
         tile.layer_tap = weights.inputs * kBlock;
@@ -90,6 +108,7 @@ struct Product {
         const bool relu = epilogue.activation == Activation::relu || epilogue.activation == Activation::relu6;
         tile.floor = relu ? 0.0f : -kInfinity;
         tile.ceiling = epilogue.activation == Activation::relu6 ? 6.0f : kInfinity;
+        tile.out_stride = outputs.count;
         Panel panel;
         panel.block = weights.taps * tile.layer_tap;
         std::size_t most = SIZE_MAX;  // weights in place are streamed from wherever they are
@@ -116,55 +135,96 @@ struct Product {
                 tile.index = inputs.ids ? inputs.ids + tile.begin : nullptr;
                 tile.first = tap == 0 && part == 0;
                 tile.last = tap + tile.taps == weights.taps && part + 1 == parts;
-                run_part(span, folded, panel, tile, tap);
+                run_part(span, next, folded, panel, tile, tap);
             }
         }
     }
 
     // All positions and columns of a span, over some of its inputs.
-    void run_part(const Span &span, const Folded &folded, const Panel &panel, Tile &tile, std::size_t tap) const {
+    void run_part(const Span &span, const Span *next, const Folded &folded, const Panel &panel, Tile &tile,
+                  std::size_t tap) const {
         const std::size_t width = set.vectors * set.lanes, first_tap = tap * tile.layer_tap;
         const bool whole = tile.first && tile.last, finishes = tile.last && epilogue.finishes();
-        alignas(64) float linear[kMaxRows * kBlock];
-        tile.out_stride = finishes ? kBlock : outputs.count;
+        if (finishes) tile.last = false;
+        alignas(64) float own_sums[kMaxRows * kBlock];
         float *sums = whole ? nullptr : scratch.sums.reserve(positions * kBlock);
-        const float *columns =
-            span.in_place ? weights.packed + output(span.first) / kBlock * panel.block + first_tap : panel.packed;
+        const float *columns = span.in_place ? block(span.first) + first_tap : panel.packed;
         bool pack = !span.in_place;
         for (std::size_t at = 0; at < span.count; at += width) {
             tile.weights = columns + at;
             tile.scale = folded.scale + at;
             tile.shift = folded.shift + at;
-            tile.saliency = (finishes ? folded.ones : folded.saliency) + at;
-            const std::size_t columns_left = std::min(width, span.count - at),
-                              vectors = divide_up(columns_left, set.lanes);
-            tile.columns = finishes ? vectors * set.lanes : columns_left;
+            tile.saliency = folded.saliency + at;
+            tile.columns = std::min(width, span.count - at);
+            const std::size_t vectors = divide_up(tile.columns, set.lanes);
             // Positions are shared out evenly: 49 are tiles of 5 and 6 rows, not 8 of 6 and a slow one of 1.
             const std::size_t tiles = divide_up(positions, set.rows[vectors - 1]);
             for (std::size_t i = 0; i < tiles; ++i) {
                 const std::size_t position = i * positions / tiles, rows = (i + 1) * positions / tiles - position;
                 tile.activations = activations + tap * positions + position;
-                tile.sums = whole ? nullptr : sums + position * kBlock + at;
-                const std::size_t place = position * outputs.count + span.first + at;
-                tile.out = finishes ? linear : out + place;
+                tile.sums = whole ? own_sums : sums + position * kBlock + at;
+                tile.out = out + position * outputs.count + span.first + at;
+                if (next) fetch(*next, at / width * tiles + i, divide_up(span.count, width) * tiles, tile);
                 if (pack) {
                     set.packing_tile(tile, panel, first_tap, rows, vectors);
                 } else {
                     set.tile(tile, rows, vectors);
                 }
                 pack = false;
-                if (finishes) {
-                    set.finish({epilogue.activation, linear, folded.saliency + at,
-                                epilogue.residual ? epilogue.residual + place : nullptr, out + place, outputs.count,
-                                columns_left},
-                               rows);
-                }
+                if (finishes) finish(tile.sums, folded, at, position, rows, span.first + at, tile.columns);
             }
         }
     }
 
-    void run() const {
-        each_span([this](const Span &span) { run_span(span); });
+    // Makes a tile fetch its share of the weights of a span in place.
+    void fetch(const Span &span, std::size_t share, std::size_t shares, Tile &tile) const {
+        const std::size_t begin = share * inputs.count / shares;
+        tile.ahead_rows = (share + 1) * inputs.count / shares - begin;
+        tile.ahead_index = inputs.ids ? inputs.ids + begin : nullptr;
+        tile.ahead = block(span.first) + (inputs.ids ? 0 : begin * kBlock);
+    }
+
+    void run_spans() const {
+        find_spans();
+        const std::vector<Span> &spans = scratch.spans;
+        for (std::size_t i = 0; i < spans.size(); ++i) {
+            const bool fetches = weights.taps == 1 && spans[i].in_place && i + 1 < spans.size() && spans[i + 1].in_place;
+            run_span(spans[i], fetches ? &spans[i + 1] : nullptr);
+        }
+    }
+
+    // A few positions: no panel would be used often enough to be worth packing, so whole cache lines are multiplied, and
+    // the sums of active outputs are picked.
+    void run_lines() const {
+        Lines lines{};
+        lines.index = inputs.ids;
+        lines.depth = inputs.count;
+        lines.stride = kBlock;
+        alignas(64) float sums[kFewPositions * kBlock] = {};
+        lines.sums = sums;
+        for (std::size_t first = 0, count = 0; first < outputs.count; first += count) {
+            count = in_block(first);
+            lines.weights = block(first);
+            lines.next = first + count < outputs.count ? block(first + count) : nullptr;
+            lines.count = 0;
+            std::size_t columns[kBlock];
+            for (std::size_t j = 0; j < count; ++j) {
+                const std::size_t column = output(first + j) % kBlock, line = column / kLine * kLine;
+                if (lines.count == 0 || lines.offsets[lines.count - 1] != line) lines.offsets[lines.count++] = line;
+                columns[j] = (lines.count - 1) * kLine + column % kLine;
+            }
+            const Folded folded = fold(first, count);
+            for (std::size_t position = 0, rows = 0; position < positions; position += rows) {
+                rows = std::min(positions - position, set.few_rows);
+                lines.activations = activations + position;
+                set.lines(lines, rows);
+                for (std::size_t row = 0; row < rows; ++row) {
+                    float *own = sums + row * kBlock;
+                    for (std::size_t j = 0; j < count; ++j) own[j] = own[columns[j]];
+                }
+                finish(sums, folded, 0, position, rows, first, count);
+            }
+        }
     }
 };
 
@@ -182,7 +242,12 @@ void pack_weights(const float *weight, std::size_t outputs, std::size_t inputs, 
 void multiply(const InstructionSet &set, const Weights &weights, const float *const *activations, std::size_t positions,
               Channels inputs, Channels outputs, const Epilogue &epilogue, Scratch &scratch, float *out) {
     if (positions == 0 || outputs.count == 0) return;
-    Product{set, weights, activations, positions, inputs, outputs, epilogue, scratch, out}.run();
+    const Product product{set, weights, activations, positions, inputs, outputs, epilogue, scratch, out};
+    if (weights.taps == 1 && positions <= kFewPositions) {
+        product.run_lines();
+    } else {
+        product.run_spans();
+    }
 }
 
 }  // namespace sluice

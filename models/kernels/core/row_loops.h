@@ -59,6 +59,7 @@ void normalise(const Norm &norm) {
     }
 }
 
+// A score that is no number is never the largest, and makes the sum none either.
 float soften(float *scores, const float *bias, std::size_t count, Softmax &state) {
     const Vector lowest = broadcast(-__builtin_inff());
     Vector largest = lowest;
@@ -69,17 +70,17 @@ float soften(float *scores, const float *bias, std::size_t count, Softmax &state
             s += load(bias + c);
             store(scores + c, s);
         }
-        largest = greater(largest, s);
+        largest = s > largest ? s : largest;
     }
     if (c < count) {
         Vector s = load(scores + c);
         if (bias) s += load_first(bias + c, count - c);
         store(scores + c, lowest);
         store_first(scores + c, s, count - c);
-        largest = greater(largest, load(scores + c));
+        s = load(scores + c);
+        largest = s > largest ? s : largest;
     }
-    float maximum = state.maximum;
-    for (std::size_t lane = 0; lane < kLanes; ++lane) maximum = greater(maximum, largest[lane]);
+    const float block = largest_of(largest), maximum = block > state.maximum ? block : state.maximum;
     // Where all are −∞ so far, all powers are 0 and not NaN: a later block of keys may be visible.
     const float base = maximum == -__builtin_inff() ? 0.0f : maximum;
     Vector sum = {};
@@ -88,7 +89,7 @@ float soften(float *scores, const float *bias, std::size_t count, Softmax &state
         store(scores + c, power);
         sum += power;
     }
-    const float kept = exponential(broadcast(state.maximum - base))[0];
+    const float kept = state.maximum == maximum ? 1.0f : exponential(broadcast(state.maximum - base))[0];
     state = {maximum, state.sum * kept + sum_of(sum)};
     return kept;
 }

@@ -57,6 +57,17 @@ inline float sum_of(Vector value) {
 #endif
 }
 
+// The largest lane, where none is NaN.
+inline float largest_of(Vector value) {
+#if LANES == 16
+    return _mm512_reduce_max_ps(value);
+#else
+    float largest = value[0];
+    for (std::size_t lane = 1; lane < kLanes; ++lane) largest = value[lane] > largest ? value[lane] : largest;
+    return largest;
+#endif
+}
+
 // Where exponential() ends: the smallest normal float and half of the largest one lie beyond.
 constexpr float kLeastExponent = -87.0f, kMostExponent = 88.0f;
 
