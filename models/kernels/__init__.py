@@ -26,9 +26,11 @@ if not _compiled and find_spec("torch") is None:
 if TYPE_CHECKING or _compiled:
     from models.kernels._core import (
         PackedConvolution,
+        PackedDepthwise,
         PackedMatrix,
         attention,
         channel_means,
+        depthwise_conv2d,
         gate_channels,
         gated_conv2d,
         gated_matmul,
@@ -37,16 +39,21 @@ if TYPE_CHECKING or _compiled:
         max_pool2x2,
         merge_positions,
         pack_convolution,
+        pack_depthwise,
         pack_matrix,
         rms_norm,
+        rotary,
+        select_channels,
         squeeze_channels,
     )
 else:
     from models.kernels.reference import (
         PackedConvolution,
+        PackedDepthwise,
         PackedMatrix,
         attention,
         channel_means,
+        depthwise_conv2d,
         gate_channels,
         gated_conv2d,
         gated_matmul,
@@ -55,8 +62,11 @@ else:
         max_pool2x2,
         merge_positions,
         pack_convolution,
+        pack_depthwise,
         pack_matrix,
         rms_norm,
+        rotary,
+        select_channels,
         squeeze_channels,
     )
 
@@ -71,9 +81,11 @@ def instruction_set() -> str:
 __all__ = [
     "BACKEND",
     "PackedConvolution",
+    "PackedDepthwise",
     "PackedMatrix",
     "attention",
     "channel_means",
+    "depthwise_conv2d",
     "gate_channels",
     "gated_conv2d",
     "gated_matmul",
@@ -83,7 +95,10 @@ __all__ = [
     "max_pool2x2",
     "merge_positions",
     "pack_convolution",
+    "pack_depthwise",
     "pack_matrix",
     "rms_norm",
+    "rotary",
+    "select_channels",
     "squeeze_channels",
 ]

@@ -63,6 +63,22 @@ class PackedMatrix:
     def macs(self, rows: int, n_inputs: int, n_outputs: int) -> int:
         """Multiply-accumulates for that many rows and active channels."""
 
+class PackedDepthwise:
+    """A depthwise convolution's weights. Immutable; made by `pack_depthwise`."""
+
+    @property
+    def channels(self) -> int: ...
+    @property
+    def kernel(self) -> int: ...
+    @property
+    def stride(self) -> int: ...
+    @property
+    def padding(self) -> tuple[int, int]: ...
+    @property
+    def instruction_set(self) -> str: ...
+    def macs(self, height: int, width: int, n_channels: int) -> int:
+        """Multiply-accumulates for an image of height x width with that many active channels."""
+
 def pack_convolution(
     weight: Floats, stride: int = 1, padding: int = 0, instruction_set: str | None = None
 ) -> PackedConvolution:
@@ -71,6 +87,12 @@ def pack_convolution(
 
 def pack_matrix(weight: Floats, instruction_set: str | None = None) -> PackedMatrix:
     """Packs weight [N, K], as torch's linear layers have it."""
+
+def pack_depthwise(
+    weight: Floats, stride: int = 1, padding: tuple[int, int] = (0, 0), instruction_set: str | None = None
+) -> PackedDepthwise:
+    """Packs weight [C, k, k]; k is 3 or 5, stride 1 or 2. padding is (above and left, below and right), each less than
+    k."""
 
 def gated_conv2d(
     x: Floats,
@@ -111,6 +133,23 @@ def gated_matmul(
 ) -> Floats:
     """The matrix product over active channels: x is [M, len(inputs)], the result [M, len(outputs)]; everything else
     as in `gated_conv2d`."""
+
+def depthwise_conv2d(
+    x: Floats,
+    packed: PackedDepthwise,
+    *,
+    channels: Channels | None = None,
+    scale: Floats | None = None,
+    shift: Floats | None = None,
+    activation: str = "none",
+    saliency: Floats | None = None,
+    out: Floats | None = None,
+) -> Floats:
+    """The convolution of one image, x [H, W, n], with a kernel of its own for each active channel: [H', W', n].
+
+    y[h, w, j] = saliency[j] · act(scale[c] · Σ x[…, j] · W[c] + shift[c]) with c = channels[j], strictly ascending ids
+    or None for all channels; everything else as in `gated_conv2d`.
+    """
 
 def layer_norm(
     x: Floats,
@@ -168,6 +207,16 @@ def attention(
     with S, not with T · S.
     """
 
+def rotary(
+    x: Floats, cosines: Floats, sines: Floats, *, out: Floats | None = None, instruction_set: str | None = None
+) -> Floats:
+    """Rotary embedding (Su et al. 2021) of x [T, n · d] by cosines and sines [T, d / 2] of the angles of its positions:
+    with a and b the first and the second half of a head, it becomes a cos − b sin and b cos + a sin.
+
+    The rows of x and of out may lie apart (slices of the columns of one activation); out may be x itself, or rows of a
+    cache.
+    """
+
 def max_pool2x2(x: Floats, *, out: Floats | None = None, instruction_set: str | None = None) -> Floats:
     """The maximum of each 2x2 square of x [H, W, n], [H // 2, W // 2, n]; an odd last row or column is left out."""
 
@@ -211,6 +260,18 @@ def merge_positions(
     greatest cosine to an odd one. Even rows but the first whose saliency is not above the threshold join that odd row:
     the mean of both, weighted by their sizes. Returns the rows that are left, in order, and their sizes; x and sizes
     themselves where none joined.
+    """
+
+def select_channels(
+    x: Floats, mean: Floats | None, norms: Floats, threshold: float, *, instruction_set: str | None = None
+) -> tuple[Channels, Floats]:
+    """Which input channels of a linear layer are active by measured saliency, and their part of its input (TEAL, Liu et
+    al. 2024; WINA, Chen et al. 2025).
+
+    Channel k of x [M, K] is active when √(mean over the rows of (x_k − mean_k)²) · norms_k > threshold: what it adds to
+    the result beyond its calibrated mean, which is in the layer's bias (b + W · mean). norms [K] are those of the
+    columns of W; mean is [K], None for 0. Returns (active int32 [n] in ascending order, x − mean of those [M, n]):
+    the inputs and the x of `gated_matmul`. A channel that is no number anywhere is active.
     """
 
 def instruction_sets() -> tuple[str, ...]:

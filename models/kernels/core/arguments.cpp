@@ -100,7 +100,10 @@ void check_channels(const Argument &vector, const char *name, std::size_t channe
 }
 
 Argument optional_array(nb::handle value, const char *name, std::initializer_list<std::size_t> shape) {
-    if (value.is_none()) return {};
+    return value.is_none() ? Argument{} : shaped_array(value, name, shape);
+}
+
+Argument shaped_array(nb::handle value, const char *name, std::initializer_list<std::size_t> shape) {
     Argument argument{cpu_array<nb::ro>(value, name, nb::dtype<float>(), "float32")};
     check_shape(argument.array, name, shape);
     return argument;
@@ -154,6 +157,18 @@ Result result(nb::handle out, std::initializer_list<std::size_t> shape) {
     const auto array = cpu_array<>(out, "out", nb::dtype<float>(), "float32");
     check_shape(array, "out", shape);
     return {nb::borrow(out), static_cast<float *>(array.data()), array.size()};
+}
+
+Result result_rows(nb::handle out, std::size_t rows, std::size_t columns) {
+    if (out.is_none()) {
+        Result made = result(out, {rows, columns});
+        made.stride = columns;
+        return made;
+    }
+    const auto array = cpu_array<>(out, "out", nb::dtype<float>(), "float32", Layout::rows_apart);
+    check_shape(array, "out", {rows, columns});
+    const std::size_t stride = rows > 1 ? static_cast<std::size_t>(array.stride(0)) : columns;
+    return {nb::borrow(out), static_cast<float *>(array.data()), array.size() ? (rows - 1) * stride + columns : 0, stride};
 }
 
 void Result::check_apart(const Argument &argument, const char *name) const {

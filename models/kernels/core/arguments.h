@@ -44,7 +44,8 @@ OptionalFloats optional_floats(nb::handle value, const char *name, std::size_t l
 // Raises a ValueError unless a vector has one value for each of so many channels.
 void check_channels(const Argument &vector, const char *name, std::size_t channels);
 
-// The same with an exact shape, or none at all.
+// The same with an exact shape; optional: or none at all.
+Argument shaped_array(nb::handle value, const char *name, std::initializer_list<std::size_t> shape);
 Argument optional_array(nb::handle value, const char *name, std::initializer_list<std::size_t> shape);
 
 // None (all of them) or an int32 array, strictly ascending and within 0 … limit − 1.
@@ -61,13 +62,17 @@ Argument head_array(nb::handle value, const char *name, std::size_t count, std::
 struct Result {
     nb::object object;
     float *data;
-    std::size_t size;
+    std::size_t size;        // floats from the first to the last
+    std::size_t stride = 0;  // floats from one row to the next; of result_rows()
     // Raises a ValueError where the result lies over an argument, which may be none.
     void check_apart(const Argument &argument, const char *name) const;
     // The same, but it may be that argument.
     void check_apart_or_same(const Argument &argument, const char *name) const;
 };
 Result result(nb::handle out, std::initializer_list<std::size_t> shape);
+
+// The same of rank 2, where the rows of `out` may lie apart.
+Result result_rows(nb::handle out, std::size_t rows, std::size_t columns);
 
 Activation activation_named(const std::string &name);
 

@@ -1,4 +1,4 @@
-// Attention.
+// Attention, and the rotary embedding of its queries and keys.
 #include <cmath>
 #include <vector>
 
@@ -72,6 +72,26 @@ nb::object attention(nb::handle q_, nb::handle k_, nb::handle v_, std::size_t he
     return y.object;
 }
 
+nb::object rotary(nb::handle x_, nb::handle cosines_, nb::handle sines_, nb::handle out,
+                  const std::optional<std::string> &instruction_set) {
+    const Argument x = float_rows(x_, "x"), cosines = float_array(cosines_, "cosines", 2);
+    const std::size_t rows = x.size(0), columns = x.size(1), half = cosines.size(1);
+    if (cosines.size(0) != rows || half == 0)
+        reject("cosines must have one row for each of the " + std::to_string(rows) + " rows of x, and a column");
+    const Argument sines = shaped_array(sines_, "sines", {rows, half});
+    const std::size_t heads = heads_of(x, "x", 2 * half);
+    const InstructionSet &set = instruction_set_named(instruction_set);
+    const Result y = result_rows(out, rows, columns);
+    if (y.data != x.floats() || y.stride != x.row_stride()) y.check_apart(x, "x");
+    y.check_apart(cosines, "cosines");
+    y.check_apart(sines, "sines");
+    {
+        const nb::gil_scoped_release released;
+        set.rotate({x.floats(), x.row_stride(), rows, heads, half, cosines.floats(), sines.floats(), y.data, y.stride});
+    }
+    return y.object;
+}
+
 }  // namespace
 
 void bind_attention(nb::module_ &m) {
@@ -80,6 +100,8 @@ void bind_attention(nb::module_ &m) {
     m.def("attention", &attention, "q"_a.none(), "k"_a.none(), "v"_a.none(), "head_size"_a, nb::kw_only(),
           "key_heads"_a = nb::none(), "bias"_a = nb::none(), "scale"_a = nb::none(), "causal"_a = false,
           "out"_a = nb::none(), "instruction_set"_a = nb::none());
+    m.def("rotary", &rotary, "x"_a.none(), "cosines"_a.none(), "sines"_a.none(), nb::kw_only(), "out"_a = nb::none(),
+          "instruction_set"_a = nb::none());
 }
 
 }  // namespace sluice

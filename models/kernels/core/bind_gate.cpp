@@ -7,7 +7,7 @@
 
 #include "arguments.h"
 #include "bindings.h"
-#include "layers.h"
+#include "gate.h"
 
 namespace sluice {
 namespace {
@@ -65,7 +65,7 @@ nb::object numpy_vector(std::unique_ptr<Item[]> items, std::size_t count) {
     return nb::cast(nb::ndarray<nb::numpy, Item>(items.release(), 1, &count, owner));
 }
 
-std::tuple<nb::object, nb::object> gate_channels(nb::handle features_, nb::handle projection_, nb::handle bias_,
+std::tuple<nb::object, nb::object> bound_gate_channels(nb::handle features_, nb::handle projection_, nb::handle bias_,
                                                  float threshold, const std::optional<std::string> &instruction_set) {
     const Argument features = float_array(features_, "features", 1),
                    projection = float_array(projection_, "projection", 2);
@@ -84,10 +84,35 @@ std::tuple<nb::object, nb::object> gate_channels(nb::handle features_, nb::handl
     std::size_t count = 0;
     {
         const nb::gil_scoped_release released;
-        count = select_channels(set, features.floats(), features.size(0), projection.floats(), bias.floats(), channels,
+        count = gate_channels(set, features.floats(), features.size(0), projection.floats(), bias.floats(), channels,
                                 threshold, active.get(), multipliers.get());
     }
     return {numpy_vector(std::move(active), count), numpy_vector(std::move(multipliers), count)};
+}
+
+std::tuple<nb::object, nb::object> bound_select_channels(nb::handle x_, nb::handle mean_, nb::handle norms_,
+                                                         float threshold,
+                                                         const std::optional<std::string> &instruction_set) {
+    const Argument x = float_array(x_, "x", 2);
+    const std::size_t rows = x.size(0), channels = x.size(1);
+    if (rows == 0) reject("x must have at least one row");
+    const OptionalFloats mean = optional_floats(mean_, "mean", channels, "channels");
+    const Argument norms = float_array(norms_, "norms", 1);
+    check_channels(norms, "norms", channels);
+    if (threshold != threshold) reject("threshold must be a number");
+    const InstructionSet &set = instruction_set_named(instruction_set);
+    auto active = std::make_unique<std::int32_t[]>(channels + 1);
+    std::size_t count = 0;
+    {
+        const nb::gil_scoped_release released;
+        count = select_channels(set, x.floats(), rows, channels, mean.data, norms.floats(), threshold, active.get());
+    }
+    const Result taken = result(nb::none(), {rows, count});
+    {
+        const nb::gil_scoped_release released;
+        take_channels(set, x.floats(), rows, channels, mean.data, {active.get(), count}, taken.data);
+    }
+    return {numpy_vector(std::move(active), count), taken.object};
 }
 
 }  // namespace
@@ -101,7 +126,9 @@ void bind_gate(nb::module_ &m) {
           "instruction_set"_a = nb::none());
     m.def("squeeze_channels", &squeeze_channels, "x"_a.none(), "channels"_a, "evidence"_a.none(), nb::kw_only(),
           "inputs"_a = nb::none(), "instruction_set"_a = nb::none());
-    m.def("gate_channels", &gate_channels, "features"_a.none(), "projection"_a.none(), "bias"_a.none(), "threshold"_a,
+    m.def("gate_channels", &bound_gate_channels, "features"_a.none(), "projection"_a.none(), "bias"_a.none(), "threshold"_a,
+          nb::kw_only(), "instruction_set"_a = nb::none());
+    m.def("select_channels", &bound_select_channels, "x"_a.none(), "mean"_a.none(), "norms"_a.none(), "threshold"_a,
           nb::kw_only(), "instruction_set"_a = nb::none());
 }
 

@@ -15,6 +15,7 @@ NB_MODULE(_core, m) {
     sluice::bind_positions(m);
     sluice::bind_norms(m);
     sluice::bind_attention(m);
+    sluice::bind_depthwise(m);
 
     m.def("instruction_sets", [] {
         std::vector<std::string> names;

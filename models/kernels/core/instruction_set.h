@@ -84,6 +84,46 @@ struct Norm {
     float *out;  // may be x or the residual
 };
 
+// The saliency of each channel of x [rows][channels]: sqrt(mean over the rows of (x − mean)²) · norm.
+struct Measure {
+    const float *x;
+    const float *mean;  // null: 0
+    const float *norms;
+    std::size_t rows, channels;
+    float *saliencies;
+};
+
+// Channels of x [rows][channels], less their means: [rows][count].
+struct Take {
+    const float *x;
+    const float *means;  // [count], null: 0
+    std::size_t rows, channels;
+    const std::int32_t *ids;
+    std::size_t count;
+    float *out;
+};
+
+// Rotary embedding of rows of heads: (a, b) becomes (a cos − b sin, b cos + a sin), a and b the halves of a head.
+struct Rotary {
+    const float *x;
+    std::size_t stride, rows, heads, half;
+    const float *cosines, *sines;  // [rows][half]
+    float *out;                    // may be x
+    std::size_t out_stride;
+};
+
+// A depthwise convolution of an image with its border: each channel with its own kernel.
+struct Depthwise {
+    const float *x;             // [rows][columns][channels]
+    std::size_t columns, channels;
+    std::size_t kernel, stride;
+    const float *weights;                   // [kernel · kernel][channels]
+    const float *scale, *shift, *saliency;  // [channels]
+    Activation activation;
+    std::size_t out_height, out_width;
+    float *out;
+};
+
 // A softmax of which some blocks have been seen: their largest score, and the sum of e^(score − largest).
 struct Softmax {
     float maximum, sum;
@@ -128,6 +168,10 @@ struct InstructionSet {
     // out[j] = factor · x · rows[j].
     void (*dots)(const float *x, const float *rows, std::size_t stride, std::size_t count, std::size_t depth,
                  float factor, float *out);
+    void (*measure)(const Measure &);
+    void (*take)(const Take &);
+    void (*rotate)(const Rotary &);
+    void (*depthwise)(const Depthwise &);
     void (*add_scaled)(const float *x, float factor, std::size_t n, float *sums);  // sums += factor · x
     void (*means)(const float *x, std::size_t positions, std::size_t channels, float *out);
     void (*pool)(const float *x, std::size_t height, std::size_t width, std::size_t channels, float *out);

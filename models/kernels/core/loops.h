@@ -2,6 +2,7 @@
 // this once, compiled with its own flags.
 #pragma once
 
+#include "depthwise_loops.h"
 #include "instruction_set.h"
 #include "row_loops.h"
 #include "vector.h"
@@ -176,14 +177,7 @@ void finish_rows(const Finish &f, std::size_t rows, Function act) {
 }
 
 void finish(const Finish &f, std::size_t rows) {
-    switch (f.activation) {
-        case Activation::none: return finish_rows(f, rows, [](Vector z) { return z; });
-        case Activation::relu: return finish_rows(f, rows, [](Vector z) { return at_least(z, Vector{}); });
-        case Activation::relu6:
-            return finish_rows(f, rows, [](Vector z) { return at_most(at_least(z, Vector{}), broadcast(6)); });
-        case Activation::gelu: return finish_rows(f, rows, gelu);
-        case Activation::silu: return finish_rows(f, rows, silu);
-    }
+    with_activation(f.activation, [&](auto act) { finish_rows(f, rows, act); });
 }
 
 // Rows of weights that are fetched ahead: 8 KiB, the time that memory takes.
@@ -290,7 +284,7 @@ constexpr InstructionSet instruction_set(const char *name, decltype(InstructionS
                                          decltype(InstructionSet::packing_tile) packing_tile) {
     return {name,     kLanes, kVectors,     {most_rows(1), most_rows(2), most_rows(3), most_rows(4)},
             run_tile, plan,   packing_tile, finish,
-            kFewRows, lines, normalise, soften, dots, add_scaled, means, pool};
+            kFewRows, lines, normalise, soften, dots, measure, take, rotate, depthwise, add_scaled, means, pool};
 }
 
 }  // namespace

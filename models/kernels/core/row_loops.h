@@ -1,4 +1,4 @@
-// Loops over whole rows: norms, softmax, and the dot products of attention.
+// Loops over whole rows: norms, softmax and the dot products of attention, rotary embedding, measured saliency.
 #pragma once
 
 #include "instruction_set.h"
@@ -100,6 +100,62 @@ void dots(const float *x, const float *rows, std::size_t stride, std::size_t cou
         out[row] = factor * sum_over(
                                 depth, [&](std::size_t k) { return load(x + k) * load(rows + k); },
                                 [&](std::size_t k) { return x[k] * rows[k]; });
+    }
+}
+
+void measure(const Measure &m) {
+    const float share = 1.0f / static_cast<float>(m.rows);
+    const auto from = [&](std::size_t c, auto load_some, auto store_some) {
+        const Vector mean = m.mean ? load_some(m.mean + c) : Vector{};
+        Vector squares = {};
+        for (std::size_t row = 0; row < m.rows; ++row) {
+            const Vector deviation = load_some(m.x + row * m.channels + c) - mean;
+            squares += deviation * deviation;
+        }
+        float saliencies[kLanes];
+        store(saliencies, squares * share);
+        for (std::size_t lane = 0; lane < kLanes; ++lane) saliencies[lane] = __builtin_sqrtf(saliencies[lane]);
+        store_some(m.saliencies + c, load(saliencies) * load_some(m.norms + c));
+    };
+    std::size_t c = 0;
+    for (; c + kLanes <= m.channels; c += kLanes) from(c, load, store);
+    const std::size_t left = m.channels - c;
+    if (left) {
+        from(c, [&](const float *at) { return load_first(at, left); },
+             [&](float *at, Vector value) { store_first(at, value, left); });
+    }
+}
+
+void take(const Take &t) {
+    for (std::size_t row = 0; row < t.rows; ++row) {
+        const float *x = t.x + row * t.channels;
+        float *out = t.out + row * t.count;
+        if (t.means) {
+            for (std::size_t j = 0; j < t.count; ++j) out[j] = x[t.ids[j]] - t.means[j];
+        } else {
+            for (std::size_t j = 0; j < t.count; ++j) out[j] = x[t.ids[j]];
+        }
+    }
+}
+
+void rotate(const Rotary &r) {
+    for (std::size_t row = 0; row < r.rows; ++row) {
+        const float *cosines = r.cosines + row * r.half, *sines = r.sines + row * r.half;
+        for (std::size_t head = 0; head < r.heads; ++head) {
+            const float *a = r.x + row * r.stride + head * 2 * r.half, *b = a + r.half;
+            float *to_a = r.out + row * r.out_stride + head * 2 * r.half, *to_b = to_a + r.half;
+            std::size_t i = 0;
+            for (; i + kLanes <= r.half; i += kLanes) {
+                const Vector x = load(a + i), y = load(b + i), cosine = load(cosines + i), sine = load(sines + i);
+                store(to_a + i, x * cosine - y * sine);
+                store(to_b + i, y * cosine + x * sine);
+            }
+            for (; i < r.half; ++i) {
+                const float x = a[i], y = b[i];
+                to_a[i] = x * cosines[i] - y * sines[i];
+                to_b[i] = y * cosines[i] + x * sines[i];
+            }
+        }
     }
 }
 

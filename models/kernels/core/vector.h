@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "instruction_set.h"
+
 #if LANES == 16
 #include <immintrin.h>
 #endif
@@ -116,6 +118,18 @@ inline Vector gelu(Vector x) {
 
 // x / (1 + e^−x).
 inline Vector silu(Vector x) { return x < -kMostExponent ? Vector{} : x / (exponential(-x) + 1.0f); }
+
+// Calls function with the activation, so that it is inlined there.
+template <typename Function>
+void with_activation(Activation activation, const Function &function) {
+    switch (activation) {
+        case Activation::none: return function([](Vector x) { return x; });
+        case Activation::relu: return function([](Vector x) { return at_least(x, Vector{}); });
+        case Activation::relu6: return function([](Vector x) { return at_most(at_least(x, Vector{}), broadcast(6)); });
+        case Activation::gelu: return function([](Vector x) { return gelu(x); });
+        case Activation::silu: return function([](Vector x) { return silu(x); });
+    }
+}
 
 }  // namespace
 }  // namespace sluice

@@ -6,8 +6,9 @@ weights give an exact yardstick.
 """
 
 from models.kernels.reference.arrays import instruction_sets
-from models.kernels.reference.attention import attention
-from models.kernels.reference.gate import channel_means, gate_channels, max_pool2x2, squeeze_channels
+from models.kernels.reference.attention import attention, rotary
+from models.kernels.reference.depthwise import PackedDepthwise, depthwise_conv2d, pack_depthwise
+from models.kernels.reference.gate import channel_means, gate_channels, max_pool2x2, select_channels, squeeze_channels
 from models.kernels.reference.norms import layer_norm, rms_norm
 from models.kernels.reference.positions import merge_positions
 from models.kernels.reference.products import (
@@ -21,9 +22,11 @@ from models.kernels.reference.products import (
 
 __all__ = [
     "PackedConvolution",
+    "PackedDepthwise",
     "PackedMatrix",
     "attention",
     "channel_means",
+    "depthwise_conv2d",
     "gate_channels",
     "gated_conv2d",
     "gated_matmul",
@@ -32,7 +35,10 @@ __all__ = [
     "max_pool2x2",
     "merge_positions",
     "pack_convolution",
+    "pack_depthwise",
     "pack_matrix",
     "rms_norm",
+    "rotary",
+    "select_channels",
     "squeeze_channels",
 ]

@@ -64,3 +64,22 @@ def attention(
         scores = scores.masked_fill(hidden, -math.inf)
     mixed = scores.softmax(-1) @ split_values
     return deliver(mixed.transpose(0, 1).reshape(n_queries, heads * head_size), out)
+
+
+def rotary(
+    x: Floats, cosines: Floats, sines: Floats, *, out: Floats | None = None, instruction_set: str | None = None
+) -> NDArray[Any]:
+    """Rotary embedding of x [T, n · d] by cosines and sines [T, d / 2]: with a and b the halves of each head,
+    a cos − b sin and b cos + a sin."""
+    checked_instruction_set(instruction_set)
+    rows, cosine = float_tensor(x, "x", 2), float_tensor(cosines, "cosines", 2)
+    if len(cosine) != len(rows) or cosine.shape[1] == 0:
+        raise ValueError(f"cosines must have one row for each of the {len(rows)} rows of x, and a column")
+    sine = shaped_tensor(sines, "sines", cosine.shape, cosine.dtype)
+    size = 2 * cosine.shape[1]
+    if rows.shape[1] % size:
+        raise ValueError(f"x must have whole heads of {size} columns, not {rows.shape[1]} columns")
+    first, second = rows.reshape(len(rows), rows.shape[1] // size, 2, size // 2).unbind(2)
+    cosine, sine = cosine[:, None], sine[:, None]
+    turned = torch.stack((first * cosine - second * sine, second * cosine + first * sine), 2)
+    return deliver(turned.reshape(rows.shape), out)

@@ -98,3 +98,23 @@ def gate_channels(
         active = raw.argmax().reshape(1)
     multipliers = rectified[active] / mean if mean > 0 else torch.ones(len(active), dtype=raw.dtype)
     return active.to(torch.int32).numpy(), multipliers.numpy()
+
+
+def select_channels(
+    x: Floats, mean: Floats | None, norms: Floats, threshold: float, *, instruction_set: str | None = None
+) -> tuple[NDArray[np.int32], NDArray[Any]]:
+    """The input channels of x [M, K] with √(mean over the rows of (x_k − mean_k)²) · norms_k > threshold, ascending,
+    and x − mean of those alone [M, n]."""
+    checked_instruction_set(instruction_set)
+    rows = float_tensor(x, "x", 2)
+    if rows.shape[0] == 0:
+        raise ValueError("x must have at least one row")
+    deviation = rows
+    if mean is not None:
+        deviation = rows - per_channel(mean, "mean", rows.shape[1], "channels", rows.dtype)
+    scale = per_channel(norms, "norms", rows.shape[1], "channels", rows.dtype)
+    if threshold != threshold:
+        raise ValueError("threshold must be a number")
+    saliencies = deviation.square().mean(0).sqrt() * scale
+    active = torch.nonzero(~(saliencies <= threshold)).flatten()
+    return active.to(torch.int32).numpy(), deviation[:, active].contiguous().numpy()

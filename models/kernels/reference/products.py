@@ -166,7 +166,7 @@ def gated_conv2d(
     else:
         extents = [_extent(size, packed.kernel, packed.stride, packed.padding) for size in image.shape[:2]]
         sums = image.new_zeros((*extents, kept.numel()))
-    return deliver(_epilogue(sums, packed.outputs, kept, scale, shift, activation, saliency, residual), out)
+    return deliver(epilogue(sums, packed.outputs, kept, scale, shift, activation, saliency, residual), out)
 
 
 def gated_matmul(
@@ -186,7 +186,7 @@ def gated_matmul(
     `gated_conv2d`."""
     rows = float_tensor(x, "x", 2, packed.weight.dtype)
     weight, kept = _active(packed.weight, inputs, outputs, rows.shape[-1])
-    return deliver(_epilogue(rows @ weight.T, packed.outputs, kept, scale, shift, activation, saliency, residual), out)
+    return deliver(epilogue(rows @ weight.T, packed.outputs, kept, scale, shift, activation, saliency, residual), out)
 
 
 def _active(weight: Tensor, inputs: Channels | None, outputs: Channels | None, channels: int) -> tuple[Tensor, Tensor]:
@@ -198,7 +198,7 @@ def _active(weight: Tensor, inputs: Channels | None, outputs: Channels | None, c
     return weight[kept][:, read], kept
 
 
-def _epilogue(
+def epilogue(
     sums: Tensor,
     outputs: int,
     kept: Tensor,
@@ -207,16 +207,18 @@ def _epilogue(
     activation: str,
     saliency: Floats | None,
     residual: Floats | None,
+    what: str = "outputs",
 ) -> Tensor:
+    """residual + saliency · act(scale · sums + shift) of the outputs that were kept."""
     if scale is not None:
-        sums = sums * per_channel(scale, "scale", outputs, "outputs", sums.dtype)[kept]
+        sums = sums * per_channel(scale, "scale", outputs, what, sums.dtype)[kept]
     if shift is not None:
-        sums = sums + per_channel(shift, "shift", outputs, "outputs", sums.dtype)[kept]
+        sums = sums + per_channel(shift, "shift", outputs, what, sums.dtype)[kept]
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be none, relu, relu6, gelu or silu, not '{activation}'")
     sums = ACTIVATIONS[activation](sums)
     if saliency is not None:
-        sums = sums * per_channel(saliency, "saliency", kept.numel(), "active outputs", sums.dtype)
+        sums = sums * per_channel(saliency, "saliency", kept.numel(), f"active {what}", sums.dtype)
     if residual is not None:
         sums = sums + shaped_tensor(residual, "residual", sums.shape, sums.dtype)
     return sums
