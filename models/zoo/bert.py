@@ -6,10 +6,16 @@
         x = norm(x + down(gelu(up(x))))
 
 One sequence at a time: there is no padding, and no mask. Queries, keys and values are one product.
+
+Between the halves of a layer lies a gate on the positions. Its saliency is measured: how far a position is from the one
+that it is most alike. Those that are nearly alike become one, their mean (token merging, Bolya et al. 2023), and all
+that follows is done once for both.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,6 +27,8 @@ from models.zoo.folder import WEIGHTS, Tensors, read_json
 
 Array = NDArray[np.float32]
 Ids = NDArray[np.int64]
+DENSE: Mapping[str, float] = MappingProxyType({})
+"""The thresholds of the dense model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +49,33 @@ class BertShape:
 
     def macs(self, tokens: int) -> int:
         """Multiply-accumulates of a sequence."""
-        products = self.hidden * (4 * self.hidden + 2 * self.feed_forward)
-        return self.layers * tokens * (products + 2 * tokens * self.hidden)
+        return self.layers * (self.attention_macs(tokens) + self.feed_forward_macs(tokens))
+
+    def attention_macs(self, positions: int) -> int:
+        """Those of one layer's first half."""
+        return positions * self.hidden * (4 * self.hidden + 2 * positions)
+
+    def feed_forward_macs(self, positions: int) -> int:
+        """Those of one layer's second half."""
+        return positions * self.hidden * 2 * self.feed_forward
+
+    def gate_macs(self, positions: int) -> int:
+        """Those of a gate on the positions: half of them are compared with the other half."""
+        return (positions - 1) // 2 * (positions // 2) * self.hidden
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The last hidden states [m, hidden], and how many positions of the sequence each stands for [m]."""
+
+    states: Array
+    sizes: Array
+
+    @property
+    def mean(self) -> Array:
+        """Over all positions, [hidden]."""
+        mean: Array = self.sizes @ self.states / self.sizes.sum()
+        return mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,20 +145,38 @@ class Bert:
         """The first layer's input for token ids [n]: [n, hidden]."""
         return self._normalised(self._words[ids] + self._positions[: len(ids)], self._norm)
 
-    def __call__(self, ids: Ids, context: GateContext) -> Array:
-        """The last hidden states, [n, hidden], of a sequence of token ids [n]."""
-        context.macs += self.shape.macs(len(ids))
-        x = self.embed(ids)
-        for layer in self.layers:
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """The names of its gates: one on the positions of each layer."""
+        return tuple(_gate(i) for i in range(self.shape.layers))
+
+    def __call__(self, ids: Ids, context: GateContext, thresholds: Mapping[str, float] = DENSE) -> Encoded:
+        """Encodes a sequence of token ids [n]. A gate without a threshold, or with that of 0, is left out."""
+        shape, done = self.shape, 0
+        x, sizes = self.embed(ids), np.ones(len(ids), np.float32)
+        for i, layer in enumerate(self.layers):
             queries, keys, values = np.split(_product(x, layer.qkv), 3, axis=1)
-            heads = kernels.attention(queries, keys, values, self.shape.head_size)
+            heads = kernels.attention(queries, keys, values, shape.head_size)
+            done += shape.attention_macs(len(x))
             x = self._normalised(_product(heads, layer.output), layer.attention_norm, residual=x)
+            gate, positions = _gate(i), len(x)
+            if threshold := thresholds.get(gate):
+                done += shape.gate_macs(positions)
+                x, sizes = kernels.merge_positions(x, sizes, threshold)
+            context.record(gate, positions, len(x))
             neurons = _product(x, layer.up, activation="gelu")
+            done += shape.feed_forward_macs(len(x))
             x = self._normalised(_product(neurons, layer.down), layer.norm, residual=x)
-        return x
+        context.macs += shape.macs(len(ids))
+        context.macs_skipped += max(0, shape.macs(len(ids)) - done)
+        return Encoded(x, sizes)
 
     def _normalised(self, x: Array, norm: Norm, residual: Array | None = None) -> Array:
         return kernels.layer_norm(x, norm.weight, norm.bias, self.shape.epsilon, residual=residual)
+
+
+def _gate(layer: int) -> str:
+    return f"layer{layer + 1}.positions"
 
 
 def _product(x: Array, linear: Linear, activation: str = "none") -> Array:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from models.gating.profile import Profile
 from models.model import Model
 from models.zoo import fashion
 from models.zoo.fashion_weights import PACKAGED, Files
@@ -57,14 +58,15 @@ def available(calibrations: Path | None = None) -> tuple[CatalogEntry, ...]:
 
 
 def load(name: str, calibrations: Path | None = None) -> Model:
-    """Loads a model. `calibrations` is a folder of the user's own files, which win over the packaged ones.
+    """Loads a model by its name, or a text encoder from a Hugging Face folder by its path. `calibrations` is a folder
+    of the user's own files, which win over the packaged ones.
 
     Raises `UnknownModel`, `MissingWeights`, or `ValueError` when the files do not fit each other.
     """
     if name == "fashion":
         return _load_fashion(calibrations)
-    if name == "minilm":
-        return _load_minilm()
+    if name == "minilm" or (Path(name) / "config.json").exists():
+        return load_text(name, calibrations)
     known = ", ".join(entry.name for entry in available())
     raise UnknownModel(f"there is no model {name!r}; can be hosted: {known}")
 
@@ -89,6 +91,27 @@ def minilm_folder() -> Path | None:
     return Path(package.submodule_search_locations[0]) / "model"
 
 
+def load_text(name: str, calibrations: Path | None = None) -> TextEmbedder:
+    """A model of texts by its name, or by the path of its folder, whose last part is its name then; dense where it has
+    no profile. Raises as `load`."""
+    if find_spec("tokenizers") is None or (name == "minilm" and minilm_folder() is None):
+        missing = _missing_for_minilm() if name == "minilm" else TEXT_COMMAND
+        raise MissingWeights(f"{name} is not installed; it comes with: {missing}")
+    folder = minilm_folder() if name == "minilm" else Path(name)
+    if folder is None or not (folder / "config.json").exists():
+        raise UnknownModel(f"there is no model of texts {name!r}: minilm, or the path of a Hugging Face folder")
+    short = name if name == "minilm" else folder.resolve().name
+    profile = text_profile(short, calibrations)
+    return TextEmbedder(short, folder, Profile.load(profile) if profile else None)
+
+
+def text_profile(name: str, calibrations: Path | None = None) -> Path | None:
+    """The profile of a model of texts: the user's own, else the packaged one, if there is one."""
+    folders = [folder for folder in (calibrations, PACKAGED) if folder is not None]
+    paths = [folder / f"{name}.profile.json" for folder in folders]
+    return next((path for path in paths if path.exists()), None)
+
+
 def _load_fashion(calibrations: Path | None) -> Model:
     files = fashion_files(calibrations)
     for path in (files.weights, files.calibration, files.profile):
@@ -97,13 +120,6 @@ def _load_fashion(calibrations: Path | None) -> Model:
             cure = "pip install --force-reinstall sluice-serve" if packaged else "sluice calibrate fashion"
             raise MissingWeights(f"{path} is missing; it comes with: {cure}")
     return fashion.load(files)
-
-
-def _load_minilm() -> Model:
-    missing, folder = _missing_for_minilm(), minilm_folder()
-    if missing or folder is None:
-        raise MissingWeights(f"minilm is not installed; it comes with: {missing}")
-    return TextEmbedder("minilm", folder)
 
 
 def _missing_for_minilm() -> str:

@@ -17,6 +17,8 @@ from models.zoo.folder import read_json
 REMEMBERED_TEXTS = 1024
 """A request is tokenised when it is admitted, to know its work; what was found is kept until it runs."""
 
+REMEMBERED_LEVELS = 256
+
 
 class TextEmbedder:
     """Implements `models.model.Model`. Input `text`, bytes [n] (UTF-8); output `embedding`, float32 [n, hidden].
@@ -36,14 +38,18 @@ class TextEmbedder:
         from tokenizers import Tokenizer
 
         self.name = name
+        self.folder = folder
         self.encoder = Bert(folder)
         self.profile = profile or Profile.dense(name, self.encoder.digest)
+        if self.profile.weights_digest != self.encoder.digest:
+            raise ValueError(f"the profile of {name} was measured on other weights: run sluice calibrate {name}")
         self.outputs = (TensorSpec("embedding", "FP32", (-1, self.encoder.shape.hidden)),)
         self.max_tokens = _max_tokens(folder, self.encoder.shape.positions)
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self.max_tokens)
         self.tokens = lru_cache(REMEMBERED_TEXTS)(self._tokens)
+        self._thresholds = lru_cache(REMEMBERED_LEVELS)(lambda level: self.profile.at(level).thresholds)
 
     def _tokens(self, text: bytes) -> NDArray[np.int64]:
         return np.array(self._tokenizer.encode(text.decode()).ids, np.int64)
@@ -73,9 +79,13 @@ class TextEmbedder:
     def run(self, inputs: Mapping[str, NDArray[Any]], context: GateContext) -> dict[str, NDArray[Any]]:
         return {"embedding": np.stack([self.embed(self.tokens(text), context) for text in inputs["text"]])}
 
-    def embed(self, ids: NDArray[np.int64], context: GateContext) -> NDArray[np.float32]:
-        """The embedding [hidden] of a sequence of token ids [n]."""
-        mean = self.encoder(ids, context).mean(0)
+    def embed(
+        self, ids: NDArray[np.int64], context: GateContext, thresholds: Mapping[str, float] | None = None
+    ) -> NDArray[np.float32]:
+        """The embedding [hidden] of a sequence of token ids [n], at the context's level, or at given thresholds."""
+        if thresholds is None:
+            thresholds = self._thresholds(context.level)
+        mean = self.encoder(ids, context, thresholds).mean
         embedding: NDArray[np.float32] = mean / np.linalg.norm(mean)
         return embedding
 

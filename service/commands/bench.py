@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from models.zoo import catalog, fashion_data
-from service.commands.options import Data, Json
+from service.commands.options import Data, Json, Name
 from service.commands.output import fail, print_json
 from service.settings import load_settings
 
@@ -18,6 +18,7 @@ def bench() -> typer.Typer:
     """The benchmarks as a group of commands."""
     group = typer.Typer(help="Measure how fast things are on this machine.", no_args_is_help=True)
     group.command()(kernel)
+    group.command()(model)
     group.command()(slo)
     group.command()(mlperf)
     group.command()(soak)
@@ -34,6 +35,46 @@ def kernel(
     from loadtest.benchmarks.kernel import run
 
     run(repeats, json)
+
+
+def model(
+    name: Name,
+    against: Annotated[str, typer.Option(help="Engines, with commas between: torch, ort, openvino; or none")] = (
+        "torch,ort,openvino"
+    ),
+    datatype: Annotated[str, typer.Option(help="fp32, bf16, int8, with commas between")] = "fp32",
+    tokens: Annotated[str, typer.Option(help="Lengths of the texts, for a model of texts")] = "16,32,128",
+    levels: Annotated[str, typer.Option(help="Levels of the dial")] = "0,0.2,0.4,0.6,0.8,1",
+    seconds: Annotated[float, typer.Option(min=0, help="How long each size is measured at each datatype")] = 10,
+    plot: Annotated[Path | None, typer.Option(help="Draw time against quality to this file")] = None,
+    file: Annotated[Path | None, typer.Option("--json", help="Write everything that was measured to this file")] = None,
+) -> None:
+    """A model beside the engines that a user would pick instead: latency at each level, work done, memory, on one
+    thread, the same inputs, in turns. Dense outputs must agree first."""
+    from loadtest.benchmarks import model as benchmark
+
+    def split(values: str) -> list[str]:
+        return [value.strip() for value in values.split(",") if value.strip() not in ("", "none")]
+
+    try:
+        results = benchmark.compare(
+            name,
+            split(against),
+            split(datatype),
+            [int(size) for size in split(tokens)],
+            [float(level) for level in split(levels)],
+            seconds,
+            say,
+        )
+        if file is not None:
+            file.write_text(benchmark.as_json(name, results))
+        if plot is not None:
+            benchmark.plot(results, str(plot))
+    except ModuleNotFoundError as error:
+        fail(f"{error}: pip install 'sluice-serve[bench]'")
+    except (catalog.UnknownModel, catalog.MissingWeights, OSError, ValueError) as error:
+        fail(str(error))
+    benchmark.report(results, Console(width=max(Console().width, 130)))
 
 
 def slo(

@@ -18,6 +18,7 @@ from models.zoo.fashion_data import LabelledImages, MissingData
 from models.zoo.fashion_weights import PACKAGED, Files
 from service.commands.options import Data, Json, Name, require_fashion
 from service.commands.output import fail, print_json
+from service.commands.texts import is_text_model, quality_of_texts
 from service.settings import SettingsError, load_settings
 
 TIMED_IMAGES = 300
@@ -35,7 +36,10 @@ def quality(
     """Accuracy, agreement with dense, MACs and time of every operating point, on the 10,000 test images.
 
     Beside it: the same network trained plain, and the one whose channels are the same for every image, at 5× fewer
-    MACs."""
+    MACs. Of minilm: how near its embeddings are to the dense ones, and what that does to how alike documents are."""
+    if is_text_model(model):
+        quality_of_texts(model, json)
+        return
     require_fashion(model)
     try:
         images = fashion_data.sample() if sample else fashion_data.test(data)

@@ -23,7 +23,7 @@ def test_embeddings_are_unit_means_of_the_hidden_states(model):
     embeddings = model.run(texts(*TEXTS), GateContext(0.0))["embedding"]
     assert embeddings.shape == (4, HIDDEN)
     assert np.linalg.norm(embeddings, axis=1) == pytest.approx(1)
-    mean = model.encoder(model.tokens(TEXTS[0]), GateContext(0.0)).mean(0)
+    mean = model.encoder(model.tokens(TEXTS[0]), GateContext(0.0)).states.mean(0)
     assert embeddings[0] == pytest.approx(mean / np.linalg.norm(mean), abs=1e-6)
 
 

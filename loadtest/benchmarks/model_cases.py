@@ -1,0 +1,179 @@
+"""What `sluice bench model` times: for each size and datatype the inputs, our model dense and at its levels, and the
+other engines on the same inputs."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtest.benchmarks import model_engines
+from models.model import GateContext
+from models.zoo import catalog, fashion, fashion_data, text_data
+from models.zoo.fashion import FashionClassifier
+from models.zoo.fashion_weights import PACKAGED, Files, load_calibration, load_weights
+from models.zoo.text_embeddings import TextEmbedder
+
+ENGINES = ("torch", "ort", "openvino")
+DATATYPES = {"sluice": ("fp32",), "torch": ("fp32", "bf16"), "ort": ("fp32", "int8"), "openvino": ("fp32", "bf16")}
+"""What each of them can do."""
+
+INPUTS = 8
+"""Different inputs of a size: what is skipped depends on them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A contender. `macs_ratio` tells the share of the dense multiply-accumulates that its calls so far did."""
+
+    name: str
+    call: Callable[[NDArray[Any]], NDArray[Any]]
+    level: float | None = None
+    macs_ratio: Callable[[], float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """`wanted` are our dense fp32 outputs; the first run is our dense model. `number` is the size as it was asked
+    for."""
+
+    size: str
+    number: int
+    datatype: str
+    macs: int
+    inputs: list[NDArray[Any]]
+    wanted: list[NDArray[Any]]
+    runs: list[Run]
+
+
+class Level:
+    """A model at a level, and the work of all of its calls."""
+
+    def __init__(self, call: Callable[[NDArray[Any], GateContext], NDArray[Any]], level: float) -> None:
+        self._call = call
+        self._level = level
+        self._macs = self._skipped = 0
+
+    def __call__(self, x: NDArray[Any]) -> NDArray[Any]:
+        context = GateContext(self._level)
+        output = self._call(x, context)
+        self._macs += context.macs
+        self._skipped += context.macs_skipped
+        return output
+
+    def macs_ratio(self) -> float:
+        return 1 - self._skipped / self._macs
+
+
+def cases_of(
+    model: str,
+    engines: Sequence[str],
+    datatypes: Sequence[str],
+    sizes: Sequence[int],
+    levels: Sequence[float],
+    checked: bool = True,
+) -> Iterator[Case]:
+    """The cases of a model, one after the other; `sizes` are tokens, for texts. Not `checked`, they lack the outputs
+    to compare with, and whatever else is there to check.
+
+    Raises `catalog.UnknownModel` and `catalog.MissingWeights`, `ModuleNotFoundError` for an engine that is not there,
+    `ValueError` for one that is unknown.
+    """
+    for kind, names, known in (("engine", engines, ENGINES), ("datatype", datatypes, DATATYPES["sluice"])):
+        for name in names:
+            if name not in known:
+                raise ValueError(f"there is no {kind} {name!r}; there are: {', '.join(known)}")
+    if model == "fashion":
+        return _images(engines, datatypes, levels, checked)
+    if model == "minilm":
+        return _texts(engines, datatypes, sizes, levels, checked)
+    raise catalog.UnknownModel(f"{model!r} cannot be compared; fashion and minilm can")
+
+
+def _texts(
+    engines: Sequence[str], datatypes: Sequence[str], sizes: Sequence[int], levels: Sequence[float], checked: bool
+) -> Iterator[Case]:
+    model = catalog.load_text("minilm")
+    for datatype in datatypes:
+        for tokens in sizes:
+            yield _text_case(model, engines, datatype, tokens, levels, checked)
+
+
+def _text_case(
+    model: TextEmbedder, engines: Sequence[str], datatype: str, tokens: int, levels: Sequence[float], checked: bool
+) -> Case:
+    def embed(ids: NDArray[Any], context: GateContext) -> NDArray[np.float32]:
+        return model.embed(ids[0], context)
+
+    def dense(ids: NDArray[Any]) -> NDArray[np.float32]:
+        return embed(ids, GateContext(0.0))
+
+    inputs = token_sequences(model, tokens)
+    peers = [
+        Run(engine, _text_engine(engine, model.folder, tokens, datatype))
+        for engine in engines
+        if datatype in DATATYPES[engine]
+    ]
+    wanted = [dense(ids) for ids in inputs] if checked else []
+    macs = model.encoder.shape.macs(tokens)
+    runs = [Run("sluice", dense), *peers, *_levels(embed, levels)]
+    return Case(f"{tokens} tokens", tokens, datatype, macs, inputs, wanted, runs)
+
+
+def token_sequences(model: TextEmbedder, tokens: int) -> list[NDArray[np.int64]]:
+    """Real sentences, run together and cut to length: [1, tokens] each."""
+    if not 3 <= tokens <= model.max_tokens:
+        raise ValueError(f"a size is 3 to {model.max_tokens} tokens, got {tokens}")
+    sentences = text_data.sample()
+    sequences = []
+    for i in range(INPUTS):
+        start = i * len(sentences) // INPUTS
+        ids = model.tokens(" ".join(sentences[start : start + 40]).encode())
+        sequences.append(np.append(ids[: tokens - 1], ids[-1])[None])
+    return sequences
+
+
+def _text_engine(engine: str, folder: Path, tokens: int, datatype: str) -> model_engines.Engine:
+    if engine == "torch":
+        return model_engines.torch_bert(folder, datatype)
+    from loadtest.benchmarks.model_graphs import bert_graph, checked
+
+    if engine == "ort":
+        return model_engines.onnx_runtime(checked(bert_graph(folder, tokens, fused=True)), datatype)
+    return model_engines.openvino(checked(bert_graph(folder, tokens, fused=False)), datatype)
+
+
+def _images(engines: Sequence[str], datatypes: Sequence[str], levels: Sequence[float], checked: bool) -> Iterator[Case]:
+    files = Files.named(PACKAGED, "fashion-plain")
+    plain, gated = fashion.load(files, "plain"), catalog.load("fashion")
+    assert isinstance(gated, FashionClassifier)
+    images = [image[None] for image in fashion_data.sample().images[:INPUTS]]
+    for datatype in datatypes:
+        peers = [
+            Run(engine, _image_engine(engine, files, datatype, plain))
+            for engine in engines
+            if datatype in DATATYPES[engine]
+        ]
+        dense = Run("sluice", lambda image: plain.logits(image, GateContext(0.0)))
+        runs = [dense, *peers, *_levels(gated.logits, levels)]
+        wanted = [dense.call(image) for image in images] if checked else []
+        yield Case("an image", 1, datatype, plain.dense_macs({"image": images[0]}), images, wanted, runs)
+
+
+def _image_engine(engine: str, files: Files, datatype: str, plain: FashionClassifier) -> model_engines.Engine:
+    weights, calibration = load_weights(files.weights), load_calibration(files.calibration)
+    if engine == "torch":
+        run = model_engines.torch_fashion(weights, calibration, datatype)
+    else:
+        from loadtest.benchmarks.model_graphs import checked, fashion_graph
+
+        make = model_engines.onnx_runtime if engine == "ort" else model_engines.openvino
+        run = make(checked(fashion_graph(weights, calibration)), datatype)
+    return lambda image: run(plain.pixels(image)[:, None])
+
+
+def _levels(call: Callable[[NDArray[Any], GateContext], NDArray[Any]], levels: Sequence[float]) -> list[Run]:
+    gated = [Level(call, level) for level in levels]
+    return [Run(f"level {level:g}", run, level, run.macs_ratio) for level, run in zip(levels, gated, strict=True)]

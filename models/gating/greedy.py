@@ -1,0 +1,69 @@
+"""Which gate to close a little further, so that quality is spent where it buys most: greedy allocation, as in TEAL
+(Liu et al. 2024), but on the quality of the whole model rather than on each block's error."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+LEAST_GAIN = 0.002
+"""A step that saves less than this share of the dense work is taken together with the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """Thresholds by gate, the share of the dense work that is done with them, and the quality."""
+
+    thresholds: dict[str, float]
+    macs_ratio: float
+    quality: float
+
+
+Evaluate = Callable[[Mapping[str, float]], tuple[float, float]]
+"""From thresholds to the share of the dense work that is done, and the quality."""
+
+
+def allocate(
+    gates: Sequence[str],
+    grid: Sequence[float],
+    evaluate: Evaluate,
+    least_quality: float,
+    report: Callable[[float], None] = lambda done: None,
+) -> list[Allocation]:
+    """The path from dense to `least_quality`, a step at a time: of all gates the one is raised to a next value of the
+    rising `grid` that loses least quality for the work that it saves. Gates that are at the end of the grid stay there.
+
+    `report` is called with the share of the quality that is spent.
+    """
+    path = [Allocation(dict.fromkeys(gates, 0.0), 1.0, 1.0)]
+    while True:
+        now = path[-1]
+        steps = [step for gate in gates if (step := _next(now, gate, grid, evaluate)) is not None]
+        if not steps:
+            return path
+        best = min(steps, key=lambda step: (now.quality - step.quality) / (now.macs_ratio - step.macs_ratio))
+        path.append(best)
+        report(min(1.0, (1 - best.quality) / (1 - least_quality)))
+        if best.quality < least_quality:
+            return path
+
+
+def _next(now: Allocation, gate: str, grid: Sequence[float], evaluate: Evaluate) -> Allocation | None:
+    """The next value of a gate that saves anything."""
+    for threshold in grid:
+        if threshold > now.thresholds[gate]:
+            thresholds = now.thresholds | {gate: threshold}
+            macs_ratio, quality = evaluate(thresholds)
+            if now.macs_ratio - macs_ratio >= LEAST_GAIN:
+                return Allocation(thresholds, macs_ratio, quality)
+    return None
+
+
+def spread(path: Sequence[Allocation], points: int) -> list[dict[str, float]]:
+    """Thresholds at `points` levels along the path, dense first, evenly apart in the work that they leave."""
+    ratios = np.array([step.macs_ratio for step in path])
+    wanted = np.linspace(ratios[0], ratios[-1], points)
+    columns = {
+        gate: np.interp(-wanted, -ratios, [step.thresholds[gate] for step in path]) for gate in path[0].thresholds
+    }
+    return [{gate: float(values[i]) for gate, values in columns.items()} for i in range(points)]

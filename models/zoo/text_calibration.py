@@ -1,0 +1,86 @@
+"""The profile of a model of text embeddings, from unlabelled texts. Needs no torch: it runs the serving code."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from models.gating.agreement import CONFIDENCE, agreements, operating_point
+from models.gating.greedy import allocate, spread
+from models.gating.profile import OperatingPoint, Profile
+from models.model import GateContext, Tensors
+from models.zoo import text_data
+from models.zoo.text_embeddings import TextEmbedder
+
+POINTS = 13
+GRID = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
+"""Thresholds to try for each gate."""
+
+LEAST_QUALITY = 0.9
+"""The cosine to dense at which the dial ends."""
+
+TUNING_TEXTS = 60
+
+
+def default_texts() -> tuple[list[str], list[str]]:
+    """Texts to find thresholds on, and others to measure them on: news, as they are and a sentence at a time, and for
+    the latter sentences of Moby Dick as well. Raises `text_data.MissingData`."""
+    documents = text_data.lee_background()
+    tuning, held_out = documents[:200], documents[200:]
+    return _mixed(tuning), [*_mixed(held_out), *text_data.sample(test=False)]
+
+
+def split_texts(texts: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A user's own texts, for the same: every third is to be measured on. Raises `ValueError` for too few."""
+    if len(texts) < 30:
+        raise ValueError(f"calibration needs at least 30 texts, got {len(texts)}")
+    return [text for i, text in enumerate(texts) if i % 3], list(texts[::3])
+
+
+def calibrate(
+    model: TextEmbedder,
+    tuning: Sequence[str],
+    held_out: Sequence[str],
+    report: Callable[[float], None],
+    *,
+    points: int = POINTS,
+) -> Profile:
+    """Thresholds from `tuning`, allocated greedily; what to expect of them from `held_out`. `report` is called with
+    the share done, 0 to 1."""
+    random = np.random.default_rng(0)
+    chosen = [tuning[i] for i in random.permutation(len(tuning))[:TUNING_TEXTS]]
+    ids = [model.tokens(text.encode()) for text in chosen]
+    dense = [model.embed(tokens, GateContext(0.0), {}) for tokens in ids]
+
+    def evaluate(thresholds: Mapping[str, float]) -> tuple[float, float]:
+        rows = []
+        for tokens, wanted in zip(ids, dense, strict=True):
+            context = GateContext(0.0)
+            embedding = model.embed(tokens, context, thresholds)
+            rows.append((1 - context.macs_skipped_ratio, float(embedding @ wanted)))
+        macs_ratio, cosine = np.mean(rows, axis=0)
+        return float(macs_ratio), float(cosine)
+
+    path = allocate(model.encoder.gates, GRID, evaluate, LEAST_QUALITY, lambda done: report(0.7 * done))
+    levels = np.linspace(0, 1, points)
+    measured: list[OperatingPoint] = []
+    requests: list[Tensors] = [{"text": np.array([text.encode()], object)} for text in held_out]
+    wanted = [model.run(inputs, GateContext(0.0)) for inputs in requests]
+    for i, (level, thresholds) in enumerate(zip(levels, spread(path, points), strict=True)):
+
+        def run(inputs: Tensors, context: GateContext, thresholds: Mapping[str, float] = thresholds) -> Tensors:
+            embedded = [model.embed(model.tokens(text), context, thresholds) for text in inputs["text"]]
+            return {"embedding": np.stack(embedded)}
+
+        found = agreements(run, model.agreement, requests, wanted, float(level))
+        measured.append(operating_point(float(level), thresholds, found))
+        report(0.7 + 0.3 * (i + 1) / points)
+    return Profile(model.name, len(held_out), CONFIDENCE, model.encoder.digest, tuple(measured))
+
+
+def _mixed(documents: Sequence[str]) -> list[str]:
+    """Of every three documents one as it is, one by its first sentence, and one by its second and third."""
+    texts = []
+    for i, document in enumerate(documents):
+        sentences = text_data.sentences(document)
+        texts.append((document, sentences[0], " ".join(sentences[1:3]) or sentences[0])[i % 3])
+    return texts
