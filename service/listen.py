@@ -1,6 +1,7 @@
 """Listening: uvicorn as this server runs it, and a stop that loses nothing."""
 
 import asyncio
+import gc
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -19,6 +20,10 @@ def listen(app: FastAPI, host: str, port: int, grace_seconds: float) -> None:
     port stays open; what is still inside afterwards has ``grace_seconds``. Ends the process where it cannot listen.
     """
     server = Server(config_of(app, host, port, grace_seconds), getattr(app.state, "drain", None))
+    # What was imported and built stays. A collector that looks at all of it again and again takes a seventh of the time
+    # of a request.
+    gc.collect()
+    gc.freeze()
     with suppress(KeyboardInterrupt):
         server.run()
     if not server.started:

@@ -21,13 +21,16 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from loadtest.benchmarks.overhead_phases import Phase, phases
+from loadtest.benchmarks.overhead_phases import METRICS, Phase, phases, scrape_seconds
 from loadtest.benchmarks.overhead_server import INPUT_BYTES, PATH, SERVERS
 from loadtest.driver import Address
 from loadtest.processes import Cores, on_cores, server, two_cores
 
 CONNECTIONS = (1, 32)
 WARM_UP_SECONDS = 1.0
+SCRAPE_EVERY = 5.0
+"""Seconds, as in the Prometheus configuration that comes with Sluice."""
+METRICS_ALLOWED = 0.02
 _JSON = json.dumps(
     {
         "inputs": [
@@ -72,18 +75,30 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Overhead:
-    """The loads of each server by its name, and the phases of a request of ours."""
+    """The loads of each server by its name, the phases of a request of ours, and the processor time of a scrape."""
 
     loads: dict[str, list[Load]]
     phases: list[Phase]
+    scrape_seconds: float
 
     @property
     def of_empty(self) -> float:
         """Our rate with the most connections over that of an empty handler in the same run."""
         return self.loads["sluice"][-1].rate / self.loads["empty"][-1].rate
 
+    @property
+    def request_seconds(self) -> float:
+        """Processor time of a request of ours, with the most connections."""
+        return self.loads["sluice"][-1].cpu_ms * 1e-3
+
+    @property
+    def metrics_share(self) -> float:
+        """What the metrics take of a busy core: counting each request, and a scrape every `SCRAPE_EVERY`."""
+        counting = next(phase.seconds for phase in self.phases if phase.name == METRICS)
+        return counting / self.request_seconds + self.scrape_seconds / SCRAPE_EVERY
+
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"of_empty": self.of_empty}
+        return asdict(self) | {"of_empty": self.of_empty, "metrics_share": self.metrics_share}
 
 
 def measure(seconds: float, say: Callable[[str], None]) -> Overhead:
@@ -107,7 +122,8 @@ def measure(seconds: float, say: Callable[[str], None]) -> Overhead:
     say("phases …")
     with on_cores(cores.server), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         parts = runner.run(phases(_JSON.encode() + bytes(INPUT_BYTES), str(len(_JSON))))
-    return Overhead(loads, parts)
+        scrape = runner.run(scrape_seconds())
+    return Overhead(loads, parts, scrape)
 
 
 def _loads(name: str, cores: Cores, wrk: list[str], seconds: float) -> list[Load]:
@@ -165,10 +181,15 @@ def show(overhead: Overhead, console: Console) -> None:
             )
     console.print(table)
     console.print(f"{overhead.of_empty:.0%} of the empty handler's rate with {CONNECTIONS[-1]} connections")
-    busy = overhead.loads["sluice"][-1].cpu_ms * 1e-3
+    busy = overhead.request_seconds
     rest = busy - sum(phase.seconds for phase in overhead.phases)
     spent = Table("phase", "µs", "share", title="Where a request's processor time goes")
     for phase in (*overhead.phases, Phase("HTTP: the sockets, uvicorn, routing, the event loop", rest)):
         spent.add_row(phase.name, f"{phase.seconds * 1e6:.1f}", f"{phase.seconds / busy:.0%}")
     spent.add_row("all", f"{busy * 1e6:.1f}", "100%", style="bold")
     console.print(spent)
+    verdict = "within" if overhead.metrics_share <= METRICS_ALLOWED else "OVER"
+    console.print(
+        f"metrics take {overhead.metrics_share:.2%} of a busy core, {verdict} the {METRICS_ALLOWED:.0%} that they may: "
+        f"counting each request, and a scrape of {overhead.scrape_seconds * 1e3:.1f} ms every {SCRAPE_EVERY:g} s"
+    )
