@@ -12,25 +12,30 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from loadtest.benchmarks.overhead_phases import METRICS, Phase, phases, scrape_seconds
+from loadtest.benchmarks.overhead_phases import METRICS, Phase, phases
 from loadtest.benchmarks.overhead_server import INPUT_BYTES, PATH, SERVERS
 from loadtest.driver import Address
 from loadtest.processes import Cores, on_cores, server, two_cores
 
+OURS = "sluice"
 CONNECTIONS = (1, 32)
 WARM_UP_SECONDS = 1.0
 SCRAPE_EVERY = 5.0
 """Seconds, as in the Prometheus configuration that comes with Sluice."""
+CONSOLE_EVERY = 1.0
 METRICS_ALLOWED = 0.02
+CALLS = 400
 _JSON = json.dumps(
     {
         "inputs": [
@@ -75,21 +80,24 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Overhead:
-    """The loads of each server by its name, the phases of a request of ours, and the processor time of a scrape."""
+    """The loads of each server by its name, the phases of a request of ours, and the processor time that our server
+    takes for a scrape of its metrics, and for a look of an open console.
+    """
 
     loads: dict[str, list[Load]]
     phases: list[Phase]
     scrape_seconds: float
+    console_seconds: float
 
     @property
     def of_empty(self) -> float:
         """Our rate with the most connections over that of an empty handler in the same run."""
-        return self.loads["sluice"][-1].rate / self.loads["empty"][-1].rate
+        return self.loads[OURS][-1].rate / self.loads["empty"][-1].rate
 
     @property
     def request_seconds(self) -> float:
         """Processor time of a request of ours, with the most connections."""
-        return self.loads["sluice"][-1].cpu_ms * 1e-3
+        return self.loads[OURS][-1].cpu_ms * 1e-3
 
     @property
     def metrics_share(self) -> float:
@@ -97,8 +105,14 @@ class Overhead:
         counting = next(phase.seconds for phase in self.phases if phase.name == METRICS)
         return counting / self.request_seconds + self.scrape_seconds / SCRAPE_EVERY
 
+    @property
+    def console_share(self) -> float:
+        """What one console that somebody looks at takes of a core; a hidden one asks nothing."""
+        return self.console_seconds / CONSOLE_EVERY
+
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"of_empty": self.of_empty, "metrics_share": self.metrics_share}
+        shares = {"metrics_share": self.metrics_share, "console_share": self.console_share}
+        return asdict(self) | {"of_empty": self.of_empty} | shares
 
 
 def measure(seconds: float, say: Callable[[str], None]) -> Overhead:
@@ -115,26 +129,41 @@ def measure(seconds: float, say: Callable[[str], None]) -> Overhead:
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "post.lua"
         script.write_text(_SCRIPT)
+        post = [wrk, "--script", str(script)]
         loads = {}
         for name in SERVERS:
             say(f"{name} …")
-            loads[name] = _loads(name, cores, [wrk, "--script", str(script)], seconds)
+            with _running(name, cores) as (process, address):
+                _wrk(post, cores, address, max(CONNECTIONS), WARM_UP_SECONDS)
+                loads[name] = [_load(process, post, cores, address, count, seconds) for count in CONNECTIONS]
+                if name == OURS:
+                    scrape = _call_seconds(process, address, "/metrics")
+                    look = _call_seconds(process, address, "/console/state/nothing")
     say("phases …")
     with on_cores(cores.server), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         parts = runner.run(phases(_JSON.encode() + bytes(INPUT_BYTES), str(len(_JSON))))
-        scrape = runner.run(scrape_seconds())
-    return Overhead(loads, parts, scrape)
+    return Overhead(loads, parts, scrape, look)
 
 
-def _loads(name: str, cores: Cores, wrk: list[str], seconds: float) -> list[Load]:
+@contextmanager
+def _running(name: str, cores: Cores) -> Iterator[tuple[int, Address]]:
+    """The process and the address of a server."""
     with tempfile.TemporaryDirectory() as folder:
         # The process that `server` starts keeps another, which is the server.
         number = Path(folder) / "pid"
         command = (sys.executable, "-m", "loadtest.benchmarks.overhead_server", name, "{port}", str(number))
         with server(command, "/openapi.json", cores.server) as address:
-            process = int(number.read_text())
-            _wrk(wrk, cores, address, max(CONNECTIONS), WARM_UP_SECONDS)
-            return [_load(process, wrk, cores, address, connections, seconds) for connections in CONNECTIONS]
+            yield int(number.read_text()), address
+
+
+def _call_seconds(process: int, address: Address, path: str) -> float:
+    """The server's processor time for one GET, on a connection that is open already."""
+    with httpx.Client(base_url=f"http://{address}") as client:
+        client.get(path).raise_for_status()
+        before = cpu_seconds(process)
+        for _ in range(CALLS):
+            client.get(path)
+        return (cpu_seconds(process) - before) / CALLS
 
 
 def _load(process: int, wrk: list[str], cores: Cores, address: Address, connections: int, seconds: float) -> Load:
@@ -193,3 +222,4 @@ def show(overhead: Overhead, console: Console) -> None:
         f"metrics take {overhead.metrics_share:.2%} of a busy core, {verdict} the {METRICS_ALLOWED:.0%} that they may: "
         f"counting each request, and a scrape of {overhead.scrape_seconds * 1e3:.1f} ms every {SCRAPE_EVERY:g} s"
     )
+    console.print(f"a console that is looked at takes {overhead.console_share:.2%} of a core, a hidden one nothing")

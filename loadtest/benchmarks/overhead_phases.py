@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 
-from loadtest.benchmarks.overhead_server import INPUT_BYTES, Nothing
+from loadtest.benchmarks.overhead_server import Nothing
 from models.model import GateContext
 from service.engine.dispatch import Dispatch
 from service.engine.engine import Engine
 from service.engine.entry import Ran
 from service.engine.hosted import HostedModel
-from service.engine.observer import Observer, RequestOutcome, Unobserved
+from service.engine.observer import RequestOutcome, Unobserved
 from service.engine.request import Finished, Request
 from service.engine.settings import EngineSettings
 from service.engine.slo_store import MemorySloStore
@@ -25,7 +25,7 @@ from service.protocol.limits import Limits
 from service.protocol.v2_infer import parameters_of
 from service.protocol.v2_request import parse_infer
 from service.protocol.v2_response import render_infer
-from service.telemetry.metrics import RequestMetrics, register_state
+from service.telemetry.metrics import RequestMetrics
 
 REPEATS = 2000
 ROUNDS = 5
@@ -75,7 +75,7 @@ async def phases(body: bytes, json_length: str, repeats: int = REPEATS) -> list[
     def count() -> None:
         metrics.finished(RequestOutcome(model.name, "v2", "ok", 0.001, True, finished))
 
-    async with _engine(model, Unobserved()) as engine:
+    async with _engine(model) as engine:
 
         async def submit() -> Finished:
             return await engine.submit(Request("", model.name, inputs, time.monotonic()))
@@ -97,23 +97,6 @@ async def phases(body: bytes, json_length: str, repeats: int = REPEATS) -> list[
         Phase("render the answer", max(_time(render, repeats) - parsing, 0.0)),
         Phase(METRICS, _time(count, repeats)),
     ]
-
-
-async def scrape_seconds(repeats: int = 20) -> float:
-    """Processor time of one `GET /metrics`, its families and their text, for a model that has served requests."""
-    model, registry = Nothing(), CollectorRegistry()
-    metrics = RequestMetrics(registry, [model.name])
-    inputs = {"x": np.zeros((1, INPUT_BYTES), np.uint8)}
-    async with _engine(model, metrics) as engine:
-        register_state(
-            registry,
-            lambda: [(snapshot, engine.slo(snapshot.name)) for snapshot in engine.snapshots()],
-            engine.health,
-            lambda: {},
-        )
-        for _ in range(100):
-            await engine.submit(Request("", model.name, inputs, time.monotonic()))
-        return _time(lambda: generate_latest(registry), repeats)
 
 
 def _time(call: Callable[[], Any], repeats: int) -> float:
@@ -141,8 +124,8 @@ async def _never() -> Any:
 
 
 @asynccontextmanager
-async def _engine(model: Nothing, observer: Observer) -> AsyncIterator[Engine]:
-    engine = Engine([model], EngineSettings(executors=1), MemorySloStore(), observer)
+async def _engine(model: Nothing) -> AsyncIterator[Engine]:
+    engine = Engine([model], EngineSettings(executors=1), MemorySloStore(), Unobserved())
     await engine.start()
     try:
         yield engine

@@ -3,7 +3,7 @@ import { SECONDS } from "./history.js";
 
 const HEIGHT = 190;
 const axis = (title) => ({ title, titleFontWeight: "normal" });
-const time = (t) => ({ field: "t", type: "quantitative", axis: { ...axis(t("seconds")), format: "d", labelExpr: "abs(datum.value)", tickCount: 6, grid: false }, scale: { domain: [-SECONDS, 0], nice: false } });
+const time = (t) => ({ field: "t", type: "quantitative", axis: { ...axis(t("seconds")), format: "d", labelExpr: "abs(datum.value)", tickCount: 6, grid: false }, scale: { domainMin: { expr: "-span" }, domainMax: 0, nice: false, zero: false } });
 const value = (field, extra = {}) => ({ field, type: "quantitative", axis: { title: null, tickCount: 4 }, ...extra });
 const legend = { title: null, orient: "top", symbolType: "stroke", offset: 4 };
 
@@ -35,6 +35,13 @@ function outcomes(t, c) {
   }, transform: [{ calculate: `indexof(${JSON.stringify(order)}, datum.outcome)`, as: "rank" }] };
 }
 
+function queue(t, c) {
+  return { data: { name: "rows" }, mark: { type: "area", line: { strokeWidth: 1.6 }, fillOpacity: 0.18, clip: true }, encoding: {
+    x: time(t), y: value("count", { stack: null, scale: { domainMin: 0, nice: true } }),
+    color: { field: "series", legend: { ...legend, symbolType: "square" }, scale: { domain: [t("waiting"), t("running")], range: [c.warn, c.accent] } },
+  } };
+}
+
 function profile(t, c) {
   const x = (field) => ({ field, type: "quantitative", axis: { ...axis(t("work")), format: ".0%", grid: false, tickCount: 5 }, scale: { domain: [0, 1], reverse: true } });
   const y = (field) => value(field, { axis: { title: null, format: ".1%", tickCount: 4 }, scale: { zero: false, nice: true } });
@@ -61,7 +68,7 @@ const config = (c) => ({
 });
 
 const SPECIFICATIONS = {
-  latency: [latency, ["rows", "limits"]], level: [level, ["rows"]], outcomes: [outcomes, ["rows"]], profile: [profile, ["rows", "floor", "point"]],
+  latency: [latency, ["rows", "limits"]], level: [level, ["rows"]], outcomes: [outcomes, ["rows"]], queue: [queue, ["rows"]], profile: [profile, ["rows", "floor", "point"]],
 };
 
 // Draws all charts anew; the result replaces the data of one of them. Null where the library is not installed.
@@ -70,10 +77,11 @@ export async function drawCharts(t) {
   const c = colours(), views = {};
   for (const [name, [specification, tables]] of Object.entries(SPECIFICATIONS)) {
     const place = document.getElementById(`chart-${name}`);
-    const spec = { width: "container", height: HEIGHT, autosize: { type: "fit", contains: "padding" }, config: config(c), datasets: Object.fromEntries(tables.map((table) => [table, []])), ...specification(t, c) };
+    const spec = { width: "container", height: HEIGHT, autosize: { type: "fit", contains: "padding" }, config: config(c), params: [{ name: "span", value: SECONDS }], datasets: Object.fromEntries(tables.map((table) => [table, []])), ...specification(t, c) };
     views[name] = (await vegaEmbed(place, spec, { ast: true, actions: false, defaultStyle: false, renderer: "canvas", logLevel: vega.Error, tooltip: { disableDefaultStyle: true } })).view;
   }
-  return (name, tables) => {
+  return (name, tables, span = SECONDS) => {
+    views[name].signal("span", span);
     for (const [table, rows] of Object.entries(tables)) views[name].data(table, rows);
     views[name].runAsync();
   };

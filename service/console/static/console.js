@@ -6,7 +6,7 @@ import { createNetwork } from "./network.js";
 import * as server from "./server.js";
 import { preferredLanguage, translator } from "./strings.js";
 import { createTry } from "./try.js";
-import { showVerdict } from "./verdict.js";
+import { showStrip, showVerdict } from "./verdict.js";
 
 const element = (id) => document.getElementById(id);
 const root = document.documentElement;
@@ -22,12 +22,15 @@ function show(state) {
   const now = Date.now();
   latest = state;
   showVerdict(state, history.attainment(now), t);
+  showStrip(history.strip(), state.slo);
   controls.show(state.slo);
   showNetwork(state.layers, t);
   if (!draw) return;
-  draw("latency", { rows: history.latencies(now), limits: history.limits(now) });
-  draw("level", { rows: history.levels(now) });
-  draw("outcomes", { rows: history.rates(now) });
+  const span = history.span(now);
+  draw("latency", { rows: history.latencies(now), limits: history.limits(now) }, span);
+  draw("level", { rows: history.levels(now) }, span);
+  draw("outcomes", { rows: history.rates(now) }, span);
+  draw("queue", { rows: history.queue(now, t) }, span);
   draw("profile", { rows: points, floor: [{ value: state.slo.quality_floor }], point: [at(state.level)] });
 }
 

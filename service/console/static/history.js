@@ -1,5 +1,7 @@
 // What the page remembers of the last two minutes; the server keeps no history for it.
 export const SECONDS = 120;
+export const STRIP = 60;
+const SHORTEST = 20;
 const OUTCOMES = ["ok", "refused", "expired", "cancelled", "error"];
 
 export function createHistory() {
@@ -18,10 +20,22 @@ export function createHistory() {
       return judged > 0 ? met / judged : null;
     },
 
+    // Seconds that charts show: what is known so far, up to all of it.
+    span: (now) => Math.min(SECONDS, Math.max(SHORTEST, states.length ? (now - states[0].at) / 1000 : 0)),
+
+    // The same share for each of the last `STRIP` looks at the server, null where nothing was judged; the newest last.
+    strip: () => states.slice(-STRIP - 1).flatMap((state, i, shown) => {
+      if (i === 0) return [];
+      const met = state.totals.met - shown[i - 1].totals.met, judged = met + state.totals.missed - shown[i - 1].totals.missed;
+      return [judged > 0 ? met / judged : null];
+    }),
+
     latencies: (now) => states.flatMap((state) =>
       ["50", "95", "99"].filter((p) => p in state.tail_ms).map((p) => ({ t: (state.at - now) / 1000, series: `p${p}`, value: state.tail_ms[p] }))),
     limits: (now) => states.map((state) => ({ t: (state.at - now) / 1000, value: state.slo.latency_ms })),
     levels: (now) => states.map((state) => ({ t: (state.at - now) / 1000, level: state.level, highest: state.highest_level })),
+    queue: (now, t) => states.flatMap((state) =>
+      [["waiting", state.queue_depth], ["running", state.inflight]].map(([series, count]) => ({ t: (state.at - now) / 1000, series: t(series), count }))),
     rates: (now) => states.slice(1).flatMap((state, i) => {
       const before = states[i], seconds = (state.at - before.at) / 1000;
       return OUTCOMES.map((outcome) => ({

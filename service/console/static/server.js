@@ -20,13 +20,5 @@ export const changeSlo = (name, changes, token) =>
     method: "PATCH", body: JSON.stringify(changes), headers: token ? { Authorization: `Bearer ${token}` } : {},
   });
 
-// One image, at a level or, with null, as the SLO has it: the ten best labels with their shares, and the parameters.
-export async function classify(name, pixels, level) {
-  const reply = await call(`${model(name)}/infer`, post({
-    inputs: [{ name: "image", datatype: "UINT8", shape: [1, 28, 28], data: Array.from(pixels) }],
-    outputs: [{ name: "probabilities", parameters: { classification: 10 } }],
-    parameters: level === null ? {} : { level },
-  }));
-  const classes = reply.outputs[0].data.map((text) => text.split(":"));
-  return { classes: classes.map(([share, , label]) => ({ label, share: Number(share) })), parameters: reply.parameters };
-}
+// Raw: the caller knows what the model takes and gives.
+export const infer = (name, request, parameters) => call(`${model(name)}/infer`, post({ ...request, parameters }));

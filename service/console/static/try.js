@@ -1,104 +1,84 @@
-// "Try it": one image, answered as the server serves it (or at a level) and beside that by the dense model.
-import { classify, samples } from "./server.js";
+// "Try it": an input, answered as the server serves it (or at a level) and beside that by the dense model.
+import { made } from "./made.js";
+import { infer, metadata } from "./server.js";
 import { percent } from "./strings.js";
+import { createImageInput } from "./try_image.js";
+import { createTextInput } from "./try_text.js";
 
-const SIDE = 28;
 const element = (id) => document.getElementById(id);
+// For comparison: not what an SLO, or the queue of the moment, would make of it.
+const WIDE = { slo_ms: 30_000 };
 
-function paint(canvas, pixels) {
-  const context = canvas.getContext("2d"), image = context.createImageData(SIDE, SIDE);
-  pixels.forEach((grey, i) => image.data.set([grey, grey, grey, 255], 4 * i));
-  context.putImageData(image, 0, 0);
-}
-
-function made(name, properties = {}, children = []) {
-  const node = Object.assign(document.createElement(name), properties);
-  node.append(...children);
-  return node;
-}
-
-function answer(title, { classes, parameters }, t) {
-  const bars = classes.slice(0, 3).map(({ label, share }) => {
-    const fill = made("i");
-    fill.style.width = `${100 * share}%`;
-    return made("div", { className: "bar" }, [made("span", { textContent: label }), made("div", { className: "meter" }, [fill]), made("b", { textContent: percent(share, 0) })]);
-  });
-  const facts = t("facts", { ms: parameters.compute_ms.toFixed(2), skipped: percent(parameters.macs_skipped, 0) });
+function card(title, answer, shown, t) {
+  if (answer.error) return made("div", {}, [made("h3", { textContent: title }), made("p", { className: "facts bad", textContent: answer.error })]);
+  const { level, compute_ms, macs_skipped } = answer.reply.parameters;
   return made("div", {}, [
-    made("h3", { textContent: `${title} · ${t("level").toLowerCase()} ${parameters.level.toFixed(2)}` }),
-    made("p", { className: "label", textContent: classes[0].label }), ...bars, made("p", { className: "facts", textContent: facts }),
+    made("h3", { textContent: `${title} · ${t("level").toLowerCase()} ${level.toFixed(2)}` }),
+    ...shown,
+    made("p", { className: "facts", textContent: t("facts", { ms: compute_ms.toFixed(2), skipped: percent(macs_skipped, 0) }) }),
   ]);
 }
 
-// `answered` is called after each try, when the server knows the channels of the last image.
+// `answered` is called after each try, when the server knows the channels of the last input.
 export function createTry(modelName, translate, answered) {
-  const drawing = element("drawing");
-  let pixels = new Uint8Array(SIDE * SIDE), last = null, running = false, again = false;
+  const kinds = [createImageInput(translate, () => run(true)), createTextInput(translate, () => run(true))];
+  let kind = null, served = null, dense = null, running = false, again = false, fresh = false;
 
-  async function run() {
+  async function ask(parameters) {
+    try {
+      return { reply: await infer(modelName(), kind.request(), parameters) };
+    } catch (error) {
+      return { error: error.message };
+    }
+  }
+
+  // `changed`: the input is another than before, not only the level.
+  async function run(changed) {
+    fresh ||= changed;
     if (running) { again = true; return; }
     running = true;
-    try {
-      const dense = await classify(modelName(), pixels, 0);
-      const level = element("follow").checked ? null : Number(element("try-level").value);
-      last = { dense, served: await classify(modelName(), pixels, level) };
-      render();
-      answered();
-    } catch (error) {
-      element("answers").replaceChildren(made("p", { className: "facts", textContent: error.message }));
-    }
+    do {
+      again = false;
+      if (fresh || !dense) { fresh = false; dense = await ask({ level: 0, ...WIDE }); }
+      served = await ask(element("follow").checked ? {} : { level: Number(element("try-level").value), ...WIDE });
+    } while (again);
     running = false;
-    if (again) { again = false; run(); }
+    render();
+    answered();
+  }
+
+  function verdict(t) {
+    if (served.error || dense.error) return "";
+    const times = dense.reply.parameters.compute_ms / served.reply.parameters.compute_ms;
+    return t("try-verdict", { same: kind.compare(served.reply, dense.reply, t), times: times.toFixed(1) });
   }
 
   function render() {
     const t = translate();
-    drawing.setAttribute("aria-label", t("drawing"));
+    for (const one of kinds) one.relabel(t);
     element("try-level-value").textContent = Number(element("try-level").value).toFixed(2);
-    if (last) element("answers").replaceChildren(answer(t("served"), last.served, t), answer(t("dense"), last.dense, t));
+    if (!served) return;
+    element("answers").replaceChildren(...[[t("served"), served], [t("dense"), dense]].map(([title, answer]) =>
+      card(title, answer, answer.error ? [] : kind.show(answer.reply, t), t)));
+    element("try-verdict").textContent = verdict(t);
   }
 
-  function choose(chosen, button) {
-    pixels = chosen.slice();
-    paint(drawing, pixels);
-    for (const other of element("samples").children) other.setAttribute("aria-pressed", other === button);
-    run();
-  }
-
-  function stroke(event) {
-    const box = drawing.getBoundingClientRect(), x = ((event.clientX - box.left) / box.width) * SIDE, y = ((event.clientY - box.top) / box.height) * SIDE;
-    for (let row = 0; row < SIDE; row++) {
-      for (let column = 0; column < SIDE; column++) {
-        const ink = 255 * Math.max(0, 1.6 - Math.hypot(column + 0.5 - x, row + 0.5 - y));
-        if (ink > 0) pixels[row * SIDE + column] = Math.min(255, Math.max(pixels[row * SIDE + column], ink));
-      }
-    }
-    paint(drawing, pixels);
-  }
-  drawing.addEventListener("pointerdown", (event) => { drawing.setPointerCapture(event.pointerId); stroke(event); });
-  drawing.addEventListener("pointermove", (event) => { if (event.buttons) stroke(event); });
-  drawing.addEventListener("pointerup", run);
-  element("clear").addEventListener("click", () => choose(new Uint8Array(SIDE * SIDE), null));
-  element("follow").addEventListener("change", () => { element("try-level").disabled = element("follow").checked; run(); });
-  element("try-level").addEventListener("input", () => { render(); run(); });
+  element("follow").addEventListener("change", () => { element("try-level").disabled = element("follow").checked; if (served) run(false); });
+  element("try-level").addEventListener("input", () => { render(); if (served) run(false); });
 
   return {
     render,
-    // Shows the part for a model that there are sample images for.
+    // Shows the inputs that the chosen model takes, or nothing of this where they are of a kind unknown here.
     async offer() {
-      const images = await samples(modelName());
-      element("try").hidden = !images.length;
-      element("samples").replaceChildren(...images.map(({ label, pixels: encoded }) => {
-        const grey = Uint8Array.from(atob(encoded), (character) => character.charCodeAt(0));
-        const thumbnail = made("canvas", { width: SIDE, height: SIDE });
-        paint(thumbnail, grey);
-        const button = made("button", { type: "button", title: label }, [thumbnail]);
-        button.setAttribute("aria-label", label);
-        button.setAttribute("aria-pressed", "false");
-        button.addEventListener("click", () => choose(grey, button));
-        return button;
-      }));
-      paint(drawing, pixels);
+      const described = await metadata(modelName());
+      served = dense = null;
+      element("answers").replaceChildren();
+      element("try-verdict").textContent = "";
+      kind = kinds.find((one) => one.fits(described)) ?? null;
+      for (const one of kinds) one.place.hidden = one !== kind;
+      element("try").hidden = kind === null;
+      await kind?.offer(modelName(), described);
+      render();
     },
   };
 }

@@ -1,4 +1,5 @@
 // The one glance: is the SLO met, what does it cost, and why.
+import { STRIP } from "./history.js";
 import { limit, milliseconds, percent } from "./strings.js";
 
 const element = (id) => document.getElementById(id);
@@ -45,6 +46,17 @@ export function showVerdict(state, attainment, t) {
   write("skipped", percent(state.macs_skipped, 0));
   write("skipped-note", t("skipped-note", { level: state.level.toFixed(2), highest: state.highest_level.toFixed(2) }));
   bar("skipped-bar", state.macs_skipped);
+}
+
+// A stroke for each of the last seconds: was the SLO met in it?
+export function showStrip(shares, slo) {
+  const strip = element("strip");
+  while (strip.children.length < STRIP) strip.append(document.createElement("i"));
+  const cells = [...strip.children], first = STRIP - shares.length;
+  cells.forEach((cell, i) => {
+    const share = i < first ? null : shares[i - first];
+    cell.className = share === null ? "" : 100 * share >= slo.percentile ? "good" : share >= 0.9 ? "warn" : "bad";
+  });
 }
 
 // A screen reader repeats a status whose text is set again, even to the same.
