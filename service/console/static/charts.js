@@ -27,17 +27,17 @@ function level(t, c) {
 }
 
 function outcomes(t, c) {
-  const order = ["ok", "refused", "expired", "cancelled", "error"];
+  const order = ["ok", "refused", "expired", "cancelled", "invalid", "error"];
   return { data: { name: "rows" }, mark: { type: "area", clip: true }, encoding: {
     x: time(t), y: value("rate", { stack: "zero" }), order: { field: "rank" },
-    color: { field: "outcome", scale: { domain: order, range: [c.accent, c.warn, c.bad, c.soft, c.text] },
-      legend: { ...legend, symbolType: "square", labelExpr: JSON.stringify(Object.fromEntries(order.map((o) => [o, t(o)]))) + "[datum.value]" } },
+    color: { field: "outcome", scale: { domain: order, range: [c.accent, c.warn, c.bad, c.soft, c.line, c.text] },
+      legend: { ...legend, symbolType: "square", columns: 3, labelExpr: JSON.stringify(Object.fromEntries(order.map((o) => [o, t(o)]))) + "[datum.value]" } },
   }, transform: [{ calculate: `indexof(${JSON.stringify(order)}, datum.outcome)`, as: "rank" }] };
 }
 
 function queue(t, c) {
   return { data: { name: "rows" }, mark: { type: "area", line: { strokeWidth: 1.6 }, fillOpacity: 0.18, clip: true }, encoding: {
-    x: time(t), y: value("count", { stack: null, scale: { domainMin: 0, nice: true } }),
+    x: time(t), y: value("count", { stack: null, axis: { title: null, tickCount: 4, tickMinStep: 1 }, scale: { domainMin: 0, nice: true } }),
     color: { field: "series", legend: { ...legend, symbolType: "square" }, scale: { domain: [t("waiting"), t("running")], range: [c.warn, c.accent] } },
   } };
 }

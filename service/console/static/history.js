@@ -2,7 +2,7 @@
 export const SECONDS = 120;
 export const STRIP = 60;
 const SHORTEST = 20;
-const OUTCOMES = ["ok", "refused", "expired", "cancelled", "error"];
+const OUTCOMES = ["ok", "refused", "expired", "cancelled", "invalid", "error"];
 
 export function createHistory() {
   const states = [];

@@ -15,10 +15,18 @@ function judge(state, attainment) {
   return 100 * attainment >= state.slo.percentile ? "met" : "missed";
 }
 
+// What bounds the level, in the page's language; the server says it in English.
+const BOUNDS = { "quality floor": "bound-floor", "the profile": "bound-profile", "live agreement": "bound-live" };
+
+function bound(state, t) {
+  const known = Object.keys(BOUNDS).find((start) => state.highest_reason.startsWith(start));
+  return known ? t(BOUNDS[known], { floor: percent(state.slo.quality_floor), live: percent(state.live_agreement) }) : state.highest_reason;
+}
+
 function reason(state, verdict, t) {
   const values = {
     level: state.level.toFixed(2), highest: state.highest_level.toFixed(2), skipped: percent(state.macs_skipped, 0),
-    limit: limit(state.slo.latency_ms), reason: state.highest_reason,
+    limit: limit(state.slo.latency_ms), reason: bound(state, t),
   };
   if (verdict === "impossible") return t("why-impossible", values);
   if (state.level < 0.005 || state.macs_skipped === null) return t("why-full");
