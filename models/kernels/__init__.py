@@ -73,9 +73,9 @@ else:
 BACKEND: str = "native" if _compiled else "reference"
 
 
-def instruction_set() -> str:
-    """The instruction set that is used when none is asked for: the best that this processor has."""
-    return instruction_sets()[0]
+def instruction_set(datatype: str = "fp32") -> str:
+    """The instruction set that is used when none is asked for: the best that this processor has for a datatype."""
+    return instruction_sets(datatype)[0]
 
 
 __all__ = [

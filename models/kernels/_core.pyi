@@ -14,7 +14,7 @@ Floats: TypeAlias = NDArray[np.float32]
 Channels: TypeAlias = NDArray[np.int32]
 
 class PackedConvolution:
-    """A convolution's weights in blocks of 64 output channels. Immutable; made by `pack_convolution`."""
+    """A convolution's weights. Immutable; made by `pack_convolution`."""
 
     @staticmethod
     def from_weights(
@@ -38,15 +38,21 @@ class PackedConvolution:
     @property
     def padding(self) -> int: ...
     @property
+    def datatype(self) -> str: ...
+    @property
     def instruction_set(self) -> str: ...
     @property
+    def nbytes(self) -> int:
+        """Memory of the weights, with what pads them."""
+    @property
     def weights(self) -> Floats:
-        """[blocks, kernel², inputs, 64], read-only, the last block padded with zeros."""
+        """Of an fp32 layer: [blocks, kernel², inputs, 64], read-only, the last block padded with zeros. A ValueError
+        for others."""
     def macs(self, height: int, width: int, n_inputs: int, n_outputs: int) -> int:
         """Multiply-accumulates for an image of height x width with that many active channels."""
 
 class PackedMatrix:
-    """A matrix in blocks of 64 output columns. Immutable; made by `pack_matrix`."""
+    """A matrix. Immutable; made by `pack_matrix`."""
 
     @staticmethod
     def from_weights(weights: Floats, outputs: int, inputs: int, instruction_set: str | None = None) -> PackedMatrix:
@@ -56,10 +62,16 @@ class PackedMatrix:
     @property
     def inputs(self) -> int: ...
     @property
+    def datatype(self) -> str: ...
+    @property
     def instruction_set(self) -> str: ...
     @property
+    def nbytes(self) -> int:
+        """Memory of the weights, with what pads them."""
+    @property
     def weights(self) -> Floats:
-        """[blocks, 1, inputs, 64], read-only, the last block padded with zeros."""
+        """Of an fp32 layer: [blocks, 1, inputs, 64], read-only, the last block padded with zeros. A ValueError for
+        others."""
     def macs(self, rows: int, n_inputs: int, n_outputs: int) -> int:
         """Multiply-accumulates for that many rows and active channels."""
 
@@ -80,13 +92,23 @@ class PackedDepthwise:
         """Multiply-accumulates for an image of height x width with that many active channels."""
 
 def pack_convolution(
-    weight: Floats, stride: int = 1, padding: int = 0, instruction_set: str | None = None
+    weight: Floats,
+    stride: int = 1,
+    padding: int = 0,
+    datatype: str = "fp32",
+    instruction_set: str | None = None,
 ) -> PackedConvolution:
-    """Packs weight [O, I, k, k]; k is 1 or 3, stride 1 or 2, padding 0 or 1. The instruction set is the best there is
-    unless one is named."""
+    """Packs weight [O, I, k, k]; k is 1 or 3, stride 1 or 2, padding 0 or 1. The datatype is "fp32" or "bf16", see
+    `pack_matrix`. The instruction set is the best there is for it unless one is named."""
 
-def pack_matrix(weight: Floats, instruction_set: str | None = None) -> PackedMatrix:
-    """Packs weight [N, K], as torch's linear layers have it."""
+def pack_matrix(weight: Floats, datatype: str = "fp32", instruction_set: str | None = None) -> PackedMatrix:
+    """Packs weight [N, K], as torch's linear layers have it.
+
+    In "bf16" weights and activations are rounded to it and the products summed in float32. In "int8" weights are
+    numbers from -127 to 127 times a scale for each output, and so are activations times a scale for each row, which
+    the call finds (absolute maximum / 127); their sums are exact. A row with a value that is not finite becomes NaN.
+    Both take weights that are finite, and activations come and go as float32.
+    """
 
 def pack_depthwise(
     weight: Floats, stride: int = 1, padding: tuple[int, int] = (0, 0), instruction_set: str | None = None
@@ -274,5 +296,6 @@ def select_channels(
     the inputs and the x of `gated_matmul`. A channel that is no number anywhere is active.
     """
 
-def instruction_sets() -> tuple[str, ...]:
-    """Those that this processor can run, best first: of "avx512", "avx2", "neon" and always "portable"."""
+def instruction_sets(datatype: str = "fp32") -> tuple[str, ...]:
+    """Those that this processor can run for a datatype, best first: of "amx" (not in fp32), "avx512", "avx2", "neon"
+    (in fp32) and always "portable"."""

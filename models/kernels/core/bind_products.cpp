@@ -7,6 +7,7 @@
 #include "arguments.h"
 #include "bindings.h"
 #include "layers.h"
+#include "reduced_arguments.h"
 
 namespace sluice {
 namespace {
@@ -16,7 +17,11 @@ struct Packed {
     Argument array;  // [blocks][taps][inputs][64]
     std::size_t outputs, inputs, kernel, stride, padding;
     const InstructionSet *set;
+    std::shared_ptr<const ReducedWeights> reduced = nullptr;  // of bf16 and int8, which have no array and no set
 
+    const char *datatype() const { return name_of(reduced ? reduced->datatype : Datatype::fp32); }
+    const char *instruction_set() const { return reduced ? reduced->set->name : set->name; }
+    std::size_t bytes() const { return reduced ? reduced->bytes() : array.array.nbytes(); }
     Weights weights() const { return {array.floats(), outputs, inputs, kernel * kernel}; }
 };
 struct PackedConvolution : Packed {};
@@ -61,20 +66,36 @@ Layer from_packed(nb::handle weights, std::size_t outputs, std::size_t inputs, s
     return layer;
 }
 
+template <typename Layer>
+Layer reduced_layer(const Argument &weight, std::size_t kernel, std::size_t stride, std::size_t padding,
+                    Datatype datatype, const std::optional<std::string> &instruction_set) {
+    Layer layer;
+    static_cast<Packed &>(layer) = {{}, weight.size(0), weight.size(1), kernel, stride, padding, nullptr,
+                                    reduced_weights(weight, kernel * kernel, datatype, instruction_set)};
+    return layer;
+}
+
 PackedConvolution pack_convolution(nb::handle weight, std::size_t stride, std::size_t padding,
-                                   const std::optional<std::string> &instruction_set) {
+                                   const std::string &datatype_, const std::optional<std::string> &instruction_set) {
     const Argument w = float_array(weight, "weight", 4);
     const std::size_t outputs = w.size(0), inputs = w.size(1), kernel = w.size(2);
     if (w.size(3) != kernel) reject("weight must be a 1x1 or a 3x3 kernel");
     check_sizes(outputs, inputs);
     check_geometry(kernel, stride, padding);
+    const Datatype datatype = datatype_named(datatype_);
+    if (datatype == Datatype::int8) reject("datatype of a convolution must be fp32 or bf16, not 'int8'");
+    if (datatype != Datatype::fp32)
+        return reduced_layer<PackedConvolution>(w, kernel, stride, padding, datatype, instruction_set);
     return from_packed<PackedConvolution>(pack_array(w, outputs, inputs, kernel * kernel), outputs, inputs, kernel,
                                           stride, padding, instruction_set);
 }
 
-PackedMatrix pack_matrix(nb::handle weight, const std::optional<std::string> &instruction_set) {
+PackedMatrix pack_matrix(nb::handle weight, const std::string &datatype_,
+                         const std::optional<std::string> &instruction_set) {
     const Argument w = float_array(weight, "weight", 2);
     check_sizes(w.size(0), w.size(1));
+    const Datatype datatype = datatype_named(datatype_);
+    if (datatype != Datatype::fp32) return reduced_layer<PackedMatrix>(w, 1, 1, 0, datatype, instruction_set);
     return from_packed<PackedMatrix>(pack_array(w, w.size(0), w.size(1), 1), w.size(0), w.size(1), 1, 1, 0,
                                      instruction_set);
 }
@@ -133,8 +154,14 @@ nb::object gated_conv2d(nb::handle x_, const PackedConvolution &packed, nb::hand
     gated.check_apart(y, packed.array, residual);
     {
         const nb::gil_scoped_release released;
-        convolve(*packed.set, packed.weights(), shape, x.floats(), gated.inputs.channels, gated.outputs.channels,
-                 gated.epilogue(residual), y.data);
+        const Epilogue epilogue = gated.epilogue(residual);
+        if (packed.reduced) {
+            convolve_reduced(*packed.reduced, shape, x.floats(), gated.inputs.channels, gated.outputs.channels,
+                             epilogue, y.data);
+        } else {
+            convolve(*packed.set, packed.weights(), shape, x.floats(), gated.inputs.channels, gated.outputs.channels,
+                     epilogue, y.data);
+        }
     }
     return y.object;
 }
@@ -151,8 +178,14 @@ nb::object gated_matmul(nb::handle x_, const PackedMatrix &packed, nb::handle in
     gated.check_apart(y, packed.array, residual);
     {
         const nb::gil_scoped_release released;
-        multiply_matrix(*packed.set, packed.weights(), x.floats(), x.size(0), gated.inputs.channels,
-                        gated.outputs.channels, gated.epilogue(residual), y.data);
+        const Epilogue epilogue = gated.epilogue(residual);
+        if (packed.reduced) {
+            multiply_reduced(*packed.reduced, x.floats(), x.size(0), gated.inputs.channels, gated.outputs.channels,
+                             epilogue, y.data);
+        } else {
+            multiply_matrix(*packed.set, packed.weights(), x.floats(), x.size(0), gated.inputs.channels,
+                            gated.outputs.channels, epilogue, y.data);
+        }
     }
     return y.object;
 }
@@ -160,6 +193,7 @@ nb::object gated_matmul(nb::handle x_, const PackedMatrix &packed, nb::handle in
 template <typename Layer>
 nb::object packed_weights(nb::handle self) {
     const Argument &array = nb::cast<const Layer &>(self).array;
+    if (!array.array.is_valid()) reject("only the weights of an fp32 layer are an array");
     const std::size_t shape[] = {array.size(0), array.size(1), array.size(2), array.size(3)};
     return nb::cast(nb::ndarray<nb::numpy, const float>(array.floats(), 4, shape, self));
 }
@@ -177,7 +211,9 @@ void bind_products(nb::module_ &m) {
         .def_ro("kernel", &PackedConvolution::kernel)
         .def_ro("stride", &PackedConvolution::stride)
         .def_ro("padding", &PackedConvolution::padding)
-        .def_prop_ro("instruction_set", [](const PackedConvolution &p) { return p.set->name; })
+        .def_prop_ro("datatype", &PackedConvolution::datatype)
+        .def_prop_ro("instruction_set", &PackedConvolution::instruction_set)
+        .def_prop_ro("nbytes", &PackedConvolution::bytes)
         .def_prop_ro("weights", &packed_weights<PackedConvolution>)
         .def(
             "macs",
@@ -200,7 +236,9 @@ void bind_products(nb::module_ &m) {
             "weights"_a.none(), "outputs"_a, "inputs"_a, "instruction_set"_a = nb::none())
         .def_ro("outputs", &PackedMatrix::outputs)
         .def_ro("inputs", &PackedMatrix::inputs)
-        .def_prop_ro("instruction_set", [](const PackedMatrix &p) { return p.set->name; })
+        .def_prop_ro("datatype", &PackedMatrix::datatype)
+        .def_prop_ro("instruction_set", &PackedMatrix::instruction_set)
+        .def_prop_ro("nbytes", &PackedMatrix::bytes)
         .def_prop_ro("weights", &packed_weights<PackedMatrix>)
         .def(
             "macs",
@@ -210,8 +248,8 @@ void bind_products(nb::module_ &m) {
             "rows"_a, "n_inputs"_a, "n_outputs"_a);
 
     m.def("pack_convolution", &pack_convolution, "weight"_a.none(), "stride"_a = 1, "padding"_a = 0,
-          "instruction_set"_a = nb::none());
-    m.def("pack_matrix", &pack_matrix, "weight"_a.none(), "instruction_set"_a = nb::none());
+          "datatype"_a = "fp32", "instruction_set"_a = nb::none());
+    m.def("pack_matrix", &pack_matrix, "weight"_a.none(), "datatype"_a = "fp32", "instruction_set"_a = nb::none());
     m.def("gated_conv2d", &gated_conv2d, "x"_a.none(), "packed"_a, nb::kw_only(), "inputs"_a = nb::none(),
           "outputs"_a = nb::none(), "scale"_a = nb::none(), "shift"_a = nb::none(), "activation"_a = "none",
           "saliency"_a = nb::none(), "residual"_a = nb::none(), "out"_a = nb::none());

@@ -5,6 +5,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "instruction_set.h"
+#include "reduced_arguments.h"
 
 NB_MODULE(_core, m) {
     // An interpreter that ends does not free every module, so its functions would be reported as leaked.
@@ -17,9 +18,10 @@ NB_MODULE(_core, m) {
     sluice::bind_attention(m);
     sluice::bind_depthwise(m);
 
-    m.def("instruction_sets", [] {
-        std::vector<std::string> names;
-        for (auto set = sluice::instruction_sets(); *set; ++set) names.emplace_back((*set)->name);
-        return nanobind::tuple(nanobind::cast(names));
-    });
+    m.def(
+        "instruction_sets",
+        [](const std::string &datatype) {
+            return nanobind::tuple(nanobind::cast(sluice::instruction_sets_of(sluice::datatype_named(datatype))));
+        },
+        nanobind::arg("datatype") = "fp32");
 }

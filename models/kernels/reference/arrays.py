@@ -9,12 +9,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.kernels.reference.datatypes import checked_datatype
+
 Floats: TypeAlias = NDArray[Any] | Tensor
 Channels: TypeAlias = NDArray[np.int32] | Tensor
 
 
-def instruction_sets() -> tuple[str, ...]:
-    """The reference has one: torch's own."""
+def instruction_sets(datatype: str = "fp32") -> tuple[str, ...]:
+    """The reference has one for each datatype: torch's own."""
+    checked_datatype(datatype)
     return ("torch",)
 
 

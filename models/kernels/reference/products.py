@@ -19,6 +19,7 @@ from models.kernels.reference.arrays import (
     shaped_tensor,
     tensor_of,
 )
+from models.kernels.reference.datatypes import checked_datatype, product, reduced_weight, to_bf16
 
 BLOCK = 64
 
@@ -38,6 +39,7 @@ class PackedConvolution:
     weight: Tensor  # [O, I, k, k]
     stride: int
     padding: int
+    datatype: str = "fp32"
     instruction_set: str = "torch"
 
     @staticmethod
@@ -52,7 +54,8 @@ class PackedConvolution:
     ) -> "PackedConvolution":
         """A layer from weights in the compiled core's layout."""
         weight = _from_blocks(tensor_of(weights), outputs, inputs, kernel * kernel)
-        return pack_convolution(weight.reshape(outputs, inputs, kernel, kernel), stride, padding, instruction_set)
+        shaped = weight.reshape(outputs, inputs, kernel, kernel)
+        return pack_convolution(shaped, stride, padding, instruction_set=instruction_set)
 
     @property
     def outputs(self) -> int:
@@ -72,7 +75,12 @@ class PackedConvolution:
     @property
     def weights(self) -> NDArray[Any]:
         """The weights in the compiled core's layout, [blocks, kernel², inputs, 64]."""
-        return _to_blocks(self.weight.flatten(2))
+        return _to_blocks(self.weight.flatten(2), self.datatype)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the weights."""
+        return self.weight.nbytes
 
     def macs(self, height: int, width: int, n_inputs: int, n_outputs: int) -> int:
         """Multiply-accumulates for an image of height x width with that many active channels."""
@@ -84,13 +92,15 @@ class PackedConvolution:
 class PackedMatrix:
     """A matrix; made by `pack_matrix`."""
 
-    weight: Tensor  # [N, K]
+    weight: Tensor  # [N, K], the values that it stands for
+    datatype: str = "fp32"
     instruction_set: str = "torch"
 
     @staticmethod
     def from_weights(weights: Floats, outputs: int, inputs: int, instruction_set: str | None = None) -> "PackedMatrix":
         """A layer from weights in the compiled core's layout."""
-        return pack_matrix(_from_blocks(tensor_of(weights), outputs, inputs, 1).squeeze(2), instruction_set)
+        weight = _from_blocks(tensor_of(weights), outputs, inputs, 1).squeeze(2)
+        return pack_matrix(weight, instruction_set=instruction_set)
 
     @property
     def outputs(self) -> int:
@@ -105,7 +115,12 @@ class PackedMatrix:
     @property
     def weights(self) -> NDArray[Any]:
         """The weights in the compiled core's layout, [blocks, 1, inputs, 64]."""
-        return _to_blocks(self.weight.unsqueeze(2))
+        return _to_blocks(self.weight.unsqueeze(2), self.datatype)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the weights."""
+        return self.weight.nbytes
 
     def macs(self, rows: int, n_inputs: int, n_outputs: int) -> int:
         """Multiply-accumulates for that many rows and active channels."""
@@ -113,9 +128,13 @@ class PackedMatrix:
 
 
 def pack_convolution(
-    weight: Floats, stride: int = 1, padding: int = 0, instruction_set: str | None = None
+    weight: Floats,
+    stride: int = 1,
+    padding: int = 0,
+    datatype: str = "fp32",
+    instruction_set: str | None = None,
 ) -> PackedConvolution:
-    """Takes weight [O, I, k, k]; k is 1 or 3, stride 1 or 2, padding 0 or 1."""
+    """Takes weight [O, I, k, k]; k is 1 or 3, stride 1 or 2, padding 0 or 1; fp32 or bf16."""
     kept = float_tensor(weight, "weight", 4)
     if kept.shape[2] not in (1, 3) or kept.shape[2] != kept.shape[3]:
         raise ValueError("weight must be a 1x1 or a 3x3 kernel")
@@ -125,15 +144,19 @@ def pack_convolution(
         raise ValueError(f"stride must be 1 or 2, not {stride}")
     if padding not in (0, 1):
         raise ValueError(f"padding must be 0 or 1, not {padding}")
-    return PackedConvolution(kept.clone(), stride, padding, checked_instruction_set(instruction_set))
+    if checked_datatype(datatype) == "int8":
+        raise ValueError("datatype of a convolution must be fp32 or bf16, not 'int8'")
+    chosen = checked_instruction_set(instruction_set)
+    return PackedConvolution(reduced_weight(kept, datatype), stride, padding, datatype, chosen)
 
 
-def pack_matrix(weight: Floats, instruction_set: str | None = None) -> PackedMatrix:
-    """Takes weight [N, K], as torch's linear layers have it."""
+def pack_matrix(weight: Floats, datatype: str = "fp32", instruction_set: str | None = None) -> PackedMatrix:
+    """Takes weight [N, K], as torch's linear layers have it; see `models.kernels.reference.datatypes`."""
     kept = float_tensor(weight, "weight", 2)
     if 0 in kept.shape:
         raise ValueError("weight must have at least one output and one input")
-    return PackedMatrix(kept.clone(), checked_instruction_set(instruction_set))
+    kept = reduced_weight(kept, checked_datatype(datatype))
+    return PackedMatrix(kept, datatype, checked_instruction_set(instruction_set))
 
 
 def gated_conv2d(
@@ -155,6 +178,8 @@ def gated_conv2d(
     summed over the taps and the active inputs.
     """
     image = float_tensor(x, "x", 3, packed.weight.dtype)
+    if packed.datatype == "bf16":
+        image = to_bf16(image)
     weight, kept = _active(packed.weight, inputs, outputs, image.shape[-1])
     if min(image.shape[:2]) + 2 * packed.padding < packed.kernel:
         raise ValueError("x must be at least as large as the kernel")
@@ -186,7 +211,8 @@ def gated_matmul(
     `gated_conv2d`."""
     rows = float_tensor(x, "x", 2, packed.weight.dtype)
     weight, kept = _active(packed.weight, inputs, outputs, rows.shape[-1])
-    return deliver(epilogue(rows @ weight.T, packed.outputs, kept, scale, shift, activation, saliency, residual), out)
+    sums = product(rows, weight, packed.datatype)
+    return deliver(epilogue(sums, packed.outputs, kept, scale, shift, activation, saliency, residual), out)
 
 
 def _active(weight: Tensor, inputs: Channels | None, outputs: Channels | None, channels: int) -> tuple[Tensor, Tensor]:
@@ -230,8 +256,10 @@ def _extent(size: int, kernel: int, stride: int, padding: int) -> int:
     return (size + 2 * padding - kernel) // stride + 1
 
 
-def _to_blocks(weight: Tensor) -> NDArray[Any]:
+def _to_blocks(weight: Tensor, datatype: str) -> NDArray[Any]:
     """[O, I, taps] to [blocks, taps, I, 64]."""
+    if datatype != "fp32":
+        raise ValueError("only the weights of an fp32 layer are an array")
     outputs, inputs, taps = weight.shape
     blocks = -(-outputs // BLOCK)
     padded = functional.pad(weight, (0, 0, 0, 0, 0, blocks * BLOCK - outputs))

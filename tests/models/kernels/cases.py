@@ -37,7 +37,7 @@ class Case:
     residual: NDArray[np.float32] | None
     activation: str
 
-    def run(self, backend, number=np.float32, instruction_set=None, *, absolute=False, **extra):
+    def run(self, backend, number=np.float32, instruction_set=None, *, datatype="fp32", absolute=False, **extra):
         """The result of a backend in a number type; with `absolute`, of the absolute values of everything, and without
         the activation: none of them is steeper than 1.13."""
 
@@ -56,16 +56,16 @@ class Case:
         }
         weight = prepared(self.weight)
         if weight.ndim == 2:
-            packed = backend.pack_matrix(weight, instruction_set=instruction_set)
+            packed = backend.pack_matrix(weight, datatype, instruction_set)
             return backend.gated_matmul(prepared(self.x), packed, **arguments)
-        packed = backend.pack_convolution(weight, self.stride, self.padding, instruction_set=instruction_set)
+        packed = backend.pack_convolution(weight, self.stride, self.padding, datatype, instruction_set)
         return backend.gated_conv2d(prepared(self.x), packed, **arguments)
 
-    def check(self, instruction_set):
+    def check(self, instruction_set, datatype="fp32"):
         """Fails when the kernel of an instruction set is further from the exact result than rounding explains."""
-        y = self.run(kernels, instruction_set=instruction_set)
-        exact = self.run(reference, np.float64)
-        bound = TOLERANCE * self.run(reference, np.float64, absolute=True) + ACTIVATION_TOLERANCE
+        y = self.run(kernels, instruction_set=instruction_set, datatype=datatype)
+        exact = self.run(reference, np.float64, datatype=datatype)
+        bound = TOLERANCE * self.run(reference, np.float64, datatype=datatype, absolute=True) + ACTIVATION_TOLERANCE
         assert y.shape == exact.shape
         assert y.dtype == np.float32
         assert np.all(np.abs(y - exact) <= bound)

@@ -1,0 +1,159 @@
+// AMX: a unit of its own multiplies a tile of 16 positions by a tile of 16 lines of weights in 16 cycles. It has eight
+// registers of a tile: four sums, which are all combinations of two tiles of positions by two strips, or one by four.
+#define LANES 16
+#include "reduced_loops.h"
+
+namespace sluice {
+namespace {
+
+// Registers 0 … 3 hold sums, 4 and 5 activations, 6 and 7 weights.
+struct alignas(64) Configuration {
+    std::uint8_t palette = 1, start = 0, reserved[14] = {};
+    std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    std::uint8_t rows[16] = {};
+};
+
+void enter(std::size_t tile_rows) {
+    Configuration configuration;
+    for (std::size_t t = 0; t < 8; ++t) configuration.rows[t] = static_cast<std::uint8_t>(t < 6 ? tile_rows : kTileLines);
+    // The intrinsic says that it reads eight bytes.
+    asm volatile("ldtilecfg %0" ::"m"(configuration));
+}
+
+void leave() { _tile_release(); }
+
+// The intrinsics for loads do not say that they read memory.
+inline void barrier() { asm volatile("" ::: "memory"); }
+
+template <Datatype D, int Sum, int Activations, int Weights>
+inline void multiply_tiles() {
+    if constexpr (D == Datatype::bf16) {
+        asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(Sum), "i"(Activations), "i"(Weights));
+    } else {
+        asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(Sum), "i"(Activations), "i"(Weights));
+    }
+}
+
+// How many lines ahead weights are fetched: two to four tiles.
+constexpr std::size_t kAhead = 48;
+
+inline void prefetch(const Line *tile) {
+#pragma GCC unroll 16
+    for (std::size_t line = 0; line < kTileLines; ++line) __builtin_prefetch(tile + line);
+}
+
+// The sums of Tiles tiles of positions by Strips strips. `between` is called after each step, with vector work that
+// does not depend on it: it runs beside the tile unit.
+template <Datatype D, std::size_t Tiles, std::size_t Strips, typename Between>
+void sum_up(const Job &job, const Strip *strips, std::size_t tile, Sum<D> *out, Between between) {
+    static_assert(Tiles * Strips <= kMostTiles && (Tiles == 1 || Strips <= 2));
+    const std::uint8_t *x = job.activations + tile * job.tile_bytes;
+    const std::size_t position = job.position_bytes;
+    barrier();
+    _tile_zero(0);
+    if constexpr (Tiles * Strips > 1) _tile_zero(1);
+    if constexpr (Tiles * Strips > 2) _tile_zero(2);
+    if constexpr (Tiles * Strips > 3) _tile_zero(3);
+    for (std::size_t s = 0; s < job.steps; ++s) {
+        const std::size_t from = job.weight_steps[s];
+        _tile_loadd(4, x + job.activation_steps[s], position);
+        if constexpr (Tiles == 2) _tile_loadd(5, x + job.tile_bytes + job.activation_steps[s], position);
+        _tile_loadd(6, strips[0].weights + from, 64);
+        multiply_tiles<D, 0, 4, 6>();
+        if constexpr (Tiles == 2) multiply_tiles<D, Strips, 5, 6>();
+        if constexpr (Strips > 1) {
+            _tile_loadd(7, strips[1].weights + from, 64);
+            multiply_tiles<D, 1, 4, 7>();
+            if constexpr (Tiles == 2) multiply_tiles<D, 3, 5, 7>();
+        }
+        if constexpr (Strips > 2) {
+            _tile_loadd(6, strips[2].weights + from, 64);
+            multiply_tiles<D, 2, 4, 6>();
+        }
+        if constexpr (Strips > 3) {
+            _tile_loadd(7, strips[3].weights + from, 64);
+            multiply_tiles<D, 3, 4, 7>();
+        }
+        if (tile == 0) {
+            for (std::size_t i = 0; i < Strips; ++i) prefetch(strips[i].weights + from + kAhead);
+        }
+        between(s);
+    }
+    // Sums are numbered [tile][strip] in the registers and lie as [strip][tile].
+    _tile_stored(0, out, 64);
+    if constexpr (Strips > 1) _tile_stored(1, out + Tiles * kTileItems, 64);
+    if constexpr (Strips > 2) _tile_stored(2, out + 2 * kTileItems, 64);
+    if constexpr (Strips > 3) _tile_stored(3, out + 3 * kTileItems, 64);
+    if constexpr (Tiles == 2) {
+        if constexpr (Strips == 1) {
+            _tile_stored(1, out + kTileItems, 64);
+        } else {
+            _tile_stored(2, out + kTileItems, 64);
+            _tile_stored(3, out + 3 * kTileItems, 64);
+        }
+    }
+}
+
+// The epilogue of a block is done a few rows at a time between the steps of the next one.
+template <Datatype D>
+struct Pipeline {
+    const Job &job;
+    Block<Sum<D>> waiting;
+    std::size_t rows = 0, next = 0;  // of the block that waits
+    bool odd = false;
+    alignas(64) Sum<D> sums[2][kMostTiles * kTileItems];
+
+    explicit Pipeline(const Job &job_) : job(job_) {}
+
+    template <std::size_t Tiles, std::size_t Strips>
+    void add(const Strip *strips, std::size_t tile) {
+        const std::size_t share = (rows - next + job.steps - 1) / (job.steps ? job.steps : 1);
+        Sum<D> *to = sums[odd];
+        sum_up<D, Tiles, Strips>(job, strips, tile, to, [&](std::size_t) { finish(share); });
+        finish(rows - next);
+        waiting = {strips, Strips, tile, Tiles, to};
+        rows = Tiles * job.tile_rows;
+        next = 0;
+        odd = !odd;
+    }
+
+    void finish(std::size_t count) {
+        const std::size_t end = next + count < rows ? next + count : rows;
+        if (next < end) finish_rows(job, waiting, next, end);
+        next = end;
+    }
+};
+
+template <Datatype D>
+void multiply(const Job &job) {
+    Pipeline<D> pipeline(job);
+    std::size_t s = 0;
+    if (job.tiles == 1) {
+        for (; s + 4 <= job.strip_count; s += 4) pipeline.template add<1, 4>(job.strips + s, 0);
+    }
+    for (; s < job.strip_count; s += 2) {
+        const bool two = s + 2 <= job.strip_count;
+        std::size_t tile = 0;
+        for (; tile + 2 <= job.tiles; tile += 2) {
+            if (two) pipeline.template add<2, 2>(job.strips + s, tile);
+            else pipeline.template add<2, 1>(job.strips + s, tile);
+        }
+        if (tile < job.tiles) {
+            if (two) pipeline.template add<1, 2>(job.strips + s, tile);
+            else pipeline.template add<1, 1>(job.strips + s, tile);
+        }
+    }
+    pipeline.finish(kMostTiles * kTileLines);
+}
+
+template <Datatype D>
+constexpr ReducedSet amx_set() {
+    return {"amx", enter, leave, convert<D>, gather, multiply<D>};
+}
+
+}  // namespace
+
+const ReducedSet kBf16Amx = amx_set<Datatype::bf16>();
+const ReducedSet kInt8Amx = amx_set<Datatype::int8>();
+
+}  // namespace sluice

@@ -1,0 +1,43 @@
+// Layers whose weights are bf16 or int8; activations come and go as float.
+//
+// bf16: products of values rounded to bf16, summed in float. int8: weights have a scale for each output channel,
+// activations one for each position, found by the call; the sums are exact.
+#pragma once
+
+#include <vector>
+
+#include "layers.h"
+#include "reduced_set.h"
+
+namespace sluice {
+
+// Weights in strips of 16 output columns: [strip][tap][tile][line], see reduced_set.h; a tap's lines are padded with
+// zeros to whole tiles.
+struct ReducedWeights {
+    Datatype datatype;
+    const ReducedSet *set;
+    std::size_t outputs, inputs, taps;
+    std::vector<Line> lines;
+    std::vector<float> scales;  // of int8: weight = scale · number
+
+    std::size_t tap_lines() const {
+        return (inputs + tile_inputs(datatype) - 1) / tile_inputs(datatype) * kTileLines;
+    }
+    const Line *strip(std::size_t index) const { return lines.data() + index * taps * tap_lines(); }
+    std::size_t bytes() const { return lines.size() * sizeof(Line) + scales.size() * sizeof(float); }
+};
+
+// The most inputs whose products in int8 fit a sum of 32 bits.
+constexpr std::size_t kMostInt8Inputs = 0x7fffffff / (127 * 127);
+
+// `weight` is [outputs][inputs][taps], finite.
+ReducedWeights reduce_weights(const float *weight, std::size_t outputs, std::size_t inputs, std::size_t taps,
+                              Datatype datatype, const ReducedSet &set);
+
+// As multiply_matrix() and convolve(); a convolution has square kernels and bf16 weights.
+void multiply_reduced(const ReducedWeights &weights, const float *x, std::size_t rows, Channels inputs,
+                      Channels outputs, const Epilogue &epilogue, float *out);
+void convolve_reduced(const ReducedWeights &weights, const Convolution &shape, const float *x, Channels inputs,
+                      Channels outputs, const Epilogue &epilogue, float *out);
+
+}  // namespace sluice

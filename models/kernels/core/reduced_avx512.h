@@ -1,0 +1,112 @@
+// Products by the AVX-512 instructions that multiply a line by a group of a position's inputs: VDPBF16PS and VPDPBUSD.
+// A tile of registers is up to 6 positions × 4 strips.
+#pragma once
+
+#define LANES 16
+#include "reduced_loops.h"
+
+namespace sluice {
+namespace {
+
+constexpr std::size_t kMostRows = 6, kMostStrips = 4;
+
+#if defined(__AVX512BF16__)
+struct Bf16 {
+    typedef __m512 Sums;
+    static constexpr Datatype datatype = Datatype::bf16;
+    static Sums zero(const std::uint8_t *, const Job &) { return _mm512_setzero_ps(); }
+    static __m512i weights(const Line &line) { return _mm512_load_si512(&line); }
+    static Sums add(Sums sums, __m512i group, __m512i weights) {
+        return _mm512_dpbf16_ps(sums, (__m512bh)group, (__m512bh)weights);
+    }
+    static void store(float *to, Sums sums) { _mm512_store_ps(to, sums); }
+};
+#endif
+
+#if defined(__AVX512VNNI__)
+// The instruction multiplies unsigned by signed numbers: weights are read with 128 added, which adds 128 times the sum
+// of the position's values to every column.
+struct Int8 {
+    typedef __m512i Sums;
+    static constexpr Datatype datatype = Datatype::int8;
+    static Sums zero(const std::uint8_t *position, const Job &job) {
+        __m512i sums = _mm512_setzero_si512();
+        const __m512i all = _mm512_set1_epi8(-128);
+        for (std::size_t s = 0; s < job.steps; ++s)
+            sums = _mm512_dpbusd_epi32(sums, all, _mm512_loadu_si512(position + job.activation_steps[s]));
+        return _mm512_set1_epi32(-_mm512_reduce_add_epi32(sums));
+    }
+    static __m512i weights(const Line &line) {
+        return _mm512_xor_si512(_mm512_load_si512(&line), _mm512_set1_epi8(-128));
+    }
+    static Sums add(Sums sums, __m512i group, __m512i weights) { return _mm512_dpbusd_epi32(sums, weights, group); }
+    static void store(std::int32_t *to, Sums sums) { _mm512_store_si512(to, sums); }
+};
+#endif
+
+template <typename Kind, std::size_t Rows, std::size_t Strips>
+void sum_up(const Job &job, const Strip *strips, const std::uint8_t *activations, Sum<Kind::datatype> *out) {
+    typename Kind::Sums sums[Rows][Strips];
+#pragma GCC unroll 8
+    for (std::size_t r = 0; r < Rows; ++r) {
+        const typename Kind::Sums zero = Kind::zero(activations + r * job.position_bytes, job);
+#pragma GCC unroll 4
+        for (std::size_t s = 0; s < Strips; ++s) sums[r][s] = zero;
+    }
+    for (std::size_t step = 0; step < job.steps; ++step) {
+        const std::uint8_t *x = activations + job.activation_steps[step];
+        for (std::size_t line = 0; line < kTileLines; ++line, x += 4) {
+            __m512i weights[Strips];
+#pragma GCC unroll 4
+            for (std::size_t s = 0; s < Strips; ++s)
+                weights[s] = Kind::weights(strips[s].weights[job.weight_steps[step] + line]);
+#pragma GCC unroll 8
+            for (std::size_t r = 0; r < Rows; ++r) {
+                std::int32_t group;
+                __builtin_memcpy(&group, x + r * job.position_bytes, 4);
+#pragma GCC unroll 4
+                for (std::size_t s = 0; s < Strips; ++s)
+                    sums[r][s] = Kind::add(sums[r][s], _mm512_set1_epi32(group), weights[s]);
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (std::size_t r = 0; r < Rows; ++r) {
+#pragma GCC unroll 4
+        for (std::size_t s = 0; s < Strips; ++s) Kind::store(out + s * kTileItems + r * kColumns, sums[r][s]);
+    }
+}
+
+template <typename Kind, std::size_t Rows, std::size_t Strips>
+void sum_up(const Job &job, const Strip *strips, std::size_t rows, std::size_t count, const std::uint8_t *activations,
+            Sum<Kind::datatype> *out) {
+    if (count != Strips) {
+        if constexpr (Strips < kMostStrips) sum_up<Kind, Rows, Strips + 1>(job, strips, rows, count, activations, out);
+    } else if (rows != Rows) {
+        if constexpr (Rows < kMostRows) sum_up<Kind, Rows + 1, Strips>(job, strips, rows, count, activations, out);
+    } else {
+        sum_up<Kind, Rows, Strips>(job, strips, activations, out);
+    }
+}
+
+template <typename Kind>
+void multiply(const Job &job) {
+    const std::size_t parts = (job.tile_rows + kMostRows - 1) / kMostRows;
+    each_block<Sum<Kind::datatype>>(
+        job, kMostStrips,
+        [&](const Strip *strips, std::size_t count, const std::uint8_t *activations, Sum<Kind::datatype> *sums) {
+            for (std::size_t i = 0; i < parts; ++i) {
+                const std::size_t row = i * job.tile_rows / parts, rows = (i + 1) * job.tile_rows / parts - row;
+                sum_up<Kind, 1, 1>(job, strips, rows, count, activations + row * job.position_bytes,
+                                   sums + row * kColumns);
+            }
+        });
+}
+
+template <typename Kind>
+constexpr ReducedSet avx512_set() {
+    return {"avx512", enter_nothing, leave_nothing, convert<Kind::datatype>, gather, multiply<Kind>};
+}
+
+}  // namespace
+}  // namespace sluice

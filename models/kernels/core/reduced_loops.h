@@ -1,0 +1,249 @@
+// What the reduced-precision products have in common, as templates over the vector width: rounding activations, picking
+// columns, the epilogue. Each instruction set's source file defines LANES and includes this once, compiled with its own
+// flags.
+#pragma once
+
+#include "reduced_set.h"
+#include "vector.h"
+
+namespace sluice {
+namespace {
+
+template <Datatype>
+struct Sums;
+template <>
+struct Sums<Datatype::bf16> {
+    typedef float Item;
+};
+template <>
+struct Sums<Datatype::int8> {
+    typedef std::int32_t Item;
+};
+template <Datatype D>
+using Sum = typename Sums<D>::Item;
+
+// Rows of the tiles that one pass sums up at most, by 16 columns of as many strips: 4 tiles.
+constexpr std::size_t kMostTiles = 4;
+constexpr std::size_t kTileItems = kTileLines * kColumns;
+
+inline std::uint16_t to_bf16(float value) {
+    std::uint32_t bits;
+    __builtin_memcpy(&bits, &value, 4);
+    if (value != value) return static_cast<std::uint16_t>(bits >> 16 | 0x40);
+    return static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+// The largest magnitude, NaN if there is one: magnitudes are ordered as their bits are.
+inline float magnitude(const float *x, std::size_t count) {
+    std::uint32_t largest = 0;
+    for (std::size_t k = 0; k < count; ++k) {
+        std::uint32_t bits;
+        __builtin_memcpy(&bits, x + k, 4);
+        bits &= 0x7fffffff;
+        largest = bits > largest ? bits : largest;
+    }
+    float value;
+    __builtin_memcpy(&value, &largest, 4);
+    return value;
+}
+
+// int8 activations are x / scale, rounded, within ±127. A row that is not finite has no scale: it becomes NaN.
+struct Quantisation {
+    float inverse, scale;
+};
+inline Quantisation quantisation(float magnitude) {
+    if (!(magnitude <= __FLT_MAX__)) return {0.0f, __builtin_nanf("")};
+    const float inverse = 127.0f / magnitude;
+    if (!(inverse <= __FLT_MAX__)) return {0.0f, 0.0f};  // zeros, or too small for a scale
+    return {inverse, magnitude / 127.0f};
+}
+
+#if LANES == 16
+
+inline __m512 expanded(const float *&x, std::uint32_t active) {
+    const __mmask16 mask = static_cast<__mmask16>(active);
+    const __m512 values = mask == 0xffff ? _mm512_loadu_ps(x) : _mm512_maskz_expandloadu_ps(mask, x);
+    x += __builtin_popcount(mask);
+    return values;
+}
+
+template <Datatype D>
+float convert(const float *x, std::size_t count, const Slots *slots, std::size_t steps, std::uint8_t *to,
+              std::size_t step_bytes) {
+    Quantisation q{1.0f, 1.0f};
+    if constexpr (D == Datatype::int8) {
+        __m512i largest = _mm512_setzero_si512();
+        const __m512i bits = _mm512_set1_epi32(0x7fffffff);
+        for (std::size_t k = 0; k < count; k += 16) {
+            const __mmask16 rest = static_cast<__mmask16>(count - k < 16 ? (1u << (count - k)) - 1 : 0xffff);
+            largest = _mm512_max_epi32(largest, _mm512_and_si512(bits, _mm512_maskz_loadu_epi32(rest, x + k)));
+        }
+        const std::int32_t most = _mm512_reduce_max_epi32(largest);
+        float value;
+        __builtin_memcpy(&value, &most, 4);
+        q = quantisation(value);
+    }
+    [[maybe_unused]] const __mmask16 finite = q.scale == q.scale ? 0xffff : 0;
+    for (std::size_t s = 0; s < steps; ++s, to += step_bytes) {
+        const float *from = x + slots[s].first;
+        for (std::size_t i = 0; i < tile_inputs(D); i += 16) {
+            const __m512 values = expanded(from, static_cast<std::uint16_t>(slots[s].active >> i));
+            if constexpr (D == Datatype::int8) {
+                const __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(values, _mm512_set1_ps(q.inverse)));
+                _mm_storeu_si128(reinterpret_cast<__m128i *>(to + i), _mm512_maskz_cvtsepi32_epi8(finite, whole));
+            } else {
+#if defined(__AVX512BF16__)
+                const __m256bh rounded = _mm512_cvtneps_pbh(values);
+                __builtin_memcpy(to + 2 * i, &rounded, 32);
+#endif
+            }
+        }
+    }
+    return q.scale;
+}
+
+inline void gather(const Gather &p, const std::int32_t *lines, std::size_t count, Line *to) {
+    const __m512i lanes = _mm512_load_si512(p.lanes);
+    for (std::size_t i = 0; i < count; ++i) {
+        const auto line = static_cast<std::size_t>(lines[i]);
+        __m512i picked = _mm512_maskz_permutexvar_epi32(static_cast<__mmask16>(p.masks[0]), lanes,
+                                                        _mm512_load_si512(p.strips[0] + line));
+        for (std::size_t s = 1; s < p.count; ++s) {
+            picked = _mm512_mask_permutexvar_epi32(picked, static_cast<__mmask16>(p.masks[s]), lanes,
+                                                   _mm512_load_si512(p.strips[s] + line));
+        }
+        _mm512_store_si512(to + i, picked);
+    }
+}
+
+#else
+
+template <Datatype D>
+float convert(const float *x, std::size_t count, const Slots *slots, std::size_t steps, std::uint8_t *to,
+              std::size_t step_bytes) {
+    Quantisation q{1.0f, 1.0f};
+    if constexpr (D == Datatype::int8) q = quantisation(magnitude(x, count));
+    for (std::size_t s = 0; s < steps; ++s, to += step_bytes) {
+        const float *from = x + slots[s].first;
+        for (std::size_t i = 0; i < tile_inputs(D); ++i) {
+            const float value = slots[s].active >> i & 1 ? *from++ : 0.0f;
+            if constexpr (D == Datatype::int8) {
+                const float whole = q.scale == q.scale ? __builtin_rintf(value * q.inverse) : 0.0f;
+                to[i] = static_cast<std::uint8_t>(static_cast<std::int8_t>(whole));
+            } else {
+                const std::uint16_t bits = to_bf16(value);
+                __builtin_memcpy(to + 2 * i, &bits, 2);
+            }
+        }
+    }
+    return q.scale;
+}
+
+inline void gather(const Gather &p, const std::int32_t *lines, std::size_t count, Line *to) {
+    const Line *strips[kColumns] = {};
+    for (std::size_t s = 0; s < p.count; ++s) {
+        for (std::size_t j = 0; j < kColumns; ++j) {
+            if (p.masks[s] >> j & 1) strips[j] = p.strips[s];
+        }
+    }
+    for (std::size_t i = 0; i < count; ++i) {
+        to[i] = Line{};
+        for (std::size_t j = 0; j < kColumns; ++j) {
+            if (strips[j]) __builtin_memcpy(to[i].bytes + 4 * j, strips[j][lines[i]].bytes + 4 * p.lanes[j], 4);
+        }
+    }
+}
+
+#endif
+
+// The epilogue of one position and strip.
+template <typename Item, typename Act>
+inline void finish(const Job &job, const Strip &strip, const Item *sums, float row_scale, std::size_t place, Act act) {
+    typedef Item ItemVector __attribute__((vector_size(LANES * sizeof(float)), may_alias));
+    alignas(64) float whole[kColumns];
+    const bool all = strip.active == 0xffff;
+    float *out = job.out + place + strip.column;
+    const float *residual = job.residual ? job.residual + place + strip.column : nullptr;
+#pragma GCC unroll 4
+    for (std::size_t c = 0; c < kColumns; c += kLanes) {
+        const Vector sum = __builtin_convertvector(*reinterpret_cast<const ItemVector *>(sums + c), Vector);
+        Vector y = act(sum * (load(strip.scale + c) * row_scale) + load(strip.shift + c)) * load(strip.saliency + c);
+        if (!all) {
+            store(whole + c, y);
+            continue;
+        }
+        if (residual) y += load(residual + c);
+        store(out + c, y);
+    }
+    if (all) return;
+#if LANES == 16
+    const __mmask16 mask = static_cast<__mmask16>(strip.active);
+    const auto stored = static_cast<__mmask16>((1u << __builtin_popcount(mask)) - 1);
+    __m512 y = _mm512_maskz_compress_ps(mask, _mm512_load_ps(whole));
+    if (residual) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(stored, residual));
+    _mm512_mask_storeu_ps(out, stored, y);
+#else
+    std::size_t next = 0;
+    for (std::size_t j = 0; j < kColumns; ++j) {
+        if (!(strip.active >> j & 1)) continue;
+        out[next] = whole[j] + (residual ? residual[next] : 0.0f);
+        ++next;
+    }
+#endif
+}
+
+// The sums of some strips by some tiles of positions, [strip][tile][row][16], that wait for their epilogue.
+template <typename Item>
+struct Block {
+    const Strip *strips = nullptr;
+    std::size_t strip_count = 0, first_tile = 0, tiles = 0;
+    const Item *sums = nullptr;
+};
+
+template <typename Item, typename Act>
+void finish_rows(const Job &job, const Block<Item> &block, std::size_t begin, std::size_t end, Act act) {
+    for (std::size_t row = begin; row < end; ++row) {
+        const std::size_t position = block.first_tile * job.tile_rows + row;
+        if (position >= job.positions) return;
+        const std::size_t line = position / job.pitch, at = position % job.pitch;
+        if (at >= job.width) continue;
+        const std::size_t tile = row / job.tile_rows, place = (line * job.width + at) * job.out_stride;
+        const Item *sums = block.sums + tile * kTileItems + row % job.tile_rows * kColumns;
+        const float row_scale = job.row_scales ? job.row_scales[position] : 1.0f;
+        for (std::size_t s = 0; s < block.strip_count; ++s)
+            finish(job, block.strips[s], sums + s * block.tiles * kTileItems, row_scale, place, act);
+    }
+}
+
+// The epilogue of rows begin … end of a block.
+template <typename Item>
+void finish_rows(const Job &job, const Block<Item> &block, std::size_t begin, std::size_t end) {
+    switch (job.activation) {
+        case Activation::none: return finish_rows(job, block, begin, end, [](Vector y) { return y; });
+        case Activation::relu: return finish_rows(job, block, begin, end, [](Vector y) { return at_least(y, Vector{}); });
+        case Activation::relu6:
+            return finish_rows(job, block, begin, end,
+                               [](Vector y) { return at_most(at_least(y, Vector{}), broadcast(6.0f)); });
+        case Activation::gelu: return finish_rows(job, block, begin, end, [](Vector y) { return gelu(y); });
+        case Activation::silu: return finish_rows(job, block, begin, end, [](Vector y) { return silu(y); });
+    }
+}
+
+// Calls sums(strips, count, activations, out) for up to `most` strips and each tile of positions, and its epilogue.
+template <typename Item, typename Function>
+void each_block(const Job &job, std::size_t most, Function sum) {
+    alignas(64) Item sums[kMostTiles * kTileItems];
+    for (std::size_t s = 0; s < job.strip_count; s += most) {
+        const std::size_t count = job.strip_count - s < most ? job.strip_count - s : most;
+        for (std::size_t tile = 0; tile < job.tiles; ++tile) {
+            sum(job.strips + s, count, job.activations + tile * job.tile_bytes, sums);
+            finish_rows<Item>(job, {job.strips + s, count, tile, 1, sums}, 0, job.tile_rows);
+        }
+    }
+}
+
+[[maybe_unused]] void enter_nothing(std::size_t) {}
+[[maybe_unused]] void leave_nothing() {}
+
+}  // namespace
+}  // namespace sluice
