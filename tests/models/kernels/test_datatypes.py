@@ -1,4 +1,4 @@
-"""Products in bf16 and int8 against the reference, which rounds as they do, on every instruction set of this machine."""
+"""Products in bf16 and int8, on every instruction set here, against the reference, which rounds as they do."""
 
 import numpy as np
 import pytest
