@@ -13,26 +13,26 @@ from models.gating.network import GatedNetwork, Statistics
 
 @dataclass(frozen=True, slots=True)
 class CalibratedPoint:
-    """One dial's thresholds and statistics, per layer."""
+    """The thresholds and statistics, per layer, for one share of channels kept."""
 
-    dial: float
+    kept: float
     thresholds: tuple[float, ...]
     statistics: tuple[Statistics, ...]
 
 
-def dials(points: int, least: float) -> tuple[float, ...]:
-    """Evenly spaced dials from 1 (dense) to the least."""
+def kept_shares(points: int, least: float) -> tuple[float, ...]:
+    """Evenly spaced shares from 1 (dense) to the least."""
     return tuple(1 - (1 - least) * i / (points - 1) for i in range(points))
 
 
 def calibrate(
-    network: GatedNetwork, images: NDArray[np.uint8], dial: float, exponents: Sequence[float]
+    network: GatedNetwork, images: NDArray[np.uint8], kept: float, exponents: Sequence[float]
 ) -> CalibratedPoint:
-    """Thresholds such that over `images` [n, 28, 28] layer l keeps the share dial^exponent_l of its channels on
-    average, and the statistics that its norm sees then. At dial 1 every channel of positive saliency is kept."""
+    """Thresholds such that over `images` [n, 28, 28] layer l keeps the share kept^exponent_l of its channels on
+    average, and the statistics that its norm sees then. At share 1 every channel of positive saliency is kept."""
     network.eval()
-    shares = [dial**power for power in exponents]
+    shares = [kept**power for power in exponents]
     with torch.no_grad():
-        _, traces = network(torch.tensor(images), dial, shares=shares)
+        _, traces = network(torch.tensor(images), kept, shares=shares)
     statistics = tuple(trace.statistics for trace in traces if trace.statistics is not None)
-    return CalibratedPoint(dial, tuple(trace.threshold for trace in traces), statistics)
+    return CalibratedPoint(kept, tuple(trace.threshold for trace in traces), statistics)

@@ -4,14 +4,14 @@ Pruning", ICLR 2019).
 This is the network as training and calibration see it: torch, batches, skipped channels masked. Serving runs the same
 arithmetic in `models.zoo.fashion`, where a skipped channel is not computed at all; a test holds the two together.
 
-One layer, for one image x and the dial k (the share of channels that it is meant to keep, 1 = all):
+One layer, for one image x and the share k of channels that it is meant to keep (1 = all):
 
     squeeze    z = channel means of x divided by their own mean, followed by the image's evidence h (below)
     saliency   a = P z + c,   r = relu(a),   m = r / mean(r)
     select     channel j is active when a_j > τ
     compute    y = m · pool(relu(norm(conv(x)))) on the active channels, zero on the others
 
-The norm's scale and shift move with the dial, γ(1 + γ₁(1−k)) and β + β₁(1−k), because the statistics of a layer move
+The norm's scale and shift move with the share, γ(1 + γ₁(1−k)) and β + β₁(1−k), because the statistics of a layer move
 with the number of its active inputs; both fold into one multiply-add per channel and operating point.
 
 What is added to FBS so that the work depends on the request: every gate also sees the evidence h = relu(V e + v), where
@@ -110,15 +110,15 @@ class GatedLayer(nn.Module):
         means = x.mean((2, 3), dtype=torch.float32)
         return torch.cat((means / means.mean(1, keepdim=True).clamp_min(1e-6), evidence), 1)
 
-    def affine(self, dial: float) -> tuple[Tensor, Tensor]:
-        """The norm's scale and shift at this dial, each [outputs]."""
-        return self.scale * (1 + self.scale_slope * (1 - dial)), self.shift + self.shift_slope * (1 - dial)
+    def affine(self, kept: float) -> tuple[Tensor, Tensor]:
+        """The norm's scale and shift at this share kept, each [outputs]."""
+        return self.scale * (1 + self.scale_slope * (1 - kept)), self.shift + self.shift_slope * (1 - kept)
 
     def forward(
         self,
         x: Tensor,
         evidence: Tensor,
-        dial: float,
+        kept: float,
         share: float | None,
         threshold: float,
         statistics: Statistics | None,
@@ -145,7 +145,7 @@ class GatedLayer(nn.Module):
             r = F.relu(a)
             multiplier = active * r / r.mean(1, keepdim=True).clamp_min(1e-6)
         z = self.convolution(x)
-        scale, shift = self.affine(dial)
+        scale, shift = self.affine(kept)
         if statistics is None and not self.training:
             measured = z.detach().float()
             statistics = Statistics(measured.mean((0, 2, 3)), measured.var((0, 2, 3), correction=0))
@@ -161,7 +161,7 @@ class GatedLayer(nn.Module):
 
 
 class GatedNetwork(nn.Module):
-    """The gated network. With `static` the predictors stay zero, so that the channels of a dial are the same for
+    """The gated network. With `static` the predictors stay zero, so that the channels for a share are the same for
     every image: the baseline that shows what choosing per image is worth."""
 
     def __init__(self, shape: NetworkShape, *, static: bool = False) -> None:
@@ -177,7 +177,7 @@ class GatedNetwork(nn.Module):
     def forward(
         self,
         images: Tensor,
-        dial: float,
+        kept: float,
         *,
         shares: Sequence[float] | None = None,
         thresholds: Sequence[float] | None = None,
@@ -194,7 +194,7 @@ class GatedNetwork(nn.Module):
             x, trace = layer(
                 x,
                 h,
-                dial,
+                kept,
                 None if shares is None else shares[i],
                 0.0 if thresholds is None else thresholds[i],
                 None if statistics is None else statistics[i],

@@ -16,15 +16,15 @@ from models.gating.network import GatedNetwork
 
 
 def order_channels(
-    network: GatedNetwork, images: NDArray[np.uint8], dials: Sequence[float], exponents: Sequence[float]
+    network: GatedNetwork, images: NDArray[np.uint8], kept_shares: Sequence[float], exponents: Sequence[float]
 ) -> None:
     """Reorders every layer's channels in place, by how often they are active on `images` [n, 28, 28] over all
-    `dials`."""
+    `kept_shares`."""
     network.eval()
     activity = [torch.zeros(layer.shape.outputs) for layer in network.layers]
     with torch.no_grad():
-        for dial in dials:
-            _, traces = network(torch.tensor(images), dial, shares=[dial**power for power in exponents])
+        for kept in kept_shares:
+            _, traces = network(torch.tensor(images), kept, shares=[kept**power for power in exponents])
             for total, trace in zip(activity, traces, strict=True):
                 total += trace.active.sum(0)
         _reorder(network, [total.argsort(descending=True, stable=True) for total in activity])

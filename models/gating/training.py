@@ -1,4 +1,5 @@
-"""Training with gates: a plain network first, then the gated one, taught by it at a random dial in every step.
+"""Training with gates: a plain network first, then the gated one, taught by it, in every step with a random share of
+its channels kept.
 
 The recipe follows universally slimmable networks (Yu & Huang 2019) where a step trains several widths at once, each
 group of images with its own batch statistics, the full width on labels and the others on the teacher; and FBS for the
@@ -27,7 +28,7 @@ from models.gating.network import GatedNetwork, LayerTrace, PlainNetwork
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Part of a batch: how many images, and the range from which their dial is drawn."""
+    """Part of a batch: how many images, and the range from which the share that they keep is drawn."""
 
     images: int
     least: float
@@ -42,14 +43,14 @@ class Recipe:
     rate: float
     groups: tuple[Group, ...] = ()
     exponents: tuple[float, ...] = ()
-    """Per layer: the share kept at dial k is k to this power; layers differ in how much they bear."""
+    """Per layer: the share kept where k is asked for is k to this power; layers differ in how much they bear."""
     jitter: float = 0.08
     predictor_rate: float = 1.0
     """The predictors' rate relative to `rate`."""
     softness: float = 0.0
     spread: float = 0.0
-    """How far an image's target share lies from the dial: ± spread · min(k, 1 − k) from the surest to the least
-    sure."""
+    """How far an image's target share lies from the one asked for: ± spread · min(k, 1 − k) from the surest to the
+    least sure."""
     spread_weight: float = 0.0
     batch: int = 128
     momentum: float = 0.9
@@ -114,12 +115,12 @@ def train_gated(
             strict=True,
         )
         for group, part, target, wanted in parts:
-            dial = group.least + (group.most - group.least) * float(torch.rand((), generator=generator))
-            shares = _shares(dial, recipe, generator)
-            logits, traces = network(part, dial, shares=shares, softness=recipe.softness if dial < 1 else 0.0)
+            kept = group.least + (group.most - group.least) * float(torch.rand((), generator=generator))
+            shares = _shares(kept, recipe, generator)
+            logits, traces = network(part, kept, shares=shares, softness=recipe.softness if kept < 1 else 0.0)
             guessed = F.log_softmax(logits.float(), 1)
             distance = F.kl_div(guessed, wanted, reduction="batchmean", log_target=True)
-            if dial == 1:
+            if kept == 1:
                 distance = (distance + F.nll_loss(guessed, target)) / 2
             elif recipe.spread_weight and not network.static:
                 distance = distance + recipe.spread_weight * _spread_loss(traces, shares, wanted, recipe)
@@ -130,7 +131,7 @@ def train_gated(
 
 
 def start_from(plain: PlainNetwork, gated: GatedNetwork, images: NDArray[np.uint8], recipe: Recipe) -> None:
-    """Copies the plain network into the gated one so that it computes the same at dial 1.
+    """Copies the plain network into the gated one so that it computes the same where all is kept.
 
     The offsets c order the channels by importance (RMS of the channel's output over `images` × norm of the next
     layer's weights for it), from 1.6 to 0.4; the norm is divided by the multiplier that this gives.
@@ -161,16 +162,17 @@ def start_from(plain: PlainNetwork, gated: GatedNetwork, images: NDArray[np.uint
         gated.head.load_state_dict(plain.head.state_dict())
 
 
-def _shares(dial: float, recipe: Recipe, generator: torch.Generator) -> list[float]:
-    """Each layer's share of channels at this dial; jittered, so that calibration may allocate them unevenly."""
-    if dial == 1:
+def _shares(kept: float, recipe: Recipe, generator: torch.Generator) -> list[float]:
+    """Each layer's share of channels where `kept` is asked for; jittered, so that calibration may allocate them
+    unevenly."""
+    if kept == 1:
         return [1.0] * len(recipe.exponents)
     noise = torch.randn(len(recipe.exponents), generator=generator) * recipe.jitter
-    return [min(max(dial**power + float(n), 0.1), 1.0) for power, n in zip(recipe.exponents, noise, strict=True)]
+    return [min(max(kept**power + float(n), 0.1), 1.0) for power, n in zip(recipe.exponents, noise, strict=True)]
 
 
 def _spread_loss(traces: list[LayerTrace], shares: list[float], taught: Tensor, recipe: Recipe) -> Tensor:
-    """Mean squared distance, relative to the dial, of each image's soft share of channels from its target by the
+    """Mean squared distance, relative to `kept`, of each image's soft share of channels from its target by the
     teacher's confidence."""
     rank = taught.max(1).values.argsort(descending=True).argsort().float() / (len(taught) - 1)  # 0: the surest
     total = torch.zeros(())

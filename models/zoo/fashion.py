@@ -51,7 +51,7 @@ def load(files: Files, name: str = "fashion") -> "FashionClassifier":
 
 def fits(calibration: Calibration, profile: Profile, shape: NetworkShape = SHAPE) -> bool:
     """Whether these tables are of this network, and the ones that the profile was measured with."""
-    outputs = [(len(calibration.dials), layer.outputs) for layer in shape.layers]
+    outputs = [(len(calibration.kept_shares), layer.outputs) for layer in shape.layers]
     tables = (calibration.means, calibration.variances)
     if any([table.shape for table in layers] != outputs for layers in tables):
         return False
@@ -179,15 +179,15 @@ def evidence_layer(weights: FashionWeights, shape: NetworkShape) -> tuple[kernel
 
 def level_tables(weights: FashionWeights, calibration: Calibration, level: float) -> LevelTables:
     """Interpolates the calibrated operating points linearly and folds every norm into a scale and a shift."""
-    position = level * (len(calibration.dials) - 1)
-    low = min(int(position), len(calibration.dials) - 2)
+    position = level * (len(calibration.kept_shares) - 1)
+    low = min(int(position), len(calibration.kept_shares) - 2)
     share = np.float32(position - low)
 
     def at(table: Array) -> Array:
         mixed: Array = table[low] * (1 - share) + table[low + 1] * share
         return mixed
 
-    off = 1 - float(at(calibration.dials))
+    off = 1 - float(at(calibration.kept_shares))
     scales, shifts = [], []
     for layer, mean, variance in zip(weights.layers, calibration.means, calibration.variances, strict=True):
         scale = layer.scale * (1 + layer.scale_slope * off) / np.sqrt(at(variance) + NORM_EPSILON)

@@ -15,5 +15,5 @@ SHAPE = NetworkShape(
 )
 """157 M multiply-accumulates. Most of them come late, where the gates know most about the image."""
 
-LEAST_DIAL = 0.32
+LEAST_KEPT = 0.32
 """The share of channels kept at the most-skipping point, in training and in calibration."""

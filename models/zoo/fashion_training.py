@@ -23,7 +23,7 @@ from models.gating.profile import OperatingPoint, Profile
 from models.gating.training import Group, Recipe, Report, start_from, train_gated, train_plain
 from models.zoo import fashion_data
 from models.zoo.fashion import FashionClassifier
-from models.zoo.fashion_shape import LEAST_DIAL, SHAPE
+from models.zoo.fashion_shape import LEAST_KEPT, SHAPE
 from models.zoo.fashion_weights import Calibration, FashionWeights, Files, load_weights, save_calibration
 
 EXPONENTS = (0.8, 1.0, 1.0, 1.0, 1.0, 1.3)
@@ -33,7 +33,7 @@ PLAIN = Recipe(epochs=8, rate=0.1)
 GATED = Recipe(
     epochs=14,
     rate=0.05,
-    groups=(Group(32, 1, 1), Group(48, 0.6, 0.95), Group(48, LEAST_DIAL, 0.6)),
+    groups=(Group(32, 1, 1), Group(48, 0.6, 0.95), Group(48, LEAST_KEPT, 0.6)),
     exponents=EXPONENTS,
     softness=0.15,
     spread=0.6,
@@ -61,7 +61,7 @@ def train(variant: str, data: Path | None, work: Path, report: Report, *, seed: 
     recipe = replace(GATED, seed=seed)
     start_from(plain, network, images.images[:1000], recipe)
     train_gated(network, plain, images.images, images.labels, recipe, work / f"{variant}-{seed}.pt", report)
-    order_channels(network, images.images[:1000], calibration.dials(5, LEAST_DIAL), EXPONENTS)
+    order_channels(network, images.images[:1000], calibration.kept_shares(5, LEAST_KEPT), EXPONENTS)
     write(gated_tensors(network), weights)
     return weights
 
@@ -73,7 +73,7 @@ def calibrate(
     report: Callable[[float], None],
     *,
     points: int = POINTS,
-    least_dial: float = LEAST_DIAL,
+    least_kept: float = LEAST_KEPT,
 ) -> Profile:
     """Writes the calibration and the profile that belong to `files.weights`; `report` is called with the share done,
     0 to 1.
@@ -84,11 +84,11 @@ def calibrate(
     network = to_network(weights)
     images = fashion_data.training(data).images[:STATISTICS_IMAGES]
     found = []
-    for i, dial in enumerate(calibration.dials(points, least_dial)):
-        found.append(calibration.calibrate(network, images, dial, EXPONENTS))
+    for i, kept in enumerate(calibration.kept_shares(points, least_kept)):
+        found.append(calibration.calibrate(network, images, kept, EXPONENTS))
         report((i + 1) / (2 * points))
     tables = Calibration(
-        dials=np.array([p.dial for p in found], np.float32),
+        kept_shares=np.array([p.kept for p in found], np.float32),
         thresholds=np.array([p.thresholds for p in found], np.float32),
         means=tuple(_stack([p.statistics[i].mean for p in found]) for i in range(len(SHAPE.layers))),
         variances=tuple(_stack([p.statistics[i].variance for p in found]) for i in range(len(SHAPE.layers))),

@@ -2,8 +2,8 @@
 with them.
 
 `NAME.safetensors` holds what training found. `NAME.calibration.safetensors` and `NAME.profile.json` hold what
-calibration measured on it: per operating point the dial, the thresholds and the statistics of every norm, and what to
-expect of each. Serving needs all three.
+calibration measured on it: per operating point the share kept, the thresholds and the statistics of every norm, and
+what to expect of each. Serving needs all three.
 """
 
 import gzip
@@ -48,10 +48,10 @@ class FashionWeights:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Per operating point, in order of level: `dials` [points], `thresholds` [points, layers], and for each layer the
-    mean and variance of its convolution's output, [points, outputs]."""
+    """Per operating point, in order of level: `kept_shares` [points], `thresholds` [points, layers], and for each layer
+    the mean and variance of its convolution's output, [points, outputs]."""
 
-    dials: Array
+    kept_shares: Array
     thresholds: Array
     means: tuple[Array, ...]
     variances: tuple[Array, ...]
@@ -59,7 +59,7 @@ class Calibration:
     @property
     def levels(self) -> Array:
         """The operating points' levels: evenly spaced from 0 to 1."""
-        return np.linspace(0, 1, len(self.dials), dtype=np.float32)
+        return np.linspace(0, 1, len(self.kept_shares), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def load_calibration(path: Path) -> Calibration:
     try:
         layers = range(arrays["thresholds"].shape[1])
         return Calibration(
-            dials=arrays["dials"],
+            kept_shares=arrays["kept_shares"],
             thresholds=arrays["thresholds"],
             means=tuple(arrays[f"mean{i}"] for i in layers),
             variances=tuple(arrays[f"variance{i}"] for i in layers),
@@ -120,7 +120,7 @@ def load_calibration(path: Path) -> Calibration:
 
 def save_calibration(calibration: Calibration, path: Path) -> None:
     """Writes the tables as safetensors, all of them or nothing."""
-    arrays = {"dials": calibration.dials, "thresholds": calibration.thresholds}
+    arrays = {"kept_shares": calibration.kept_shares, "thresholds": calibration.thresholds}
     for i, (mean, variance) in enumerate(zip(calibration.means, calibration.variances, strict=True)):
         arrays |= {f"mean{i}": mean, f"variance{i}": variance}
     partial = path.with_suffix(".partial")

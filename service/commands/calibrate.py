@@ -9,7 +9,7 @@ from rich.progress import Progress
 
 from models.zoo.catalog import fashion_files
 from models.zoo.fashion_data import MissingData
-from models.zoo.fashion_shape import LEAST_DIAL
+from models.zoo.fashion_shape import LEAST_KEPT
 from models.zoo.fashion_weights import Files
 from service.commands.options import Data, Json, Name, require_fashion, require_torch
 from service.commands.output import fail, print_json
@@ -27,9 +27,9 @@ def calibrate(
             help="Folder for the result: beside given weights, else SLUICE_HOME/calibrations, where the server looks"
         ),
     ] = None,
-    least_dial: Annotated[
+    least_kept: Annotated[
         float, typer.Option(min=0.05, max=1.0, help="Share of channels kept at the most-skipping point")
-    ] = LEAST_DIAL,
+    ] = LEAST_KEPT,
     points: Annotated[int, typer.Option(min=2, max=65, help="Operating points from dense to the most-skipping")] = 13,
     json: Json = False,
 ) -> None:
@@ -49,7 +49,7 @@ def calibrate(
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task("calibrating", total=1.0)
             profile = fashion_training.calibrate(
-                files, model, data, lambda done: bar.update(task, completed=done), points=points, least_dial=least_dial
+                files, model, data, lambda done: bar.update(task, completed=done), points=points, least_kept=least_kept
             )
     except (SettingsError, MissingData, OSError, ValueError) as error:
         fail(str(error))

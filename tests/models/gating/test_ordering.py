@@ -5,7 +5,7 @@ from models.gating.network import GatedNetwork
 from models.gating.ordering import order_channels
 from tests.models.gating.small_network import GATED, SHAPE, toy_images
 
-DIALS = (1.0, 0.7, 0.4)
+KEPT = (1.0, 0.7, 0.4)
 
 
 def random_network() -> GatedNetwork:
@@ -19,18 +19,18 @@ def random_network() -> GatedNetwork:
     return network
 
 
-def pass_through(network: GatedNetwork, dial: float) -> tuple[torch.Tensor, list[np.ndarray]]:
+def pass_through(network: GatedNetwork, kept: float) -> tuple[torch.Tensor, list[np.ndarray]]:
     with torch.no_grad():
-        logits, traces = network(torch.tensor(toy_images()[0]), dial, shares=[dial**power for power in GATED.exponents])
+        logits, traces = network(torch.tensor(toy_images()[0]), kept, shares=[kept**power for power in GATED.exponents])
     return logits, [trace.active.mean(0).numpy() for trace in traces]
 
 
 def test_the_function_is_the_same_in_any_order():
     network = random_network()
-    before = [pass_through(network, dial) for dial in DIALS]
-    order_channels(network, toy_images()[0], DIALS, GATED.exponents)
-    for (logits, active), dial in zip(before, DIALS, strict=True):
-        ordered_logits, ordered_active = pass_through(network, dial)
+    before = [pass_through(network, kept) for kept in KEPT]
+    order_channels(network, toy_images()[0], KEPT, GATED.exponents)
+    for (logits, active), kept in zip(before, KEPT, strict=True):
+        ordered_logits, ordered_active = pass_through(network, kept)
         torch.testing.assert_close(ordered_logits, logits, rtol=1e-3, atol=1e-3)
         for a, b in zip(active, ordered_active, strict=True):
             np.testing.assert_allclose(np.sort(a), np.sort(b))
@@ -38,8 +38,8 @@ def test_the_function_is_the_same_in_any_order():
 
 def test_the_most_active_channels_come_first():
     network = random_network()
-    order_channels(network, toy_images()[0], DIALS, GATED.exponents)
-    per_dial = [pass_through(network, dial)[1] for dial in DIALS]
+    order_channels(network, toy_images()[0], KEPT, GATED.exponents)
+    per_dial = [pass_through(network, kept)[1] for kept in KEPT]
     for activity in zip(*per_dial, strict=True):
         total = sum(activity)
         assert total.min() < total.max()

@@ -39,7 +39,7 @@ def random_fashion(seed: int = 0) -> FashionClassifier:
     )
     thresholds = np.linspace(0, 1.2, POINTS, dtype=np.float32)
     calibration = Calibration(
-        dials=np.linspace(1, 0.4, POINTS, dtype=np.float32),
+        kept_shares=np.linspace(1, 0.4, POINTS, dtype=np.float32),
         thresholds=np.repeat(thresholds[:, None], len(SHAPE.layers), 1),
         means=tuple(np.zeros((POINTS, layer.outputs), np.float32) for layer in SHAPE.layers),
         variances=tuple(np.ones((POINTS, layer.outputs), np.float32) for layer in SHAPE.layers),

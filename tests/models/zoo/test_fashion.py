@@ -45,9 +45,9 @@ def test_it_equals_the_trainable_network(tmp_path, images):
     fashion_training.write(fashion_training.gated_tensors(network), tmp_path / "w.safetensors")
     weights = load_weights(tmp_path / "w.safetensors")
     network = fashion_training.to_network(weights).eval()
-    points = [calibration.calibrate(network, images, dial, fashion_training.EXPONENTS) for dial in (1.0, 0.5)]
+    points = [calibration.calibrate(network, images, kept, fashion_training.EXPONENTS) for kept in (1.0, 0.5)]
     tables = Calibration(
-        np.array([p.dial for p in points], np.float32),
+        np.array([p.kept for p in points], np.float32),
         np.array([p.thresholds for p in points], np.float32),
         tuple(np.stack([p.statistics[i].mean for p in points]) for i in range(len(SHAPE.layers))),
         tuple(np.stack([p.statistics[i].variance for p in points]) for i in range(len(SHAPE.layers))),
@@ -56,7 +56,7 @@ def test_it_equals_the_trainable_network(tmp_path, images):
     for level, point in ((0.0, points[0]), (1.0, points[1])):
         with torch.no_grad():
             logits, traces = network(
-                torch.tensor(images), point.dial, thresholds=point.thresholds, statistics=point.statistics
+                torch.tensor(images), point.kept, thresholds=point.thresholds, statistics=point.statistics
             )
         outputs, context = run(served, images, level)
         np.testing.assert_allclose(outputs["probabilities"], logits.softmax(1), rtol=1e-3, atol=1e-5)

@@ -16,7 +16,7 @@ def test_a_calibration_survives_its_file(tmp_path):
     save_calibration(tables, tmp_path / "c.safetensors")
     loaded = load_calibration(tmp_path / "c.safetensors")
     assert loaded.levels.tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1])
-    for name in ("dials", "thresholds"):
+    for name in ("kept_shares", "thresholds"):
         assert np.array_equal(getattr(loaded, name), getattr(tables, name))
     for a, b in zip(loaded.means + loaded.variances, tables.means + tables.variances, strict=True):
         assert np.array_equal(a, b)
