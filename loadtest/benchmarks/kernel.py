@@ -6,11 +6,12 @@ medians.
 
 import json as json_format
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from models import kernels
+
+if TYPE_CHECKING:
+    import torch
 
 SKIP_RATES = (0.0, 0.25, 0.5, 0.75)
 HALF = 0.5
@@ -79,41 +83,46 @@ class Measurement:
         return self.seconds[skip_rate] / self.seconds[0.0]
 
 
-def run(repeats: int = 100, json: bool = False) -> dict[str, Any]:
-    """Measures every shape, prints a table or JSON and returns what the JSON holds.
+def run(repeats: int = 100, json: bool = False, datatype: str = "fp32") -> dict[str, Any]:
+    """Measures every shape that the datatype is for, prints a table or JSON and returns what the JSON holds.
 
-    Torch's times are left out where it is not installed.
+    Torch's times are left out where it is not installed. Raises `ValueError` for an unknown datatype.
     """
+    instruction_set = kernels.instruction_set(datatype)
+    shapes = [shape for shape in SHAPES if datatype != "int8" or not shape.kernel]
     console = Console(stderr=json)
     with console.status("Measuring the kernels") as status:
         measurements = []
-        for shape in SHAPES:
+        for shape in shapes:
             status.update(f"Measuring {shape.name}")
-            measurements.append(measure(shape, repeats))
+            measurements.append(measure(shape, repeats, datatype))
     result = {
         "backend": kernels.BACKEND,
-        "instruction_set": kernels.instruction_set(),
+        "datatype": datatype,
+        "instruction_set": instruction_set,
         "repeats": repeats,
         "shapes": [asdict(measurement) | {"gflops": measurement.gflops} for measurement in measurements],
     }
     if json:
         print(json_format.dumps(result, indent=2))
     else:
-        console.print(render(measurements))
+        console.print(render(measurements, datatype))
     return result
 
 
-def measure(shape: Shape, repeats: int) -> Measurement:
+def measure(shape: Shape, repeats: int, datatype: str = "fp32") -> Measurement:
     """Times one shape at every skip rate and in torch, in turns."""
     random = np.random.default_rng(0)
     weight_shape = (shape.outputs, shape.inputs, *(shape.kernel, shape.kernel)[: 2 if shape.kernel else 0])
     weight = random.standard_normal(weight_shape, dtype=np.float32)
     kept = [_at_random(shape, skip_rate, random) for skip_rate in SKIP_RATES]
     kept += [_blocks_at_random(shape, random), _in_order(shape)]
-    calls = [_gated(shape, weight, *lists, random) for lists in kept]
-    own = _torch_layers(shape, weight, random)
+    calls = [_gated(shape, weight, *lists, random, datatype) for lists in kept]
+    own = _torch_layers(shape, weight, random, datatype)
+    own_calls = [call for call in (own.eager, own.packed) if call] if own else []
     with own.context if own else nullcontext():
-        times = _medians([*calls, *([own.eager, own.packed] if own else [])], repeats)
+        times = _medians([*calls, *own_calls], repeats)
+    own_times = [*times[len(calls) :], None, None]
     positions = shape.positions**2 if shape.kernel else shape.positions
     return Measurement(
         shape=shape.name,
@@ -121,14 +130,14 @@ def measure(shape: Shape, repeats: int) -> Measurement:
         seconds=dict(zip(SKIP_RATES, times, strict=False)),
         blocks_seconds=times[len(SKIP_RATES)],
         in_order_seconds=times[len(SKIP_RATES) + 1],
-        torch_seconds=times[-2] if own else None,
-        torch_packed_seconds=times[-1] if own else None,
+        torch_seconds=own_times[0],
+        torch_packed_seconds=own_times[1],
     )
 
 
-def render(measurements: list[Measurement]) -> Table:
+def render(measurements: list[Measurement], datatype: str = "fp32") -> Table:
     """The measurements as a table; a one-channel input has nothing to skip there, so only its outputs are."""
-    table = Table(title=f"Gated kernels, fp32, one thread, {kernels.instruction_set()}")
+    table = Table(title=f"Gated kernels, {datatype}, one thread, {kernels.instruction_set(datatype)}")
     table.add_column("layer")
     for title in ("dense µs", "GFLOP/s", "torch µs", "of torch", "packed µs", "of packed"):
         table.add_column(title, justify="right")
@@ -185,16 +194,21 @@ def _in_order(shape: Shape) -> tuple[Channels, Channels]:
 
 
 def _gated(
-    shape: Shape, weight: NDArray[np.float32], inputs: Channels, outputs: Channels, random: np.random.Generator
+    shape: Shape,
+    weight: NDArray[np.float32],
+    inputs: Channels,
+    outputs: Channels,
+    random: np.random.Generator,
+    datatype: str,
 ) -> Callable[[], object]:
     n_inputs = shape.inputs if inputs is None else len(inputs)
     n_outputs = shape.outputs if outputs is None else len(outputs)
     if shape.kernel:
-        convolution = kernels.pack_convolution(weight, padding=1)
+        convolution = kernels.pack_convolution(weight, padding=1, datatype=datatype)
         image = random.standard_normal((shape.positions, shape.positions, n_inputs), dtype=np.float32)
         pixels = np.empty((shape.positions, shape.positions, n_outputs), np.float32)
         return lambda: kernels.gated_conv2d(image, convolution, inputs=inputs, outputs=outputs, out=pixels)
-    matrix = kernels.pack_matrix(weight)
+    matrix = kernels.pack_matrix(weight, datatype)
     rows = random.standard_normal((shape.positions, n_inputs), dtype=np.float32)
     products = np.empty((shape.positions, n_outputs), np.float32)
     return lambda: kernels.gated_matmul(rows, matrix, inputs=inputs, outputs=outputs, out=products)
@@ -203,22 +217,29 @@ def _gated(
 @dataclass(frozen=True, slots=True)
 class _TorchLayers:
     eager: Callable[[], object]
-    packed: Callable[[], object]
+    packed: Callable[[], object] | None
     context: AbstractContextManager[None]  # to be called in: entering it each time would cost as much as a small layer
 
 
-def _torch_layers(shape: Shape, weight: NDArray[np.float32], random: np.random.Generator) -> _TorchLayers | None:
+def _torch_layers(
+    shape: Shape, weight: NDArray[np.float32], random: np.random.Generator, datatype: str = "fp32"
+) -> _TorchLayers | None:
     """Torch's own layer as a user calls it, its convolution in the layout that it is fastest in, and the operator that
-    torch.compile makes of it when weights are frozen; None without torch."""
+    torch.compile makes of it when weights are frozen; None without torch. In bf16 its activations are bf16 as well, so
+    that it need not convert them; in int8 it is the dynamically quantised layer, whose weights are packed anyway."""
     try:
         import torch
     except ModuleNotFoundError:
         return None
     torch.set_num_threads(1)
     functional, onednn = torch.nn.functional, torch.ops.mkldnn
-    own_weight = torch.from_numpy(weight)
+    own_type = torch.bfloat16 if datatype == "bf16" else torch.float32
+    own_weight = torch.from_numpy(weight).to(own_type)
     if not shape.kernel:
-        rows = torch.from_numpy(random.standard_normal((shape.positions, shape.inputs), dtype=np.float32))
+        rows = torch.from_numpy(random.standard_normal((shape.positions, shape.inputs), dtype=np.float32)).to(own_type)
+        if datatype == "int8":
+            layer = torch.ops.quantized.linear_prepack(_quantised(own_weight), None)
+            return _TorchLayers(lambda: torch.ops.quantized.linear_dynamic(rows, layer), None, torch.inference_mode())
         matrix = onednn._reorder_linear_weight(own_weight, shape.positions)
         return _TorchLayers(
             lambda: functional.linear(rows, own_weight),
@@ -226,7 +247,7 @@ def _torch_layers(shape: Shape, weight: NDArray[np.float32], random: np.random.G
             torch.inference_mode(),
         )
     size = (1, shape.inputs, shape.positions, shape.positions)
-    image = torch.from_numpy(random.standard_normal(size, dtype=np.float32))
+    image = torch.from_numpy(random.standard_normal(size, dtype=np.float32)).to(own_type)
     if shape.inputs > 1:
         image = image.contiguous(memory_format=torch.channels_last)
         own_weight = own_weight.contiguous(memory_format=torch.channels_last)
@@ -237,6 +258,17 @@ def _torch_layers(shape: Shape, weight: NDArray[np.float32], random: np.random.G
         lambda: onednn._convolution_pointwise(image, kernel, None, ones, ones, ones, 1, "none", [], ""),
         torch.inference_mode(),
     )
+
+
+def _quantised(weight: "torch.Tensor") -> "torch.Tensor":
+    """Whole numbers with a scale for each output, as ours are."""
+    import torch
+
+    scales = weight.abs().amax(1).double() / 127
+    zeros = torch.zeros(len(weight), dtype=torch.long)
+    with warnings.catch_warnings():  # torch means to drop quantised tensors, but not yet what replaces this layer
+        warnings.simplefilter("ignore")
+        return torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
 
 
 def _medians(calls: list[Callable[[], object]], repeats: int) -> list[float]:

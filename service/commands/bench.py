@@ -28,13 +28,16 @@ def bench() -> typer.Typer:
 
 def kernel(
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each variant, which take turns")] = 100,
+    datatype: Annotated[str, typer.Option(help="fp32, bf16 or int8")] = "fp32",
     json: Json = False,
 ) -> None:
     """Kernels alone: GFLOP/s dense, and time against the share that is skipped, beside torch where it is installed."""
     # The benchmarks build on the service, so only the command that runs one may know of them.
     from loadtest.benchmarks.kernel import run
 
-    run(repeats, json)
+    if datatype not in ("fp32", "bf16", "int8"):
+        raise typer.BadParameter(f"must be fp32, bf16 or int8, not {datatype}", param_hint="--datatype")
+    run(repeats, json, datatype)
 
 
 def model(

@@ -28,6 +28,16 @@ def test_torch_computes_the_same_either_way(shape):
     np.testing.assert_allclose(layers.packed(), layers.eager(), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("datatype", ["bf16", "int8"])
+def test_other_datatypes_are_timed_beside_their_own_kind(datatype, monkeypatch, capsys):
+    monkeypatch.setattr(kernel, "SHAPES", SMALL)
+    shapes = kernel.run(repeats=1, json=True, datatype=datatype)["shapes"]
+    assert len(shapes) == (2 if datatype == "bf16" else 1)
+    for shape in shapes:
+        assert shape["torch_seconds"] > 0
+        assert (shape["torch_packed_seconds"] is None) == (datatype == "int8")
+
+
 def test_channels_in_order_are_the_first(capsys):
     inputs, outputs = kernel._in_order(SMALL[0])
     assert inputs.tolist() == list(range(round(32 * HALF)))
