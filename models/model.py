@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,3 +104,11 @@ class Model(Protocol):
 
     def agreement(self, outputs: Tensors, dense: Tensors) -> float:
         """How far a request's outputs agree with the dense model's on the same inputs, 0 to 1."""
+
+
+@runtime_checkable
+class Embedder(Model, Protocol):
+    """A model that makes of its one input, texts [n], its one output `embedding`, unit vectors float32 [n, size]."""
+
+    def tokens(self, text: bytes) -> NDArray[np.int64]:
+        """The ids of a text's tokens, as many as the model looks at."""

@@ -20,6 +20,7 @@ from service.protocol.admin import admin_authorisation
 from service.protocol.api_page import mount_api_page
 from service.protocol.errors import install_error_handlers
 from service.protocol.limits import Limits
+from service.protocol.openai_router import mount_openai
 from service.protocol.v2_router import mount_v2
 from service.settings import Settings
 from service.telemetry.logs import log_request
@@ -90,6 +91,7 @@ def create_app(settings: Settings, models: Iterable[Model], load: Load | None = 
     token = settings.admin_token.get_secret_value() if settings.admin_token else None
     limits = Limits(body_bytes=settings.max_body_bytes)
     mount_v2(app, engine, limits, admin_authorisation(token), hostable, app.version)
+    mount_openai(app, engine, limits)
     app.add_middleware(Recorded, watchers=[*watchers, *([spans] if spans else [])])
     app.include_router(metrics_router(registry))
     mount_api_page(app)

@@ -14,7 +14,7 @@ from service.errors import InvalidRequest
 
 Parameters = Mapping[str, str | int | float | bool]
 
-_OPTIONS = MappingProxyType(
+OPTIONS = MappingProxyType(
     {
         "slo_ms": "slo_ms",
         "quality_floor": "quality_floor",
@@ -33,24 +33,25 @@ def check_parameter_types(value: Any, field: str) -> Parameters:
         raise InvalidRequest("must be an object", field)
     for name, content in value.items():
         if not isinstance(content, str | int | float):
-            raise InvalidRequest("must be a string, a number or a boolean", f"{field}.{name[:64]}")
+            raise InvalidRequest("must be a string, a number or a boolean", f"{field}.{name[:64]}".lstrip("."))
     return value
 
 
-def request_options(parameters: Parameters) -> RequestOptions:
-    """The scheduling options in a request's parameters; InvalidRequest naming the one that is out of range.
+def request_options(parameters: Parameters, prefix: str = "parameters.") -> RequestOptions:
+    """The scheduling options in a request's parameters; InvalidRequest naming the one that is out of range, after
+    ``prefix``.
 
     >>> request_options({"slo_ms": 20, "level": 0.5}).slo_ms
     20
     """
     for name in parameters:
         if name == "headers" or name.startswith("triton_"):
-            raise InvalidRequest("is reserved by the protocol", f"parameters.{name[:64]}")
+            raise InvalidRequest("is reserved by the protocol", f"{prefix}{name[:64]}")
     if parameters.get("timeout") == 0:
         # Not "none", as an engine might take it: a client whose time has run out computes this very number.
-        raise InvalidRequest("must be 1 microsecond or more", "parameters.timeout")
-    given: dict[str, Any] = {option: parameters[name] for name, option in _OPTIONS.items() if name in parameters}
+        raise InvalidRequest("must be 1 microsecond or more", f"{prefix}timeout")
+    given: dict[str, Any] = {option: parameters[name] for name, option in OPTIONS.items() if name in parameters}
     try:
         return RequestOptions(**given)
     except InvalidRequest as error:
-        raise InvalidRequest(error.reason, f"parameters.{error.field}") from None
+        raise InvalidRequest(error.reason, f"{prefix}{error.field}") from None

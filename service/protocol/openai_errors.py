@@ -1,0 +1,29 @@
+"""Errors in OpenAI's shape, which its clients turn into exceptions of their own: ``{"error": {"message", "type",
+"param", "code"}}``."""
+
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+from service.errors import InvalidRequest, NotFound, ServiceError
+from service.protocol.errors import service_error_response
+
+
+def openai_error_response(error: ServiceError) -> Response:
+    """The response for one of the service's errors, with the status and headers that it has everywhere."""
+    response = service_error_response(error)
+    described: dict[str, Any] = {
+        "message": error.message,
+        "type": "invalid_request_error" if error.status < 500 else "server_error",
+        "param": error.field or None if isinstance(error, InvalidRequest) else None,
+        "code": _code(error),
+    }
+    headers = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
+    return Response(orjson.dumps({"error": described}), error.status, headers, "application/json")
+
+
+def _code(error: ServiceError) -> str | None:
+    if isinstance(error, NotFound):
+        return "model_not_found"
+    return None if error.outcome == "invalid" else error.outcome

@@ -1,0 +1,137 @@
+"""Everything under ``/v1``: the calls of OpenAI's API that the hosted models can answer.
+
+>>> mount_openai(app, engine, Limits())      # doctest: +SKIP
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, FastAPI, Request, Response
+
+from models.model import Embedder
+from service.engine.request import Request as EngineRequest
+from service.errors import InvalidRequest, NotFound, ServiceError
+from service.protocol.body import compress_for, receive_body
+from service.protocol.collaborators import InferenceEngine
+from service.protocol.disconnect import unless_disconnected
+from service.protocol.limits import Limits
+from service.protocol.openai_embeddings import (
+    EmbeddingsRequest,
+    check_dimensions,
+    parse_embeddings,
+    render_embeddings,
+)
+from service.protocol.openai_errors import openai_error_response
+from service.protocol.routing import json_response
+
+PROTOCOL = "openai"
+Endpoint = Callable[..., Awaitable[Response]]
+
+
+def mount_openai(app: FastAPI, engine: InferenceEngine, limits: Limits) -> None:
+    """Adds the routes."""
+    router = APIRouter(prefix="/v1", tags=["OpenAI"])
+    since = int(time.time())
+
+    @router.get("/models", summary="The models that these calls can use")
+    @in_their_shape
+    async def models(request: Request) -> Response:
+        return json_response({"object": "list", "data": [_described(name, since) for name in _names(engine)]})
+
+    @router.get("/models/{model}", summary="One of them")
+    @in_their_shape
+    async def model(request: Request, model: str) -> Response:
+        if model not in _names(engine):
+            raise NotFound(f"no model {model!r} is hosted here that these calls can use")
+        return json_response(_described(model, since))
+
+    @router.post("/embeddings", summary="Vectors of texts", openapi_extra={"requestBody": _EMBEDDINGS_BODY})
+    @in_their_shape
+    async def embeddings(request: Request) -> Response:
+        arrival, name = time.monotonic(), ""
+        try:
+            body = await receive_body(request.headers, request.receive, limits.body_bytes)
+            # A slow sender's own time is not the server's to make up for.
+            arrival = time.monotonic()
+            parsed = parse_embeddings(body, limits)
+            name = parsed.model
+            embedder = _embedder(engine, name)
+            check_dimensions(parsed, embedder)
+        except ServiceError as error:
+            engine.reject(name, PROTOCOL, arrival, error)
+            raise
+        inputs = {embedder.inputs[0].name: np.array(parsed.texts, object)}
+        submitted = EngineRequest("", name, inputs, arrival, parsed.options, PROTOCOL)
+        try:
+            finished = await unless_disconnected(engine.submit(submitted), request.receive)
+        except InvalidRequest as error:
+            raise InvalidRequest(error.reason, "input" if error.field in inputs else error.field) from None
+        answer = json_response(render_embeddings(parsed, finished, _tokens(embedder, parsed)))
+        content, encoding = await compress_for(request.headers.get("accept-encoding", ""), bytes(answer.body))
+        headers = {} if encoding is None else {"Content-Encoding": encoding}
+        return Response(content, headers=headers, media_type="application/json")
+
+    @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    @in_their_shape
+    async def unknown(request: Request, path: str) -> Response:
+        raise NotFound(f"{request.method} {request.url.path} is not answered here")
+
+    app.include_router(router)
+
+
+def in_their_shape(endpoint: Endpoint) -> Endpoint:
+    """An endpoint whose errors are answered in OpenAI's shape."""
+
+    @wraps(endpoint)
+    async def answer(*args: Any, **kwargs: Any) -> Response:
+        try:
+            return await endpoint(*args, **kwargs)
+        except ServiceError as error:
+            return openai_error_response(error)
+
+    return answer
+
+
+def _names(engine: InferenceEngine) -> list[str]:
+    return [name for name in engine.names() if engine.is_ready(name) and isinstance(engine.model(name), Embedder)]
+
+
+def _described(name: str, since: int) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": since, "owned_by": "sluice"}
+
+
+def _embedder(engine: InferenceEngine, name: str) -> Embedder:
+    model = engine.model(name)
+    if not isinstance(model, Embedder):
+        raise InvalidRequest(f"{name!r} does not make embeddings", "model")
+    return model
+
+
+def _tokens(model: Embedder, request: EmbeddingsRequest) -> int:
+    return sum(len(model.tokens(text)) for text in request.texts)
+
+
+_EMBEDDINGS_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["model", "input"],
+                "properties": {
+                    "model": {"type": "string"},
+                    "input": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+                    "encoding_format": {"enum": ["float", "base64"], "default": "float"},
+                    "dimensions": {"type": "integer", "minimum": 1},
+                    "slo_ms": {"type": "number"},
+                    "quality_floor": {"type": "number"},
+                    "level": {"type": "number"},
+                },
+            },
+            "example": {"model": "minilm", "input": ["A text.", "Another one."]},
+        }
+    },
+}
