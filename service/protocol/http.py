@@ -27,7 +27,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
-        self._head_timer = self.loop.call_later(self.timeout_keep_alive, self._head_is_late)
+        self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
@@ -43,6 +43,11 @@ class HttpProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._in_head and self._head_bytes > HEAD_BYTES:
             self._end(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"the headers are over {HEAD_BYTES} bytes")
+
+    def on_message_begin(self) -> None:
+        # Of each request: the first one's began with the connection.
+        self._start_head_timer()
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -61,6 +66,10 @@ class HttpProtocol(HttpToolsProtocol):
             self._end(HTTPStatus.REQUEST_TIMEOUT, f"the headers took more than {self.timeout_keep_alive} s")
         else:
             self.transport.close()
+
+    def _start_head_timer(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.timeout_keep_alive, self._head_is_late)
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:

@@ -160,6 +160,19 @@ async def test_a_head_that_never_ends_is_given_up(port):
     other.close()
 
 
+@pytest.mark.parametrize("pipelined", [True, False])
+async def test_nor_is_a_later_one_on_the_same_connection_waited_for(port, pipelined):
+    first, second = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /v2 HTTP/1.1\r\nHo"
+    reader, writer = await connect(port)
+    writer.write(first + second if pipelined else first)
+    assert (await answer(reader))[0] == 200
+    if not pipelined:
+        writer.write(second)
+        assert (await asyncio.wait_for(answer(reader), 5))[0] == 408
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+
+
 async def test_a_request_that_would_rather_speak_http2_is_served(port):
     body = json.dumps(image_request()).encode()
     reader, writer = await connect(port)
