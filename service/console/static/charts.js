@@ -58,7 +58,7 @@ function profile(t, c) {
 
 function colours() {
   const style = getComputedStyle(document.documentElement), read = (name) => style.getPropertyValue(`--${name}`).trim();
-  return { accent: read("accent"), soft: read("soft"), text: read("text"), line: read("line"), card: read("card"), bad: read("bad"), warn: read("warn"), middle: read("good"), quiet: read("soft") };
+  return { accent: read("accent"), soft: read("soft"), text: read("text"), line: read("line"), card: read("card"), bad: read("bad"), warn: read("warn"), middle: read("middle"), quiet: read("soft") };
 }
 
 const config = (c) => ({
@@ -77,7 +77,7 @@ export async function drawCharts(t) {
   const c = colours(), views = {};
   for (const [name, [specification, tables]] of Object.entries(SPECIFICATIONS)) {
     const place = document.getElementById(`chart-${name}`);
-    const spec = { width: "container", height: HEIGHT, autosize: { type: "fit", contains: "padding" }, config: config(c), params: [{ name: "span", value: SECONDS }], datasets: Object.fromEntries(tables.map((table) => [table, []])), ...specification(t, c) };
+    const spec = { width: "container", height: HEIGHT, autosize: { type: "fit", contains: "padding", resize: true }, config: config(c), params: [{ name: "span", value: SECONDS }], datasets: Object.fromEntries(tables.map((table) => [table, []])), ...specification(t, c) };
     views[name] = (await vegaEmbed(place, spec, { ast: true, actions: false, defaultStyle: false, renderer: "canvas", logLevel: vega.Error, tooltip: { disableDefaultStyle: true } })).view;
   }
   return (name, tables, span = SECONDS) => {
