@@ -1,5 +1,7 @@
 #include "arguments.h"
 
+#include "blocks.h"
+
 #include <nanobind/stl/string.h>
 
 namespace sluice {
@@ -150,8 +152,8 @@ Result result(nb::handle out, std::initializer_list<std::size_t> shape) {
     if (out.is_none()) {
         std::size_t size = 1;
         for (const std::size_t extent : shape) size *= extent;
-        auto *floats = new float[size ? size : 1];
-        const nb::capsule owner(floats, [](void *data) noexcept { delete[] static_cast<float *>(data); });
+        auto *floats = static_cast<float *>(take_block(size * sizeof(float)));
+        const nb::capsule owner(floats, give_block);
         return {nb::cast(nb::ndarray<nb::numpy, float>(floats, shape.size(), shape.begin(), owner)), floats, size};
     }
     const auto array = cpu_array<>(out, "out", nb::dtype<float>(), "float32");

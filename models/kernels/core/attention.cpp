@@ -43,10 +43,21 @@ void transpose(const float *rows, std::size_t stride, std::size_t count, std::si
     }
 }
 
+// What a tile does to scores, for each of its columns.
+struct ScoreEpilogue {
+    alignas(64) float scale[kBlock], shift[kBlock] = {}, saliency[kBlock];
+
+    explicit ScoreEpilogue(float factor) {
+        std::fill_n(scale, kBlock, factor);
+        std::fill_n(saliency, kBlock, 1.0f);
+    }
+};
+
 // One head of the queries, and the keys and values that it reads.
 struct Head {
     const InstructionSet &set;
     const Attention &attention;
+    const ScoreEpilogue &epilogue;
     const float *queries, *keys, *values;
     const float *transposed_keys;  // null: few queries
     std::size_t value_stride;
@@ -87,14 +98,11 @@ struct Head {
             }
             return;
         }
-        alignas(64) float scale[kBlock], zeros[kBlock] = {}, ones[kBlock];
-        std::fill_n(scale, kBlock, attention.scale);
-        std::fill_n(ones, kBlock, 1.0f);
         Tile tile{};
         tile.first = tile.last = true;
-        tile.scale = scale;
-        tile.shift = zeros;
-        tile.saliency = ones;
+        tile.scale = epilogue.scale;
+        tile.shift = epilogue.shift;
+        tile.saliency = epilogue.saliency;
         tile.floor = -kInfinity;
         tile.ceiling = kInfinity;
         tile.out_stride = kKeys;
@@ -162,6 +170,7 @@ void attend(const InstructionSet &set, const Attention &attention, float *out) {
     // A tile reads whole vectors: where these end beyond the head, a copy of it.
     float *values = padded == depth ? nullptr : kept.values.reserve(n_keys * padded);
     float *sums = kept.sums.reserve(divide_up(depth, kBlock) * kBlock * kQueries);
+    const ScoreEpilogue epilogue(attention.scale);
     for (std::size_t h = 0; h < attention.heads; ++h) {
         const std::size_t key_head = static_cast<std::size_t>(attention.key_heads[h]);
         const float *own_keys = attention.keys.values + key_head * depth,
@@ -173,6 +182,7 @@ void attend(const InstructionSet &set, const Attention &attention, float *out) {
         }
         const Head head{set,
                         attention,
+                        epilogue,
                         attention.queries.values + h * depth,
                         own_keys,
                         values ? values : own_values,

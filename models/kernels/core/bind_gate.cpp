@@ -1,12 +1,11 @@
 // The gate, and the reductions around it.
-#include <memory>
-
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 
 #include "arguments.h"
 #include "bindings.h"
+#include "blocks.h"
 #include "gate.h"
 
 namespace sluice {
@@ -59,11 +58,16 @@ nb::object squeeze_channels(nb::handle x_, std::size_t channels, nb::handle evid
     return features.object;
 }
 
+// An array of which only the beginning may be used.
 template <typename Item>
-nb::object numpy_vector(std::unique_ptr<Item[]> items, std::size_t count) {
-    const nb::capsule owner(items.get(), [](void *data) noexcept { delete[] static_cast<Item *>(data); });
-    return nb::cast(nb::ndarray<nb::numpy, Item>(items.release(), 1, &count, owner));
-}
+struct Vector {
+    Item *items;
+    nb::capsule owner;
+
+    explicit Vector(std::size_t most)
+        : items(static_cast<Item *>(take_block(most * sizeof(Item)))), owner(items, give_block) {}
+    nb::object array(std::size_t count) const { return nb::cast(nb::ndarray<nb::numpy, Item>(items, 1, &count, owner)); }
+};
 
 std::tuple<nb::object, nb::object> bound_gate_channels(nb::handle features_, nb::handle projection_, nb::handle bias_,
                                                  float threshold, const std::optional<std::string> &instruction_set) {
@@ -79,15 +83,15 @@ std::tuple<nb::object, nb::object> bound_gate_channels(nb::handle features_, nb:
     check_channels(bias, "bias", channels);
     if (threshold != threshold) reject("threshold must be a number");
     const InstructionSet &set = instruction_set_named(instruction_set);
-    auto active = std::make_unique<std::int32_t[]>(channels);
-    auto multipliers = std::make_unique<float[]>(channels);
+    const Vector<std::int32_t> active(channels);
+    const Vector<float> multipliers(channels);
     std::size_t count = 0;
     {
         const nb::gil_scoped_release released;
         count = gate_channels(set, features.floats(), features.size(0), projection.floats(), bias.floats(), channels,
-                                threshold, active.get(), multipliers.get());
+                                threshold, active.items, multipliers.items);
     }
-    return {numpy_vector(std::move(active), count), numpy_vector(std::move(multipliers), count)};
+    return {active.array(count), multipliers.array(count)};
 }
 
 std::tuple<nb::object, nb::object> bound_select_channels(nb::handle x_, nb::handle mean_, nb::handle norms_,
@@ -101,18 +105,18 @@ std::tuple<nb::object, nb::object> bound_select_channels(nb::handle x_, nb::hand
     check_channels(norms, "norms", channels);
     if (threshold != threshold) reject("threshold must be a number");
     const InstructionSet &set = instruction_set_named(instruction_set);
-    auto active = std::make_unique<std::int32_t[]>(channels + 1);
+    const Vector<std::int32_t> active(channels + 1);
     std::size_t count = 0;
     {
         const nb::gil_scoped_release released;
-        count = select_channels(set, x.floats(), rows, channels, mean.data, norms.floats(), threshold, active.get());
+        count = select_channels(set, x.floats(), rows, channels, mean.data, norms.floats(), threshold, active.items);
     }
     const Result taken = result(nb::none(), {rows, count});
     {
         const nb::gil_scoped_release released;
-        take_channels(set, x.floats(), rows, channels, mean.data, {active.get(), count}, taken.data);
+        take_channels(set, x.floats(), rows, channels, mean.data, {active.items, count}, taken.data);
     }
-    return {numpy_vector(std::move(active), count), taken.object};
+    return {active.array(count), taken.object};
 }
 
 }  // namespace

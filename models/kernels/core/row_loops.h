@@ -104,26 +104,22 @@ void dots(const float *x, const float *rows, std::size_t stride, std::size_t cou
 }
 
 void measure(const Measure &m) {
+    const std::size_t n = m.channels;
     const float share = 1.0f / static_cast<float>(m.rows);
-    const auto from = [&](std::size_t c, auto load_some, auto store_some) {
-        const Vector mean = m.mean ? load_some(m.mean + c) : Vector{};
-        Vector squares = {};
-        for (std::size_t row = 0; row < m.rows; ++row) {
-            const Vector deviation = load_some(m.x + row * m.channels + c) - mean;
-            squares += deviation * deviation;
+    for (std::size_t c = 0; c < n; ++c) m.saliencies[c] = 0;
+    for (std::size_t row = 0; row < m.rows; ++row) {
+        const float *x = m.x + row * n;
+        std::size_t c = 0;
+        for (; c + kLanes <= n; c += kLanes) {
+            const Vector deviation = m.mean ? load(x + c) - load(m.mean + c) : load(x + c);
+            store(m.saliencies + c, load(m.saliencies + c) + deviation * deviation);
         }
-        float saliencies[kLanes];
-        store(saliencies, squares * share);
-        for (std::size_t lane = 0; lane < kLanes; ++lane) saliencies[lane] = __builtin_sqrtf(saliencies[lane]);
-        store_some(m.saliencies + c, load(saliencies) * load_some(m.norms + c));
-    };
-    std::size_t c = 0;
-    for (; c + kLanes <= m.channels; c += kLanes) from(c, load, store);
-    const std::size_t left = m.channels - c;
-    if (left) {
-        from(c, [&](const float *at) { return load_first(at, left); },
-             [&](float *at, Vector value) { store_first(at, value, left); });
+        for (; c < n; ++c) {
+            const float deviation = m.mean ? x[c] - m.mean[c] : x[c];
+            m.saliencies[c] += deviation * deviation;
+        }
     }
+    for (std::size_t c = 0; c < n; ++c) m.saliencies[c] = __builtin_sqrtf(m.saliencies[c] * share) * m.norms[c];
 }
 
 void take(const Take &t) {
