@@ -17,7 +17,7 @@ from models.zoo.fashion_weights import PACKAGED, Files, load_calibration, load_w
 from models.zoo.text_embeddings import TextEmbedder
 
 ENGINES = ("torch", "ort", "openvino")
-DATATYPES = {"sluice": ("fp32",), "torch": ("fp32", "bf16"), "ort": ("fp32", "int8"), "openvino": ("fp32", "bf16")}
+DATATYPES = {"sluice": ("fp32", "bf16", "int8"), "torch": ("fp32", "bf16"), "ort": ("fp32", "int8"), "openvino": ("fp32", "bf16")}
 """What each of them can do."""
 
 INPUTS = 8
@@ -95,14 +95,20 @@ def cases_of(
 def _texts(
     engines: Sequence[str], datatypes: Sequence[str], sizes: Sequence[int], levels: Sequence[float], checked: bool
 ) -> Iterator[Case]:
-    model = catalog.load_text("minilm")
+    exact = catalog.load_text("minilm") if checked else None
     for datatype in datatypes:
+        model = catalog.load_text(f"minilm:{datatype}")
         for tokens in sizes:
-            yield _text_case(model, engines, datatype, tokens, levels, checked)
+            yield _text_case(model, exact, engines, datatype, tokens, levels)
 
 
 def _text_case(
-    model: TextEmbedder, engines: Sequence[str], datatype: str, tokens: int, levels: Sequence[float], checked: bool
+    model: TextEmbedder,
+    exact: TextEmbedder | None,
+    engines: Sequence[str],
+    datatype: str,
+    tokens: int,
+    levels: Sequence[float],
 ) -> Case:
     def embed(ids: NDArray[Any], context: GateContext) -> NDArray[np.float32]:
         return model.embed(ids[0], context)
@@ -116,7 +122,7 @@ def _text_case(
         for engine in engines
         if datatype in DATATYPES[engine]
     ]
-    wanted = [dense(ids) for ids in inputs] if checked else []
+    wanted = [exact.embed(ids[0], GateContext(0.0)) for ids in inputs] if exact else []
     macs = model.encoder.shape.macs(tokens)
     runs = [Run("sluice", dense), *peers, *_levels(embed, levels)]
     return Case(f"{tokens} tokens", tokens, datatype, macs, inputs, wanted, runs)

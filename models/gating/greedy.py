@@ -24,28 +24,30 @@ Evaluate = Callable[[Mapping[str, float]], tuple[float, float]]
 
 
 def allocate(
-    gates: Sequence[str],
-    grid: Sequence[float],
+    grids: Mapping[str, Sequence[float]],
     evaluate: Evaluate,
     least_quality: float,
     report: Callable[[float], None] = lambda done: None,
 ) -> list[Allocation]:
-    """The path from dense to `least_quality`, a step at a time: of all gates the one is raised to a next value of the
-    rising `grid` that loses least quality for the work that it saves. Gates that are at the end of the grid stay there.
+    """The path from dense to `least_quality`, a step at a time: of all gates the one is raised to a next value of its
+    rising grid that loses least quality for the work that it saves. Gates that are at the end of their grid stay there.
 
-    `report` is called with the share of the quality that is spent.
+    A gate's price hardly changes while others move, so only the cheapest is asked again before it is raised (lazy
+    evaluation, Minoux 1978). `report` is called with the share of the quality that is spent.
     """
-    path = [Allocation(dict.fromkeys(gates, 0.0), 1.0, 1.0)]
-    while True:
-        now = path[-1]
-        steps = [step for gate in gates if (step := _next(now, gate, grid, evaluate)) is not None]
-        if not steps:
-            return path
-        best = min(steps, key=lambda step: (now.quality - step.quality) / (now.macs_ratio - step.macs_ratio))
-        path.append(best)
-        report(min(1.0, (1 - best.quality) / (1 - least_quality)))
-        if best.quality < least_quality:
-            return path
+    path = [Allocation(dict.fromkeys(grids, 0.0), 1.0, 1.0)]
+    prices, open_gates = dict.fromkeys(grids, 0.0), list(grids)
+    while open_gates and path[-1].quality >= least_quality:
+        gate = min(open_gates, key=prices.__getitem__)
+        step = _next(path[-1], gate, grids[gate], evaluate)
+        if step is None:
+            open_gates.remove(gate)
+            continue
+        prices[gate] = (path[-1].quality - step.quality) / (path[-1].macs_ratio - step.macs_ratio)
+        if prices[gate] <= min(prices[other] for other in open_gates):
+            path.append(step)
+            report(min(1.0, (1 - step.quality) / (1 - least_quality)))
+    return path
 
 
 def _next(now: Allocation, gate: str, grid: Sequence[float], evaluate: Evaluate) -> Allocation | None:

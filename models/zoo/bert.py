@@ -7,12 +7,13 @@
 
 One sequence at a time: there is no padding, and no mask. Queries, keys and values are one product.
 
-Between the halves of a layer lies a gate on the positions. Its saliency is measured: how far a position is from the one
-that it is most alike. Those that are nearly alike become one, their mean (token merging, Bolya et al. 2023), and all
-that follows is done once for both.
+Each layer has two gates, both on measured saliency and without training. The one between its halves is on positions:
+those that are nearly alike become one, their mean (token merging, Bolya et al. 2023), and all that follows is done once
+for both. The other is on the neurons: what one adds beyond its calibrated mean (TEAL, Liu et al. 2024); a skipped one
+is taken to be its mean.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -27,6 +28,7 @@ from models.zoo.folder import WEIGHTS, Tensors, read_json
 
 Array = NDArray[np.float32]
 Ids = NDArray[np.int64]
+Watch = Callable[[int, Array], None]
 DENSE: Mapping[str, float] = MappingProxyType({})
 """The thresholds of the dense model."""
 
@@ -56,7 +58,7 @@ class BertShape:
         return positions * self.hidden * (4 * self.hidden + 2 * positions)
 
     def feed_forward_macs(self, positions: int) -> int:
-        """Those of one layer's second half."""
+        """Those of its second half."""
         return positions * self.hidden * 2 * self.feed_forward
 
     def gate_macs(self, positions: int) -> int:
@@ -95,6 +97,16 @@ class Linear:
 
 
 @dataclass(frozen=True, slots=True)
+class NeuronGate:
+    """What a gate on a layer's neurons needs: their calibrated `means` and the `norms` of their columns of the second
+    product, [neurons], and that product's bias with the means folded in, [hidden]."""
+
+    means: Array
+    norms: Array
+    bias: Array
+
+
+@dataclass(frozen=True, slots=True)
 class BertLayer:
     """One layer's weights, in the order of their use."""
 
@@ -104,6 +116,7 @@ class BertLayer:
     up: Linear
     down: Linear
     norm: Norm
+    gate: "NeuronGate | None"
 
 
 def read_shape(config: dict[str, Any]) -> BertShape:
@@ -129,8 +142,11 @@ def read_shape(config: dict[str, Any]) -> BertShape:
 class Bert:
     """An encoder with its weights. Runs may overlap in several threads."""
 
-    def __init__(self, folder: Path) -> None:
-        """Reads a Hugging Face folder. Raises `FileNotFoundError`, or `ValueError` for another architecture."""
+    def __init__(self, folder: Path, neuron_means: Sequence[Array] | None = None, datatype: str = "fp32") -> None:
+        """Reads a Hugging Face folder. With the calibrated means of each layer's neurons it has gates on them. The
+        products are in the `datatype` "fp32", "bf16" or "int8", all else is in float32.
+
+        Raises `FileNotFoundError`, or `ValueError` for another architecture, or for means of another."""
         self.shape = read_shape(read_json(folder / "config.json"))
         tensors = Tensors(folder / WEIGHTS, prefix="bert.")
         self.digest = tensors.digest
@@ -139,19 +155,30 @@ class Bert:
         types = tensors["embeddings.token_type_embeddings.weight"][0]
         self._positions = tensors["embeddings.position_embeddings.weight"] + types
         self._norm = _norm(tensors, "embeddings.LayerNorm")
-        self.layers = tuple(_layer(tensors, f"encoder.layer.{i}") for i in range(self.shape.layers))
+        means = [None] * self.shape.layers if neuron_means is None else neuron_means
+        if len(means) != self.shape.layers:
+            raise ValueError(f"there are means of {len(means)} layers, and the encoder has {self.shape.layers}")
+        self.layers = tuple(_layer(tensors, f"encoder.layer.{i}", means[i], datatype) for i in range(self.shape.layers))
 
     def embed(self, ids: Ids) -> Array:
         """The first layer's input for token ids [n]: [n, hidden]."""
         return self._normalised(self._words[ids] + self._positions[: len(ids)], self._norm)
 
     @property
-    def gates(self) -> tuple[str, ...]:
-        """The names of its gates: one on the positions of each layer."""
-        return tuple(_gate(i) for i in range(self.shape.layers))
+    def position_gates(self) -> tuple[str, ...]:
+        """Their names, one to a layer."""
+        return tuple(_gate(i, "positions") for i in range(self.shape.layers))
 
-    def __call__(self, ids: Ids, context: GateContext, thresholds: Mapping[str, float] = DENSE) -> Encoded:
-        """Encodes a sequence of token ids [n]. A gate without a threshold, or with that of 0, is left out."""
+    @property
+    def neuron_gates(self) -> tuple[str, ...]:
+        """Their names, one to a layer."""
+        return tuple(_gate(i, "neurons") for i in range(self.shape.layers))
+
+    def __call__(
+        self, ids: Ids, context: GateContext, thresholds: Mapping[str, float] = DENSE, watch: Watch | None = None
+    ) -> Encoded:
+        """Encodes a sequence of token ids [n]. A gate without a threshold, or with that of 0, is left out. `watch` is
+        told each layer's neurons [positions, neurons]."""
         shape, done = self.shape, 0
         x, sizes = self.embed(ids), np.ones(len(ids), np.float32)
         for i, layer in enumerate(self.layers):
@@ -159,14 +186,19 @@ class Bert:
             heads = kernels.attention(queries, keys, values, shape.head_size)
             done += shape.attention_macs(len(x))
             x = self._normalised(_product(heads, layer.output), layer.attention_norm, residual=x)
-            gate, positions = _gate(i), len(x)
+            gate, positions = _gate(i, "positions"), len(x)
             if threshold := thresholds.get(gate):
                 done += shape.gate_macs(positions)
                 x, sizes = kernels.merge_positions(x, sizes, threshold)
             context.record(gate, positions, len(x))
             neurons = _product(x, layer.up, activation="gelu")
-            done += shape.feed_forward_macs(len(x))
-            x = self._normalised(_product(neurons, layer.down), layer.norm, residual=x)
+            if watch is not None:
+                watch(i, neurons)
+            returned, active = _return(neurons, layer, thresholds.get(_gate(i, "neurons")))
+            done += len(x) * shape.hidden * (shape.feed_forward + active)
+            if layer.gate is not None:
+                context.record(_gate(i, "neurons"), shape.feed_forward, active)
+            x = self._normalised(returned, layer.norm, residual=x)
         context.macs += shape.macs(len(ids))
         context.macs_skipped += max(0, shape.macs(len(ids)) - done)
         return Encoded(x, sizes)
@@ -175,8 +207,16 @@ class Bert:
         return kernels.layer_norm(x, norm.weight, norm.bias, self.shape.epsilon, residual=residual)
 
 
-def _gate(layer: int) -> str:
-    return f"layer{layer + 1}.positions"
+def _gate(layer: int, of: str) -> str:
+    return f"layer{layer + 1}.{of}"
+
+
+def _return(neurons: Array, layer: BertLayer, threshold: float | None) -> tuple[Array, int]:
+    """The second product, and how many neurons were active."""
+    if not threshold or layer.gate is None:
+        return _product(neurons, layer.down), neurons.shape[1]
+    active, values = kernels.select_channels(neurons, layer.gate.means, layer.gate.norms, threshold)
+    return kernels.gated_matmul(values, layer.down.packed, inputs=active, shift=layer.gate.bias), len(active)
 
 
 def _product(x: Array, linear: Linear, activation: str = "none") -> Array:
@@ -187,19 +227,27 @@ def _norm(tensors: Tensors, name: str) -> Norm:
     return Norm(tensors[f"{name}.weight"], tensors[f"{name}.bias"])
 
 
-def _linear(tensors: Tensors, *names: str) -> Linear:
+def _linear(tensors: Tensors, datatype: str, *names: str) -> Linear:
     """The linear layers of these names as one, their outputs side by side."""
     weight = np.concatenate([tensors[f"{name}.weight"] for name in names])
-    return Linear(kernels.pack_matrix(weight), np.concatenate([tensors[f"{name}.bias"] for name in names]))
+    return Linear(kernels.pack_matrix(weight, datatype), np.concatenate([tensors[f"{name}.bias"] for name in names]))
 
 
-def _layer(tensors: Tensors, name: str) -> BertLayer:
+def _layer(tensors: Tensors, name: str, means: Array | None, datatype: str) -> BertLayer:
     attending = f"{name}.attention"
     return BertLayer(
-        qkv=_linear(tensors, *(f"{attending}.self.{part}" for part in ("query", "key", "value"))),
-        output=_linear(tensors, f"{attending}.output.dense"),
+        qkv=_linear(tensors, datatype, *(f"{attending}.self.{part}" for part in ("query", "key", "value"))),
+        output=_linear(tensors, datatype, f"{attending}.output.dense"),
         attention_norm=_norm(tensors, f"{attending}.output.LayerNorm"),
-        up=_linear(tensors, f"{name}.intermediate.dense"),
-        down=_linear(tensors, f"{name}.output.dense"),
+        up=_linear(tensors, datatype, f"{name}.intermediate.dense"),
+        down=_linear(tensors, datatype, f"{name}.output.dense"),
         norm=_norm(tensors, f"{name}.output.LayerNorm"),
+        gate=None if means is None else _neuron_gate(tensors, f"{name}.output.dense", means),
     )
+
+
+def _neuron_gate(tensors: Tensors, name: str, means: Array) -> NeuronGate:
+    weight, bias = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
+    if means.shape != weight.shape[1:]:
+        raise ValueError(f"{name} has {weight.shape[1]} inputs, and there are means of {len(means)}")
+    return NeuronGate(means, np.linalg.norm(weight, axis=0), bias + weight @ means)

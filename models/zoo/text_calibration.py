@@ -1,24 +1,31 @@
-"""The profile of a model of text embeddings, from unlabelled texts. Needs no torch: it runs the serving code."""
+"""The profile of a model of text embeddings, and the means of its neurons, from unlabelled texts. Needs no torch: it
+runs the serving code."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from models.gating.agreement import CONFIDENCE, agreements, operating_point
 from models.gating.greedy import allocate, spread
+from models.gating.neuron_means import NeuronMeans
 from models.gating.profile import OperatingPoint, Profile
 from models.model import GateContext, Tensors
 from models.zoo import text_data
+from models.zoo.bert import DENSE, Array, Ids
 from models.zoo.text_embeddings import TextEmbedder
 
 POINTS = 13
-GRID = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
-"""Thresholds to try for each gate."""
+POSITION_GRID = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
+"""Thresholds to try for each gate on positions."""
+
+NEURON_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+"""Of neurons that are to be skipped: for each gate on them these quantiles of the saliency are tried."""
 
 LEAST_QUALITY = 0.9
 """The cosine to dense at which the dial ends."""
 
-TUNING_TEXTS = 60
+TUNING_TEXTS = 48
 
 
 def default_texts() -> tuple[list[str], list[str]]:
@@ -37,19 +44,23 @@ def split_texts(texts: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def calibrate(
-    model: TextEmbedder,
+    name: str,
+    folder: Path,
     tuning: Sequence[str],
     held_out: Sequence[str],
     report: Callable[[float], None],
     *,
     points: int = POINTS,
-) -> Profile:
-    """Thresholds from `tuning`, allocated greedily; what to expect of them from `held_out`. `report` is called with
-    the share done, 0 to 1."""
+) -> tuple[Profile, NeuronMeans]:
+    """Means and thresholds from `tuning`, the latter allocated greedily; what to expect of them from `held_out`.
+    `report` is called with the share done, 0 to 1."""
     random = np.random.default_rng(0)
-    chosen = [tuning[i] for i in random.permutation(len(tuning))[:TUNING_TEXTS]]
-    ids = [model.tokens(text.encode()) for text in chosen]
-    dense = [model.embed(tokens, GateContext(0.0), {}) for tokens in ids]
+    texts = [tuning[i].encode() for i in random.permutation(len(tuning))[: 4 * TUNING_TEXTS]]
+    plain = TextEmbedder(name, folder)
+    means = _neuron_means(plain, [plain.tokens(text) for text in texts])
+    model = TextEmbedder(name, folder, means=means)
+    ids = [model.tokens(text) for text in texts[:TUNING_TEXTS]]
+    dense = [model.embed(tokens, GateContext(0.0), DENSE) for tokens in ids]
 
     def evaluate(thresholds: Mapping[str, float]) -> tuple[float, float]:
         rows = []
@@ -60,12 +71,13 @@ def calibrate(
         macs_ratio, cosine = np.mean(rows, axis=0)
         return float(macs_ratio), float(cosine)
 
-    path = allocate(model.encoder.gates, GRID, evaluate, LEAST_QUALITY, lambda done: report(0.7 * done))
-    levels = np.linspace(0, 1, points)
-    measured: list[OperatingPoint] = []
+    grids = dict.fromkeys(model.encoder.position_gates, POSITION_GRID) | _neuron_grids(model, ids)
+    path = allocate(grids, evaluate, LEAST_QUALITY, lambda done: report(0.7 * done))
+
     requests: list[Tensors] = [{"text": np.array([text.encode()], object)} for text in held_out]
     wanted = [model.run(inputs, GateContext(0.0)) for inputs in requests]
-    for i, (level, thresholds) in enumerate(zip(levels, spread(path, points), strict=True)):
+    measured: list[OperatingPoint] = []
+    for i, (level, thresholds) in enumerate(zip(np.linspace(0, 1, points), spread(path, points), strict=True)):
 
         def run(inputs: Tensors, context: GateContext, thresholds: Mapping[str, float] = thresholds) -> Tensors:
             embedded = [model.embed(model.tokens(text), context, thresholds) for text in inputs["text"]]
@@ -74,7 +86,37 @@ def calibrate(
         found = agreements(run, model.agreement, requests, wanted, float(level))
         measured.append(operating_point(float(level), thresholds, found))
         report(0.7 + 0.3 * (i + 1) / points)
-    return Profile(model.name, len(held_out), CONFIDENCE, model.encoder.digest, tuple(measured))
+    return Profile(name, len(held_out), CONFIDENCE, model.encoder.digest, tuple(measured)), means
+
+
+def _neuron_means(model: TextEmbedder, sequences: Sequence[Ids]) -> NeuronMeans:
+    """The mean of each layer's neurons over all positions."""
+    sums = [np.zeros(model.encoder.shape.feed_forward) for _ in model.encoder.layers]
+
+    def watch(layer: int, neurons: Array) -> None:
+        sums[layer] += neurons.sum(0)
+
+    for ids in sequences:
+        model.encoder(ids, GateContext(0.0), watch=watch)
+    positions = sum(len(ids) for ids in sequences)
+    return [(total / positions).astype(np.float32) for total in sums]
+
+
+def _neuron_grids(model: TextEmbedder, sequences: Sequence[Ids]) -> dict[str, tuple[float, ...]]:
+    """For each gate on neurons the thresholds that skip the shares of `NEURON_SHARES` of them."""
+    saliencies: list[list[Array]] = [[] for _ in model.encoder.layers]
+
+    def watch(layer: int, neurons: Array) -> None:
+        gate = model.encoder.layers[layer].gate
+        if gate is not None:
+            saliencies[layer].append(np.sqrt(np.square(neurons - gate.means).mean(0)) * gate.norms)
+
+    for ids in sequences:
+        model.encoder(ids, GateContext(0.0), watch=watch)
+    return {
+        gate: tuple(np.quantile(np.concatenate(found), NEURON_SHARES).tolist())
+        for gate, found in zip(model.encoder.neuron_gates, saliencies, strict=True)
+    }
 
 
 def _mixed(documents: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.gating.neuron_means import NeuronMeans
 from models.gating.profile import Profile
 from models.model import GateContext, InvalidInput, TensorSpec
 from models.zoo.bert import Bert
@@ -32,14 +33,23 @@ class TextEmbedder:
     max_batch = 256
     inputs = (TensorSpec("text", "BYTES", (-1,)),)
 
-    def __init__(self, name: str, folder: Path, profile: Profile | None = None) -> None:
-        """Reads a Hugging Face folder; without a profile the model is dense. Raises `FileNotFoundError`,
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        profile: Profile | None = None,
+        means: NeuronMeans | None = None,
+        datatype: str = "fp32",
+    ) -> None:
+        """Reads a Hugging Face folder; without a profile the model is dense, without means it has no gates on neurons.
+
+        Raises `FileNotFoundError`,
         `ModuleNotFoundError` without the package tokenizers, or `ValueError` for files of another architecture."""
         from tokenizers import Tokenizer
 
         self.name = name
         self.folder = folder
-        self.encoder = Bert(folder)
+        self.encoder = Bert(folder, means, datatype)
         self.profile = profile or Profile.dense(name, self.encoder.digest)
         if self.profile.weights_digest != self.encoder.digest:
             raise ValueError(f"the profile of {name} was measured on other weights: run sluice calibrate {name}")

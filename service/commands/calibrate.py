@@ -7,13 +7,14 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from models.zoo.catalog import fashion_files
+from models.zoo.catalog import fashion_files, is_text_model
 from models.zoo.fashion_data import MissingData
 from models.zoo.fashion_shape import LEAST_KEPT
 from models.zoo.fashion_weights import Files
 from service.commands.options import Data, Json, Name, require_fashion, require_torch
 from service.commands.output import fail, print_json
 from service.commands.tables import profile_table
+from service.commands.texts import calibrate_texts
 from service.settings import SettingsError, load_settings
 
 
@@ -35,8 +36,13 @@ def calibrate(
 ) -> None:
     """Measure a model's operating points and write its profile.
 
-    Thresholds come from 3,000 training images, what to expect of each point from 5,000 images held out from training.
+    Of fashion, thresholds come from 3,000 training images, what to expect of each point from 5,000 images held out from
+    training. Of a model of texts, minilm or the path of a Hugging Face folder, both come from texts without labels: by
+    default news and a novel, with --data a file of your own, one text a line.
     """
+    if is_text_model(model):
+        calibrate_texts(model, data, output, points, json)
+        return
     require_fashion(model)
     require_torch("calibration")
     from models.zoo import fashion_training

@@ -13,12 +13,12 @@ from rich.table import Table
 from models.gating.measurement import Measurement, measure, median_seconds, paired_difference, work_by_difficulty
 from models.gating.profile import lower_bound
 from models.zoo import fashion, fashion_data
-from models.zoo.catalog import MissingWeights, fashion_files
+from models.zoo.catalog import MissingWeights, fashion_files, is_text_model
 from models.zoo.fashion_data import LabelledImages, MissingData
 from models.zoo.fashion_weights import PACKAGED, Files
 from service.commands.options import Data, Json, Name, require_fashion
 from service.commands.output import fail, print_json
-from service.commands.texts import is_text_model, quality_of_texts
+from service.commands.texts import quality_of_texts
 from service.settings import SettingsError, load_settings
 
 TIMED_IMAGES = 300

@@ -7,16 +7,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from models.gating.neuron_means import save_means
 from models.zoo import catalog, text_calibration, text_data
 from models.zoo.text_quality import measure_texts
 from service.commands.output import fail, print_json
 from service.commands.tables import profile_table
 from service.settings import SettingsError, load_settings
-
-
-def is_text_model(name: str) -> bool:
-    """Whether this is MiniLM, or the path of a folder."""
-    return name == "minilm" or (Path(name) / "config.json").exists()
 
 
 def calibrate_texts(name: str, data: Path | None, output: Path | None, points: int, json: bool) -> None:
@@ -26,15 +22,21 @@ def calibrate_texts(name: str, data: Path | None, output: Path | None, points: i
             tuning, held_out = text_calibration.default_texts()
         else:
             tuning, held_out = text_calibration.split_texts(text_data.read_lines(data))
-        model = catalog.load_text(name)
+        dense = catalog.load_text(name)
         folder = output or load_settings().calibrations
         folder.mkdir(parents=True, exist_ok=True)
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task("calibrating", total=1.0)
-            profile = text_calibration.calibrate(
-                model, tuning, held_out, lambda done: bar.update(task, completed=done), points=points
+            profile, means = text_calibration.calibrate(
+                dense.name,
+                dense.folder,
+                tuning,
+                held_out,
+                lambda done: bar.update(task, completed=done),
+                points=points,
             )
-        path = folder / f"{model.name}.profile.json"
+        path = folder / f"{profile.model}.profile.json"
+        save_means(means, catalog.means_beside(path))
         profile.save(path)
     except (SettingsError, catalog.UnknownModel, OSError, ValueError) as error:
         fail(str(error))

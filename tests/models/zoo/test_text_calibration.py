@@ -3,10 +3,11 @@ import pytest
 
 pytest.importorskip("tokenizers", reason="the extra `text` is not installed")
 
+from models.gating.neuron_means import load_means, save_means
 from models.model import GateContext
 from models.zoo.text_calibration import calibrate, split_texts
 from models.zoo.text_embeddings import TextEmbedder
-from tests.models.zoo.random_bert import WORDS, write_random_bert
+from tests.models.zoo.random_bert import FEED_FORWARD, WORDS, write_random_bert
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +22,13 @@ def texts():
 
 
 @pytest.fixture(scope="module")
-def profile(folder, texts):
-    return calibrate(TextEmbedder("text", folder), *split_texts(texts), lambda done: None, points=5)
+def calibrated(folder, texts):
+    return calibrate("text", folder, *split_texts(texts), lambda done: None, points=5)
+
+
+@pytest.fixture(scope="module")
+def profile(calibrated):
+    return calibrated[0]
 
 
 def test_a_profile_goes_from_dense_to_the_least_quality(profile):
@@ -35,15 +41,38 @@ def test_a_profile_goes_from_dense_to_the_least_quality(profile):
         assert 0.7 < point.agreement_lower < point.agreement < 1
 
 
-def test_the_served_model_does_what_its_profile_says(folder, texts, profile):
-    model = TextEmbedder("text", folder, profile)
+def test_the_served_model_does_what_its_profile_says(folder, texts, calibrated):
+    profile, means = calibrated
+    model = TextEmbedder("text", folder, profile, means)
     context = GateContext(1.0)
     inputs = {"text": np.array([text.encode() for text in split_texts(texts)[1]], object)}
     outputs = model.run(inputs, context)
     assert model.agreement(outputs, model.run(inputs, GateContext(0.0))) == pytest.approx(profile.points[-1].agreement)
     assert context.macs == model.dense_macs(inputs)
     assert 1 - context.macs_skipped_ratio == pytest.approx(profile.points[-1].macs_ratio, abs=0.03)
-    assert set(context.layers) == set(profile.points[0].thresholds) == {"layer1.positions", "layer2.positions"}
+    assert (
+        set(context.layers)
+        == set(profile.points[0].thresholds)
+        == {f"layer{layer}.{of}" for layer in (1, 2) for of in ("positions", "neurons")}
+    )
+
+
+def test_means_are_those_of_the_neurons_and_survive_their_file(folder, texts, calibrated, tmp_path):
+    _, means = calibrated
+    save_means(means, tmp_path / "means.safetensors")
+    model = TextEmbedder("text", folder, means=load_means(tmp_path / "means.safetensors"))
+    assert [layer.gate.means.shape for layer in model.encoder.layers] == [(FEED_FORWARD,)] * 2
+    seen = []
+    for text in split_texts(texts)[0]:
+        model.encoder(model.tokens(text.encode()), GateContext(0.0), watch=lambda i, h: seen.append(h) if i else None)
+    assert model.encoder.layers[1].gate.means == pytest.approx(np.concatenate(seen).mean(0), abs=1e-4)
+
+
+def test_means_of_another_encoder_are_refused(folder):
+    with pytest.raises(ValueError, match="means of 1 layers"):
+        TextEmbedder("text", folder, means=[np.zeros(FEED_FORWARD, np.float32)])
+    with pytest.raises(ValueError, match="means of 3"):
+        TextEmbedder("text", folder, means=[np.zeros(3, np.float32)] * 2)
 
 
 def test_a_profile_of_other_weights_is_refused(tmp_path, profile):
