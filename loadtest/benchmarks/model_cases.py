@@ -17,7 +17,12 @@ from models.zoo.fashion_weights import PACKAGED, Files, load_calibration, load_w
 from models.zoo.text_embeddings import TextEmbedder
 
 ENGINES = ("torch", "ort", "openvino")
-DATATYPES = {"sluice": ("fp32", "bf16", "int8"), "torch": ("fp32", "bf16"), "ort": ("fp32", "int8"), "openvino": ("fp32", "bf16")}
+DATATYPES = {
+    "sluice": ("fp32", "bf16", "int8"),
+    "torch": ("fp32", "bf16"),
+    "ort": ("fp32", "int8"),
+    "openvino": ("fp32", "bf16"),
+}
 """What each of them can do."""
 
 INPUTS = 8
@@ -86,6 +91,8 @@ def cases_of(
             if name not in known:
                 raise ValueError(f"there is no {kind} {name!r}; there are: {', '.join(known)}")
     if model == "fashion":
+        if "int8" in datatypes:
+            raise ValueError("the image network has no int8; it has fp32 and bf16")
         return _images(engines, datatypes, levels, checked)
     if model == "minilm":
         return _texts(engines, datatypes, sizes, levels, checked)
@@ -152,20 +159,31 @@ def _text_engine(engine: str, folder: Path, tokens: int, datatype: str) -> model
 
 
 def _images(engines: Sequence[str], datatypes: Sequence[str], levels: Sequence[float], checked: bool) -> Iterator[Case]:
-    files = Files.named(PACKAGED, "fashion-plain")
-    plain, gated = fashion.load(files, "plain"), catalog.load("fashion")
-    assert isinstance(gated, FashionClassifier)
-    images = [image[None] for image in fashion_data.sample().images[:INPUTS]]
+    files, images = Files.named(PACKAGED, "fashion-plain"), fashion_data.sample().images[:INPUTS]
+    exact = fashion.load(files, "plain")
+    inputs = [image[None] for image in images]
+    wanted = [exact.logits(image, GateContext(0.0)) for image in inputs] if checked else []
     for datatype in datatypes:
-        peers = [
-            Run(engine, _image_engine(engine, files, datatype, plain))
-            for engine in engines
-            if datatype in DATATYPES[engine]
-        ]
-        dense = Run("sluice", lambda image: plain.logits(image, GateContext(0.0)))
-        runs = [dense, *peers, *_levels(gated.logits, levels)]
-        wanted = [dense.call(image) for image in images] if checked else []
-        yield Case("an image", 1, datatype, plain.dense_macs({"image": images[0]}), images, wanted, runs)
+        plain = fashion.load(files, "plain", datatype)
+        gated = fashion.load(catalog.fashion_files(), datatype=datatype)
+        yield Case(
+            "an image",
+            1,
+            datatype,
+            exact.dense_macs({"image": inputs[0]}),
+            inputs,
+            wanted,
+            [_dense_images(plain), *_image_peers(engines, files, datatype, plain), *_levels(gated.logits, levels)],
+        )
+
+
+def _dense_images(plain: FashionClassifier) -> Run:
+    return Run("sluice", lambda image: plain.logits(image, GateContext(0.0)))
+
+
+def _image_peers(engines: Sequence[str], files: Files, datatype: str, plain: FashionClassifier) -> list[Run]:
+    able = [engine for engine in engines if datatype in DATATYPES[engine]]
+    return [Run(engine, _image_engine(engine, files, datatype, plain)) for engine in able]
 
 
 def _image_engine(engine: str, files: Files, datatype: str, plain: FashionClassifier) -> model_engines.Engine:

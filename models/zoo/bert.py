@@ -51,11 +51,11 @@ class BertShape:
 
     def macs(self, tokens: int) -> int:
         """Multiply-accumulates of a sequence."""
-        return self.layers * (self.attention_macs(tokens) + self.feed_forward_macs(tokens))
+        return self.layers * (self.attention_macs(tokens, tokens) + self.feed_forward_macs(tokens))
 
-    def attention_macs(self, positions: int) -> int:
-        """Those of one layer's first half."""
-        return positions * self.hidden * (4 * self.hidden + 2 * positions)
+    def attention_macs(self, positions: int, keys: int) -> int:
+        """Those of one layer's first half, whose positions attend to so many."""
+        return positions * self.hidden * (4 * self.hidden + 2 * keys)
 
     def feed_forward_macs(self, positions: int) -> int:
         """Those of its second half."""
@@ -183,8 +183,10 @@ class Bert:
         x, sizes = self.embed(ids), np.ones(len(ids), np.float32)
         for i, layer in enumerate(self.layers):
             queries, keys, values = np.split(_product(x, layer.qkv), 3, axis=1)
+            if len(x) < len(ids):  # attended to as often as it stands for a position: without this, cosines suffer
+                keys, values = (np.repeat(part, sizes.astype(np.intp), axis=0) for part in (keys, values))
             heads = kernels.attention(queries, keys, values, shape.head_size)
-            done += shape.attention_macs(len(x))
+            done += shape.attention_macs(len(x), len(ids))
             x = self._normalised(_product(heads, layer.output), layer.attention_norm, residual=x)
             gate, positions = _gate(i, "positions"), len(x)
             if threshold := thresholds.get(gate):

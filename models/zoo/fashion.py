@@ -38,15 +38,18 @@ class LevelTables:
     shifts: tuple[Array, ...]
 
 
-def load(files: Files, name: str = "fashion") -> "FashionClassifier":
-    """Raises `FileNotFoundError` for a missing file, `ValueError` for files that do not belong together."""
+def load(files: Files, name: str = "fashion", datatype: str = "fp32") -> "FashionClassifier":
+    """A classifier whose convolutions are in the `datatype` "fp32" or "bf16".
+
+    Raises `FileNotFoundError` for a missing file, `ValueError` for files that do not belong together.
+    """
     weights, profile = load_weights(files.weights), Profile.load(files.profile)
     if profile.weights_digest != weights.digest:
         raise ValueError(f"{files.profile} was measured on other weights than {files.weights}: run sluice calibrate")
     calibration = load_calibration(files.calibration)
     if not fits(calibration, profile):
         raise ValueError(f"{files.profile} was not measured with {files.calibration}: run sluice calibrate")
-    return FashionClassifier(name, weights, calibration, profile)
+    return FashionClassifier(name, weights, calibration, profile, datatype=datatype)
 
 
 def fits(calibration: Calibration, profile: Profile, shape: NetworkShape = SHAPE) -> bool:
@@ -77,6 +80,7 @@ class FashionClassifier:
         calibration: Calibration,
         profile: Profile,
         shape: NetworkShape = SHAPE,
+        datatype: str = "fp32",
     ) -> None:
         self.name = name
         self.profile = profile
@@ -86,7 +90,7 @@ class FashionClassifier:
         self._layers = [
             GatedConvolution(
                 layer,
-                kernels.pack_convolution(stored.weight, padding=1),
+                kernels.pack_convolution(stored.weight, padding=1, datatype=datatype),
                 np.ascontiguousarray(stored.predictor.T),
                 stored.offset,
             )
