@@ -4,7 +4,9 @@ import pytest
 pytest.importorskip("tokenizers", reason="the extra `text` is not installed")
 
 from models.gating.neuron_means import load_means, save_means
+from models.gating.profile import Profile
 from models.model import GateContext
+from models.zoo import catalog
 from models.zoo.text_calibration import calibrate, split_texts
 from models.zoo.text_embeddings import TextEmbedder
 from tests.models.zoo.random_bert import FEED_FORWARD, WORDS, write_random_bert
@@ -83,3 +85,14 @@ def test_a_profile_of_other_weights_is_refused(tmp_path, profile):
 def test_too_few_texts_are_refused():
     with pytest.raises(ValueError, match="at least 30"):
         split_texts(["a"] * 29)
+
+
+def test_the_packaged_profile_is_a_dial():
+    path = catalog.text_profile("minilm")
+    assert path is not None
+    points = Profile.load(path).points
+    assert len(points) >= 12
+    assert [point.macs_ratio for point in points] == sorted((point.macs_ratio for point in points), reverse=True)
+    assert next(point.macs_ratio for point in reversed(points) if point.agreement >= 0.98) <= 1 / 1.25
+    assert all(point.agreement_lower < point.agreement for point in points[1:])
+    assert len(load_means(catalog.means_beside(path))) == 6
