@@ -1,4 +1,7 @@
 // The network as a picture: a block of squares for each layer, lit where the channel was computed.
+import { made } from "./made.js";
+import { percent } from "./strings.js";
+
 const ROWS = 16;
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -15,27 +18,39 @@ function block({ name, channels }) {
   const cells = Array.from({ length: channels }, (_, channel) =>
     drawn("rect", { x: Math.floor(channel / ROWS), y: channel % ROWS, width: 0.84, height: 0.84, rx: 0.18 }));
   picture.append(...cells);
-  const title = Object.assign(document.createElement("b"), { textContent: name }), count = document.createElement("figcaption");
-  const figure = document.createElement("figure");
-  figure.append(title, picture, count);
+  const count = made("figcaption");
+  const figure = made("figure", {}, [made("b", { textContent: name }), picture, count]);
   return { figure, cells, count };
 }
 
+// A layer that does not tell which of its channels were active: the share that was, of late.
+function share({ name }) {
+  const fill = made("i"), count = made("figcaption");
+  const figure = made("figure", { className: "share" }, [made("b", { textContent: name }), made("div", { className: "meter" }, [fill]), count]);
+  return { figure, fill, count };
+}
+
 export function createNetwork(place) {
-  let shape = "", blocks = [];
+  let shape = "", drawings = [];
   return (layers, t) => {
-    const known = layers.filter((layer) => layer.active !== null);
-    const wanted = known.map(({ name, channels }) => `${name}:${channels}`).join();
-    if (wanted !== shape) {
-      blocks = known.map(block);
-      place.replaceChildren(...blocks.map(({ figure }) => figure));
+    const wanted = layers.map(({ name, channels, active }) => `${name}:${active ? channels : ""}`).join();
+    if (wanted !== shape || !layers.length) {
+      drawings = layers.map((layer) => (layer.active ? block(layer) : share(layer)));
+      place.replaceChildren(...drawings.map(({ figure }) => figure));
       shape = wanted;
     }
-    if (!known.length) place.textContent = t("network-empty");
-    known.forEach(({ channels, active }, i) => {
+    if (!layers.length) place.textContent = t("network-empty");
+    layers.forEach(({ channels, active, skip_rate }, i) => {
+      const { cells, fill, count } = drawings[i];
+      if (!active) {
+        const computed = skip_rate === null ? null : 1 - skip_rate;
+        fill.style.width = `${100 * (computed ?? 0)}%`;
+        count.textContent = t("computed", { share: percent(computed, 0) });
+        return;
+      }
       const lit = new Set(active);
-      blocks[i].cells.forEach((cell, channel) => cell.classList.toggle("on", lit.has(channel)));
-      blocks[i].count.textContent = t("active", { active: active.length, channels });
+      cells.forEach((cell, channel) => cell.classList.toggle("on", lit.has(channel)));
+      count.textContent = t("active", { active: active.length, channels });
     });
   };
 }

@@ -185,6 +185,8 @@ def test_texts_are_answered_beside_the_dense_model(page):
     page.focus("#try-level")
     page.keyboard.press("End")
     page.fill("#text-two", "abbazzzz")
+    # It counts its channels and does not tell which.
+    expect(page.locator("#network .share figcaption")).to_contain_text("% computed")
     # Gated, this model does not see a z: both are the same to it.
     expect(page.locator("#answers .label")).to_have_text(["1.000 alike", "0.577 alike"])
     page.click("#examples button >> nth=1")
