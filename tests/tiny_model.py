@@ -34,7 +34,7 @@ def tiny_model(name: str = "fashion") -> FashionClassifier:
     # Saliencies scatter around 1, so that these thresholds go from skipping next to nothing to nearly everything.
     thresholds = np.linspace(0.0, 1.6, POINTS, dtype=np.float32)[:, None].repeat(len(SHAPE.layers), 1)
     calibration = Calibration(
-        dials=np.linspace(1, 0.3, POINTS, dtype=np.float32),
+        kept_shares=np.linspace(1, 0.3, POINTS, dtype=np.float32),
         thresholds=thresholds,
         means=tuple(np.zeros((POINTS, layer.outputs), np.float32) for layer in SHAPE.layers),
         variances=tuple(np.ones((POINTS, layer.outputs), np.float32) for layer in SHAPE.layers),
