@@ -48,7 +48,9 @@ def _quantised(model: bytes) -> bytes:
         target = Path(folder) / "int8.onnx"
         # Behind operators of its own domain it cannot infer the types of tensors, which are all the same.
         types = {"DefaultTensorType": onnx.TensorProto.FLOAT}
-        quantize_dynamic(onnx.load_from_string(model), target, weight_type=QuantType.QInt8, extra_options=types)
+        quantize_dynamic(
+            onnx.load_from_string(model), target, weight_type=QuantType.QInt8, per_channel=True, extra_options=types
+        )
         return target.read_bytes()
 
 
