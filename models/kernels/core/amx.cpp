@@ -77,7 +77,7 @@ void sum_up(const Job &job, const Strip *strips, std::size_t tile, Sum<D> *out, 
         if (tile == 0) {
             for (std::size_t i = 0; i < Strips; ++i) prefetch(strips[i].weights + from + kAhead);
         }
-        between(s);
+        between();
     }
     // Sums are numbered [tile][strip] in the registers and lie as [strip][tile].
     _tile_stored(0, out, 64);
@@ -99,7 +99,6 @@ template <Datatype D>
 struct Pipeline {
     const Job &job;
     Block<Sum<D>> waiting;
-    std::size_t rows = 0, next = 0;  // of the block that waits
     bool odd = false;
     alignas(64) Sum<D> sums[2][kMostTiles * kTileItems];
 
@@ -107,21 +106,15 @@ struct Pipeline {
 
     template <std::size_t Tiles, std::size_t Strips>
     void add(const Strip *strips, std::size_t tile) {
-        const std::size_t share = (rows - next + job.steps - 1) / (job.steps ? job.steps : 1);
+        const std::size_t share = job.steps ? (waiting.rows_left + job.steps - 1) / job.steps : 0;
         Sum<D> *to = sums[odd];
-        sum_up<D, Tiles, Strips>(job, strips, tile, to, [&](std::size_t) { finish(share); });
-        finish(rows - next);
-        waiting = {strips, Strips, tile, Tiles, to};
-        rows = Tiles * job.tile_rows;
-        next = 0;
+        sum_up<D, Tiles, Strips>(job, strips, tile, to, [&] { finish_rows(job, waiting, share); });
+        finish();
+        waiting = Block<Sum<D>>(job, strips, Strips, tile, Tiles, to);
         odd = !odd;
     }
 
-    void finish(std::size_t count) {
-        const std::size_t end = next + count < rows ? next + count : rows;
-        if (next < end) finish_rows(job, waiting, next, end);
-        next = end;
-    }
+    void finish() { finish_rows(job, waiting, waiting.rows_left); }
 };
 
 template <Datatype D>
@@ -143,7 +136,7 @@ void multiply(const Job &job) {
             else pipeline.template add<1, 1>(job.strips + s, tile);
         }
     }
-    pipeline.finish(kMostTiles * kTileLines);
+    pipeline.finish();
 }
 
 template <Datatype D>

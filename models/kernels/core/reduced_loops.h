@@ -192,40 +192,63 @@ inline void finish(const Job &job, const Strip &strip, const Item *sums, float r
 #endif
 }
 
-// The sums of some strips by some tiles of positions, [strip][tile][row][16], that wait for their epilogue.
+// The sums of some strips by some tiles of positions, [strip][tile][row][16], and the row whose epilogue is next. A row
+// is found by counting: a division takes longer than its epilogue.
 template <typename Item>
 struct Block {
     const Strip *strips = nullptr;
-    std::size_t strip_count = 0, first_tile = 0, tiles = 0;
+    std::size_t strip_count = 0, tiles = 0;
     const Item *sums = nullptr;
+    std::size_t rows_left = 0;
+    std::size_t row = 0, tile_row = 0, position = 0, at = 0, result = 0;  // `at` is within a line of `pitch` positions
+
+    Block() = default;
+    Block(const Job &job, const Strip *strips_, std::size_t strip_count_, std::size_t first_tile, std::size_t tiles_,
+          const Item *sums_)
+        : strips(strips_), strip_count(strip_count_), tiles(tiles_), sums(sums_), position(first_tile * job.tile_rows) {
+        const std::size_t rows = tiles * job.tile_rows, left = job.positions - position;
+        rows_left = rows < left ? rows : left;
+        at = position % job.pitch;
+        result = position / job.pitch * job.width + (at < job.width ? at : job.width);
+    }
+
+    void advance(const Job &job) {
+        if (at < job.width) ++result;
+        if (++at == job.pitch) at = 0;
+        ++position;
+        ++row;
+        if (++tile_row == job.tile_rows) {
+            tile_row = 0;
+            row += kTileLines - job.tile_rows;
+        }
+    }
 };
 
 template <typename Item, typename Act>
-void finish_rows(const Job &job, const Block<Item> &block, std::size_t begin, std::size_t end, Act act) {
-    for (std::size_t row = begin; row < end; ++row) {
-        const std::size_t position = block.first_tile * job.tile_rows + row;
-        if (position >= job.positions) return;
-        const std::size_t line = position / job.pitch, at = position % job.pitch;
-        if (at >= job.width) continue;
-        const std::size_t tile = row / job.tile_rows, place = (line * job.width + at) * job.out_stride;
-        const Item *sums = block.sums + tile * kTileItems + row % job.tile_rows * kColumns;
-        const float row_scale = job.row_scales ? job.row_scales[position] : 1.0f;
-        for (std::size_t s = 0; s < block.strip_count; ++s)
-            finish(job, block.strips[s], sums + s * block.tiles * kTileItems, row_scale, place, act);
+void finish_rows(const Job &job, Block<Item> &block, std::size_t count, Act act) {
+    for (; count > 0; --count, block.advance(job)) {
+        if (block.at >= job.width) continue;
+        const Item *sums = block.sums + block.row * kColumns;
+        const float row_scale = job.row_scales ? job.row_scales[block.position] : 1.0f;
+        for (std::size_t s = 0; s < block.strip_count; ++s, sums += block.tiles * kTileItems)
+            finish(job, block.strips[s], sums, row_scale, block.result * job.out_stride, act);
     }
 }
 
-// The epilogue of rows begin … end of a block.
+// The epilogue of the next rows of a block, of no more than are left.
 template <typename Item>
-void finish_rows(const Job &job, const Block<Item> &block, std::size_t begin, std::size_t end) {
+void finish_rows(const Job &job, Block<Item> &block, std::size_t count) {
+    if (count > block.rows_left) count = block.rows_left;
+    if (count == 0) return;
+    block.rows_left -= count;
     switch (job.activation) {
-        case Activation::none: return finish_rows(job, block, begin, end, [](Vector y) { return y; });
-        case Activation::relu: return finish_rows(job, block, begin, end, [](Vector y) { return at_least(y, Vector{}); });
+        case Activation::none: return finish_rows(job, block, count, [](Vector y) { return y; });
+        case Activation::relu: return finish_rows(job, block, count, [](Vector y) { return at_least(y, Vector{}); });
         case Activation::relu6:
-            return finish_rows(job, block, begin, end,
+            return finish_rows(job, block, count,
                                [](Vector y) { return at_most(at_least(y, Vector{}), broadcast(6.0f)); });
-        case Activation::gelu: return finish_rows(job, block, begin, end, [](Vector y) { return gelu(y); });
-        case Activation::silu: return finish_rows(job, block, begin, end, [](Vector y) { return silu(y); });
+        case Activation::gelu: return finish_rows(job, block, count, [](Vector y) { return gelu(y); });
+        case Activation::silu: return finish_rows(job, block, count, [](Vector y) { return silu(y); });
     }
 }
 
@@ -237,7 +260,8 @@ void each_block(const Job &job, std::size_t most, Function sum) {
         const std::size_t count = job.strip_count - s < most ? job.strip_count - s : most;
         for (std::size_t tile = 0; tile < job.tiles; ++tile) {
             sum(job.strips + s, count, job.activations + tile * job.tile_bytes, sums);
-            finish_rows<Item>(job, {job.strips + s, count, tile, 1, sums}, 0, job.tile_rows);
+            Block<Item> block(job, job.strips + s, count, tile, 1, sums);
+            finish_rows(job, block, job.tile_rows);
         }
     }
 }
