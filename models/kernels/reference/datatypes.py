@@ -54,8 +54,10 @@ def quantised(rows: Tensor) -> tuple[Tensor, Tensor]:
         return rows, torch.ones(len(rows), 1)
     values = rows.to(torch.float32)
     largest = values.abs().amax(1, keepdim=True)
-    inverse, finite = 127 / largest, largest.isfinite()
+    # Of two tensors: a number over a tensor is its reciprocal times the number to torch, and rounds twice.
+    most = torch.full_like(largest, 127)
+    inverse, finite = most / largest, largest.isfinite()
     vanishing = finite & inverse.isinf()
-    scales = torch.where(finite, torch.where(vanishing, torch.zeros_like(largest), largest / 127), torch.nan)
+    scales = torch.where(finite, torch.where(vanishing, torch.zeros_like(largest), largest / most), torch.nan)
     numbers = torch.where(finite & ~vanishing, (values * inverse).round(), torch.zeros_like(values))
     return numbers.to(rows.dtype), scales

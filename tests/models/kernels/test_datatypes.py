@@ -130,3 +130,16 @@ def test_arguments_are_checked_as_in_float32(backend, datatype):
         backend.gated_matmul(normal(2, 3), packed)
     with pytest.raises(ValueError, match="outputs must be strictly ascending"):
         backend.gated_matmul(normal(2, 4), packed, outputs=np.array([3, 2], np.int32))
+
+
+@pytest.mark.parametrize("instruction_set", kernels.instruction_sets("int8"))
+def test_a_weight_next_to_the_middle_of_two_numbers_is_rounded_alike(instruction_set):
+    """Its quotient depends on the last bit of the scale's inverse: 127 / largest in one rounding."""
+    random = np.random.default_rng(248)
+    columns, outputs, rows = (int(random.integers(1, most)) for most in (130, 130, 9))
+    x, weight = (random.standard_normal(shape, dtype=np.float32) for shape in ((rows, columns), (outputs, columns)))
+    ours, theirs = (
+        backend.gated_matmul(x, backend.pack_matrix(weight, "int8", name))
+        for backend, name in ((kernels, instruction_set), (reference, None))
+    )
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
