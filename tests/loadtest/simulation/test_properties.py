@@ -44,7 +44,7 @@ def p99(outcomes):
     return float(np.percentile([one.finished - one.arrival for one in outcomes], 99))
 
 
-EXAMPLES = settings(max_examples=8, deadline=None, derandomize=True)
+EXAMPLES = settings(max_examples=6, deadline=None, derandomize=True)
 seeds = st.integers(0, 99)
 
 
@@ -66,7 +66,7 @@ def test_never_past_the_floor(load, floor, factor, variation, noise, seed):
 
 @pytest.mark.parametrize("factor", [6, 25])
 @pytest.mark.parametrize(("noise", "stalls"), [(LIGHT, 0.0), (HEAVY, 0.0), (LIGHT, 0.003)])
-@pytest.mark.parametrize("load", [0.6, 0.93, 1.2, 2.5])
+@pytest.mark.parametrize("load", [0.6, 0.93, 2.5])
 def test_under_a_lasting_load_the_tail_keeps_room_and_the_level_stands_still(load, noise, stalls, factor):
     simulated, _ = simulation(factor * DENSE, noise, stalls)
     outcomes = simulated.run(requests_at(generate("x", steady(load / DENSE, 12), 5).times))
@@ -154,7 +154,7 @@ def test_the_shipped_traces_are_served_in_time(path):
     assert mean(isinstance(one, Served) and one.met for one in outcomes) >= 0.99
 
 
-@pytest.mark.parametrize("seconds", [2, 6])
+@pytest.mark.parametrize("seconds", [2, 4])
 @pytest.mark.parametrize(("noise", "stalls"), [(LIGHT, 0.0), (HEAVY, 0.003)])
 def test_who_comes_back_when_told_is_served_though_the_overload_lasts(noise, stalls, seconds):
     simulated, _ = simulation(6 * DENSE, noise, stalls, returns=1)

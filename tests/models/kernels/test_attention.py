@@ -26,7 +26,7 @@ def exact(*arrays):
 
 
 @every_instruction_set
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
 def test_attention_is_the_reference(instruction_set, data, seed):
     random = np.random.default_rng(seed)

@@ -18,14 +18,14 @@ def normal(*shape, seed=5):
 
 
 @every_product
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(case=products())
 def test_matrix_product_is_the_reference(datatype, instruction_set, case):
     case.check(instruction_set, datatype)
 
 
 @pytest.mark.parametrize("instruction_set", kernels.instruction_sets("bf16"))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(case=convolutions())
 def test_convolution_is_the_reference(instruction_set, case):
     case.check(instruction_set, "bf16")

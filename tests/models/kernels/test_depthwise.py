@@ -14,7 +14,7 @@ both_backends = pytest.mark.parametrize("backend", [kernels, reference])
 
 
 @every_instruction_set
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
 def test_depthwise_convolution_is_the_reference(instruction_set, data, seed):
     random = np.random.default_rng(seed)

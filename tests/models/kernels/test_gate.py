@@ -90,7 +90,7 @@ def test_channel_means_are_the_reference(instruction_set, x):
 
 
 @every_instruction_set
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     size=st.tuples(st.integers(1, 6), st.integers(1, 6)),
     channels=st.integers(1, 150),

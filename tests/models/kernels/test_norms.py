@@ -24,7 +24,7 @@ def exact(array):
 
 @every_instruction_set
 @pytest.mark.parametrize("name", NORMS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     rows=st.integers(0, 9),
     channels=st.integers(1, 200),

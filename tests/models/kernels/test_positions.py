@@ -39,7 +39,7 @@ def test_too_few_to_join(backend, rows):
 
 
 @every_instruction_set
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     rows=st.integers(1, 60),
     channels=st.integers(3, 90),  # of fewer, many rows are as alike as others but for rounding

@@ -12,14 +12,14 @@ every_instruction_set = pytest.mark.parametrize("instruction_set", kernels.instr
 
 
 @every_instruction_set
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(case=convolutions())
 def test_convolution_is_the_reference(instruction_set, case):
     case.check(instruction_set)
 
 
 @every_instruction_set
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(case=products())
 def test_matrix_product_is_the_reference(instruction_set, case):
     case.check(instruction_set)

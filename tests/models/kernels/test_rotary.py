@@ -18,7 +18,7 @@ def angles(rows, half):
 
 
 @every_instruction_set
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     rows=st.integers(0, 9),
     heads=st.integers(0, 5),

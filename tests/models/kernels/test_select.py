@@ -13,7 +13,7 @@ both_backends = pytest.mark.parametrize("backend", [kernels, reference])
 
 
 @every_instruction_set
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     rows=st.integers(1, 20),
     channels=st.integers(0, 200),
