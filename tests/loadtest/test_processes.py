@@ -36,8 +36,9 @@ runpy.run_module("http.server", run_name="__main__")
 """A server that starts a process of a session of its own, whose parent ends: neither parent nor group leads to it."""
 
 BENCHMARK = """
-import pathlib, sys, time
+import pathlib, signal, sys, time
 from loadtest.processes import server
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin without
 *command, ready = sys.argv[1:]
 with server(command, "/"):
     pathlib.Path(ready).write_text("ready")
