@@ -3,6 +3,7 @@
 >>> mount_openai(app, engine, Limits())      # doctest: +SKIP
 """
 
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from functools import wraps
@@ -13,10 +14,11 @@ from fastapi import APIRouter, FastAPI, Request, Response
 
 from models.model import Embedder
 from service.engine.request import Request as EngineRequest
-from service.errors import InvalidRequest, NotFound, ServiceError
+from service.errors import Internal, InvalidRequest, NotFound, ServiceError
 from service.protocol.body import compress_for, receive_body
 from service.protocol.collaborators import InferenceEngine
 from service.protocol.disconnect import unless_disconnected
+from service.protocol.intake import Intake
 from service.protocol.limits import Limits
 from service.protocol.openai_embeddings import (
     EmbeddingsRequest,
@@ -26,6 +28,8 @@ from service.protocol.openai_embeddings import (
 )
 from service.protocol.openai_errors import openai_error_response
 from service.protocol.routing import json_response
+
+log = logging.getLogger(__name__)
 
 PROTOCOL = "openai"
 Endpoint = Callable[..., Awaitable[Response]]
@@ -51,20 +55,15 @@ def mount_openai(app: FastAPI, engine: InferenceEngine, limits: Limits) -> None:
     @router.post("/embeddings", summary="Vectors of texts", openapi_extra={"requestBody": _EMBEDDINGS_BODY})
     @in_their_shape
     async def embeddings(request: Request) -> Response:
-        arrival, name = time.monotonic(), ""
-        try:
+        with Intake(engine, PROTOCOL) as intake:
             body = await receive_body(request.headers, request.receive, limits.body_bytes)
-            # A slow sender's own time is not the server's to make up for.
-            arrival = time.monotonic()
+            intake.received()
             parsed = parse_embeddings(body, limits)
-            name = parsed.model
-            embedder = _embedder(engine, name)
+            intake.model = parsed.model
+            embedder = _embedder(engine, parsed.model)
             check_dimensions(parsed, embedder)
-        except ServiceError as error:
-            engine.reject(name, PROTOCOL, arrival, error)
-            raise
         inputs = {embedder.inputs[0].name: np.array(parsed.texts, object)}
-        submitted = EngineRequest("", name, inputs, arrival, parsed.options, PROTOCOL)
+        submitted = EngineRequest("", parsed.model, inputs, intake.arrival, parsed.options, PROTOCOL)
         try:
             finished = await unless_disconnected(engine.submit(submitted), request.receive)
         except InvalidRequest as error:
@@ -91,6 +90,9 @@ def in_their_shape(endpoint: Endpoint) -> Endpoint:
             return await endpoint(*args, **kwargs)
         except ServiceError as error:
             return openai_error_response(error)
+        except Exception as error:
+            log.exception("unexpected error on %s", endpoint.__name__)
+            return openai_error_response(Internal(f"the server failed on this request: {type(error).__name__}"))
 
     return answer
 

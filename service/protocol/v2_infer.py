@@ -4,7 +4,6 @@ It is answered before FastAPI: routing, dependencies and exception handling ther
 FastAPI has a route for it too, from which the API's description is made.
 """
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,11 +13,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.engine.request import Finished
 from service.engine.request import Request as EngineRequest
-from service.errors import Internal, InvalidRequest, ServiceError
+from service.errors import InvalidRequest, ServiceError
 from service.protocol.body import compress_for, receive_body
 from service.protocol.collaborators import InferenceEngine
 from service.protocol.disconnect import unless_disconnected
 from service.protocol.errors import service_error_response
+from service.protocol.intake import Intake
 from service.protocol.limits import Limits
 from service.protocol.routing import BODY_ERRORS, ERRORS, ErrorBody, ModelName, add_versioned_route, find_model
 from service.protocol.v2_documentation import INFER_REQUEST_BODY, INFER_RESPONSE
@@ -44,26 +44,17 @@ class Inference:
 
     async def answer(self, scope: Scope, receive: Receive, model: str, version: str | None) -> Response:
         """The response; raises ServiceError, ClientGone where nobody waits for it."""
-        arrival = time.monotonic()
-        try:
+        with Intake(self._engine, PROTOCOL, model) as intake:
             found = find_model(self._engine, model, version)
             headers = _headers(scope)
             body = await receive_body(headers, receive, self._limits.body_bytes)
-            # A slow sender's own time is not the server's to make up for.
-            arrival = time.monotonic()
+            intake.received()
             parsed = parse_infer(body, headers.get(_JSON_LENGTH), found.inputs, found.outputs, self._limits)
-        except ServiceError as error:
-            self._engine.reject(model, PROTOCOL, arrival, error)
-            raise
-        except Exception as error:
-            fault = Internal(f"this request could not be read: {type(error).__name__}")
-            self._engine.reject(model, PROTOCOL, arrival, fault)
-            raise fault from error
         request = EngineRequest(
             id=parsed.id,
             model=model,
             inputs=parsed.inputs,
-            arrival=arrival,
+            arrival=intake.arrival,
             options=parsed.options,
             protocol=PROTOCOL,
         )

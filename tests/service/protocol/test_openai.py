@@ -190,6 +190,14 @@ async def test_an_overloaded_server_says_when_to_come_back(client, engine, error
         assert refused.value.response.headers["retry-after"] == "2"
 
 
+async def test_a_fault_of_ours_is_counted_and_in_their_shape(http, engine):
+    engine.toy.outputs = None
+    response = await http.post("/v1/embeddings", json={"model": "words", "input": "x", "dimensions": 2})
+    assert (response.status_code, response.json()["error"]["type"]) == (500, "server_error")
+    ((model, protocol, told),) = engine.rejected
+    assert (model, protocol, told.outcome) == ("words", "openai", "error")
+
+
 async def test_a_client_that_leaves_withdraws_its_request(client, engine):
     engine.gate = asyncio.Event()
     call = asyncio.create_task(client.embeddings.create(model="words", input="x"))
