@@ -15,6 +15,7 @@ from loadtest.connection import Call, Pool, encode
 from loadtest.script import Event
 from loadtest.summary import Outcome, Sample
 from loadtest.trace import Trace
+from loadtest.uncollected import uncollected
 from loadtest.workload import Reply, Workload
 
 _SPIN_SECONDS = 0.002
@@ -79,21 +80,22 @@ async def replay(
     data = [encode(post, str(address)) for post in workload.posts]
     await pool.open(min(8, settings.connections))
     loop = asyncio.get_running_loop()
-    run = _Run(trace, workload, loop.time)
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            if apply is not None:
-                for event in events:
-                    if event.at < trace.seconds:
-                        tasks.create_task(_at(run, event, apply))
-            for number, due in enumerate(trace.times.tolist()):
-                await _wait(run, due, settings.spin)
-                call = run.call(number, due, data[number % len(data)])
-                loop.call_at(run.start + due + settings.give_up_seconds, run.give_up, number, call)
-                pool.submit(call)
-            await run.all_over.wait()
-    finally:
-        pool.close()
+    with uncollected():
+        run = _Run(trace, workload, loop.time)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                if apply is not None:
+                    for event in events:
+                        if event.at < trace.seconds:
+                            tasks.create_task(_at(run, event, apply))
+                for number, due in enumerate(trace.times.tolist()):
+                    await _wait(run, due, settings.spin)
+                    call = run.call(number, due, data[number % len(data)])
+                    loop.call_at(run.start + due + settings.give_up_seconds, run.give_up, number, call)
+                    pool.submit(call)
+                await run.all_over.wait()
+        finally:
+            pool.close()
     return [sample for sample in run.samples if sample is not None]
 
 

@@ -21,6 +21,7 @@ import orjson
 import uvloop
 
 from loadtest.connection import Call, Pool, encode
+from loadtest.uncollected import uncollected
 from loadtest.workload import Images, Reply
 from models.zoo.fashion_data import LabelledImages
 
@@ -128,7 +129,8 @@ def run(test: Test, images: LabelledImages, folder: Path) -> ClientReport:
     sut = loadgen.ConstructSUT(client.issue, lambda: None)
     library = loadgen.ConstructQSL(len(images), len(images), lambda _: None, lambda _: None)
     try:
-        loadgen.StartTestWithLogSettings(sut, library, _settings(test), _log_settings(folder), "")
+        with uncollected():
+            loadgen.StartTestWithLogSettings(sut, library, _settings(test), _log_settings(folder), "")
     finally:
         loadgen.DestroyQSL(library)
         loadgen.DestroySUT(sut)
