@@ -1,5 +1,6 @@
 """What a hosted model is: named tensors in and out, a profile, and a run under one request's own gate context."""
 
+from collections import abc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -112,3 +113,54 @@ class Embedder(Model, Protocol):
 
     def tokens(self, text: bytes) -> NDArray[np.int64]:
         """The ids of a text's tokens, as many as the model looks at."""
+
+
+class Sequence(Protocol):
+    """One generation's own state, its cache of keys and values: it belongs to its request and to nobody else."""
+
+    tokens: list[int]
+    """The prompt, and what was generated so far."""
+
+    def append(self, token: int) -> None:
+        """Adds the next token, which the caller chose from the logits; the next step computes it."""
+
+
+@runtime_checkable
+class Generator(Model, Protocol):
+    """A language model. Sequences are advanced together, step by step, each at a level of its own; as a `Model` it
+    takes `prompt`, texts [n], and makes `text` of it, always with the likeliest token."""
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """After any of these a text is complete."""
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that a sequence may have."""
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text's tokens. The names of special tokens in it, as a chat prompt has them, become those."""
+
+    def decode(self, tokens: abc.Sequence[int]) -> bytes:
+        """Their text in UTF-8, without special tokens. It may begin or end inside of a character."""
+
+    def chat_prompt(self, messages: abc.Sequence[Mapping[str, str]]) -> str:
+        """The text that asks for an answer to messages, each with `role` and `content`, as the model was trained to
+        read it. Raises `InvalidInput` when its template refuses them."""
+
+    def begin(self, tokens: abc.Sequence[int]) -> Sequence:
+        """A new sequence; nothing is computed yet. Raises `InvalidInput` when there are no tokens, too many, or one
+        that the model does not have."""
+
+    def step_macs(self, sequence: Sequence) -> int:
+        """Dense multiply-accumulates of its next step."""
+
+    def step(
+        self, sequences: abc.Sequence[Sequence], contexts: abc.Sequence[GateContext]
+    ) -> list[NDArray[np.float32] | None]:
+        """Advances each sequence at its context's level, and fills in the contexts' counts: by its pending tokens, of a
+        prompt at most so many that the others are not held up. Gives for each the logits [vocabulary] of what follows,
+        or None where some of its prompt is still pending. Blocks, and releases the GIL.
+
+        A sequence is in one step at a time; steps of different ones may overlap in several threads. Raises `ValueError`
+        for a sequence without a pending token, or at the end of the context."""
