@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from models.model import Model
 from models.zoo import catalog
+from models.zoo.fashion_family import fashion_files
 from service.console.routes import mount_console
 from service.control.slo import SLO
 from service.engine.engine import Engine
@@ -52,7 +53,7 @@ def create_app(settings: Settings, models: Iterable[Model], load: Load | None = 
         OnRecord(metrics) if watchers or spans else metrics,
         load or (lambda name: catalog.load(name, settings.calibrations)),
     )
-    stale = StaleProfiles(lambda name: catalog.fashion_files(settings.calibrations) if name == "fashion" else None)
+    stale = StaleProfiles(lambda name: fashion_files(settings.calibrations) if name == "fashion" else None)
     register_state(
         registry,
         lambda: [(snapshot, engine.slo(snapshot.name)) for snapshot in engine.snapshots()],

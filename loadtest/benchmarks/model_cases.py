@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from loadtest.benchmarks import model_engines
 from models.model import GateContext
-from models.zoo import catalog, fashion, fashion_data, text_data
+from models.zoo import catalog, fashion, fashion_data, text_data, text_family
 from models.zoo.fashion import FashionClassifier
+from models.zoo.fashion_family import fashion_files
 from models.zoo.fashion_weights import PACKAGED, Files, load_calibration, load_weights
 from models.zoo.text_embeddings import TextEmbedder
 
@@ -102,9 +103,9 @@ def cases_of(
 def _texts(
     engines: Sequence[str], datatypes: Sequence[str], sizes: Sequence[int], levels: Sequence[float], checked: bool
 ) -> Iterator[Case]:
-    exact = catalog.load_text("minilm") if checked else None
+    exact = text_family.load("minilm") if checked else None
     for datatype in datatypes:
-        model = catalog.load_text(f"minilm:{datatype}")
+        model = text_family.load(f"minilm:{datatype}")
         for tokens in sizes:
             yield _text_case(model, exact, engines, datatype, tokens, levels)
 
@@ -165,7 +166,7 @@ def _images(engines: Sequence[str], datatypes: Sequence[str], levels: Sequence[f
     wanted = [exact.logits(image, GateContext(0.0)) for image in inputs] if checked else []
     for datatype in datatypes:
         plain = fashion.load(files, "plain", datatype)
-        gated = fashion.load(catalog.fashion_files(), datatype=datatype)
+        gated = fashion.load(fashion_files(), datatype=datatype)
         yield Case(
             "an image",
             1,

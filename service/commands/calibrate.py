@@ -7,8 +7,9 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from models.zoo.catalog import fashion_files, is_text_model
+from models.zoo import text_family
 from models.zoo.fashion_data import MissingData
+from models.zoo.fashion_family import fashion_files
 from models.zoo.fashion_shape import LEAST_KEPT
 from models.zoo.fashion_weights import Files
 from service.commands.options import Data, Json, Name, require_fashion, require_torch
@@ -40,7 +41,7 @@ def calibrate(
     training. Of a model of texts, minilm or the path of a Hugging Face folder, both come from texts without labels: by
     default news and a novel, with --data a file of your own, one text a line.
     """
-    if is_text_model(model):
+    if text_family.recognises(model):
         calibrate_texts(model, data, output, points, json)
         return
     require_fashion(model)

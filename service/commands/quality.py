@@ -12,9 +12,10 @@ from rich.table import Table
 
 from models.gating.measurement import Measurement, measure, median_seconds, paired_difference, work_by_difficulty
 from models.gating.profile import lower_bound
-from models.zoo import fashion, fashion_data
-from models.zoo.catalog import MissingWeights, fashion_files, is_text_model
+from models.zoo import fashion, fashion_data, text_family
+from models.zoo.catalog import MissingWeights
 from models.zoo.fashion_data import LabelledImages, MissingData
+from models.zoo.fashion_family import fashion_files
 from models.zoo.fashion_weights import PACKAGED, Files
 from service.commands.options import Data, Json, Name, require_fashion
 from service.commands.output import fail, print_json
@@ -37,7 +38,7 @@ def quality(
 
     Beside it: the same network trained plain, and the one whose channels are the same for every image, at 5× fewer
     MACs. Of minilm: how near its embeddings are to the dense ones, and what that does to how alike documents are."""
-    if is_text_model(model):
+    if text_family.recognises(model):
         quality_of_texts(model, json)
         return
     require_fashion(model)

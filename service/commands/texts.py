@@ -8,7 +8,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from models.gating.neuron_means import save_means
-from models.zoo import catalog, text_calibration, text_data
+from models.zoo import catalog, text_calibration, text_data, text_family
 from models.zoo.text_quality import measure_texts
 from service.commands.output import fail, print_json
 from service.commands.tables import profile_table
@@ -22,7 +22,7 @@ def calibrate_texts(name: str, data: Path | None, output: Path | None, points: i
             tuning, held_out = text_calibration.default_texts()
         else:
             tuning, held_out = text_calibration.split_texts(text_data.read_lines(data))
-        dense = catalog.load_text(name)
+        dense = text_family.load(name)
         folder = output or load_settings().calibrations
         folder.mkdir(parents=True, exist_ok=True)
         with Progress(console=Console(stderr=True)) as bar:
@@ -36,7 +36,7 @@ def calibrate_texts(name: str, data: Path | None, output: Path | None, points: i
                 points=points,
             )
         path = folder / f"{profile.model}.profile.json"
-        save_means(means, catalog.means_beside(path))
+        save_means(means, text_family.means_beside(path))
         profile.save(path)
     except (SettingsError, catalog.UnknownModel, OSError, ValueError) as error:
         fail(str(error))
@@ -50,7 +50,7 @@ def calibrate_texts(name: str, data: Path | None, output: Path | None, points: i
 def quality_of_texts(name: str, json: bool) -> None:
     """Prints every operating point on texts that neither calibration nor the profile saw."""
     try:
-        model = catalog.load_text(name, load_settings().calibrations)
+        model = text_family.load(name, load_settings().calibrations)
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task("measuring", total=1.0)
             report = measure_texts(model, text_data.lee(), lambda done: bar.update(task, completed=done))

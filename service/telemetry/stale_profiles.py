@@ -28,7 +28,7 @@ class StaleProfiles:
     """Compares the files of models; `files` is None for a model that has none. A file is read again only when its time
     or size has changed, so asking at each scrape costs two `stat` calls a model.
 
-    >>> stale = StaleProfiles(lambda name: catalog.fashion_files())      # doctest: +SKIP
+    >>> stale = StaleProfiles(lambda name: fashion_files())      # doctest: +SKIP
     >>> stale(["fashion"])                                                # doctest: +SKIP
     {'fashion': False}
     """

@@ -11,7 +11,7 @@ from tritonclient.utils import InferenceServerException
 pytest.importorskip("tokenizers", reason="the extra `text` is not installed")
 
 from models.model import GateContext, Model
-from models.zoo import catalog
+from models.zoo import text_family
 from models.zoo.text_embeddings import TextEmbedder
 from tests.live import LiveServer, infer_body, serve
 from tests.models.zoo.random_bert import write_random_bert
@@ -22,7 +22,7 @@ TEXTS = ["The old captain sailed.", "", "a white whale \N{WHALE}", "Fünf Wale"]
 @pytest.fixture(scope="module")
 def embedder(tmp_path_factory) -> TextEmbedder:
     """MiniLM where its weights are installed, else a small random encoder."""
-    folder = catalog.minilm_folder() or write_random_bert(tmp_path_factory.mktemp("bert"))
+    folder = text_family.minilm_folder() or write_random_bert(tmp_path_factory.mktemp("bert"))
     return TextEmbedder("minilm", folder)
 
 

@@ -9,7 +9,7 @@ pytest.importorskip("tokenizers", reason="the extra `text` is not installed")
 
 from models.model import GateContext
 from models.zoo.bert import Bert
-from models.zoo.catalog import MINILM_COMMAND, minilm_folder
+from models.zoo.text_family import MINILM_COMMAND, minilm_folder
 from tests.models.zoo.random_bert import POSITIONS, write_random_bert
 
 

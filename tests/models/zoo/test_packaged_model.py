@@ -9,6 +9,7 @@ import pytest
 
 from models.gating.measurement import measure, work_by_difficulty
 from models.zoo import catalog, fashion, fashion_data
+from models.zoo.fashion_family import fashion_files
 from models.zoo.fashion_weights import PACKAGED, Files, load_calibration, save_calibration
 
 
@@ -68,7 +69,7 @@ def test_the_baseline_has_the_same_channels_for_every_image(sample):
 
 
 def test_a_profile_of_other_weights_is_refused(tmp_path):
-    packaged = catalog.fashion_files()
+    packaged = fashion_files()
     for path in (packaged.weights, packaged.calibration, packaged.profile):
         shutil.copy(path, tmp_path / path.name)
     files = Files.named(tmp_path, "fashion")

@@ -6,7 +6,7 @@ pytest.importorskip("tokenizers", reason="the extra `text` is not installed")
 from models.gating.neuron_means import load_means, save_means
 from models.gating.profile import Profile
 from models.model import GateContext
-from models.zoo import catalog
+from models.zoo import text_family
 from models.zoo.text_calibration import calibrate, split_texts
 from models.zoo.text_embeddings import TextEmbedder
 from tests.models.zoo.random_bert import FEED_FORWARD, WORDS, write_random_bert
@@ -88,11 +88,11 @@ def test_too_few_texts_are_refused():
 
 
 def test_the_packaged_profile_is_a_dial():
-    path = catalog.text_profile("minilm")
+    path = text_family.profile_path("minilm")
     assert path is not None
     points = Profile.load(path).points
     assert len(points) >= 12
     assert [point.macs_ratio for point in points] == sorted((point.macs_ratio for point in points), reverse=True)
     assert next(point.macs_ratio for point in reversed(points) if point.agreement >= 0.98) <= 1 / 1.25
     assert all(point.agreement_lower < point.agreement for point in points[1:])
-    assert len(load_means(catalog.means_beside(path))) == 6
+    assert len(load_means(text_family.means_beside(path))) == 6

