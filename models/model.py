@@ -18,13 +18,15 @@ class TensorSpec:
     """A tensor's name, its Open Inference Protocol datatype ("UINT8", "FP32", "INT64", "BYTES", …) and shape, −1
     where any size will do.
 
-    `labels` are the class names along the last axis, where it has classes.
+    `labels` are the class names along the last axis, where it has classes. A request may leave out an input that is
+    `optional`.
     """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     labels: tuple[str, ...] = ()
+    optional: bool = False
 
 
 class InvalidInput(ValueError):

@@ -4,12 +4,12 @@ what to install for those that are missing."""
 from pathlib import Path
 
 from models.model import Model
-from models.zoo import fashion_family, text_family
+from models.zoo import fashion_family, language_family, text_family
 from models.zoo.family import CatalogEntry, Family, MissingWeights, UnknownModel, folder_type
 
 __all__ = ["FAMILIES", "CatalogEntry", "MissingWeights", "UnknownModel", "available", "load", "profile_path"]
 
-FAMILIES: tuple[Family, ...] = (fashion_family, text_family)
+FAMILIES: tuple[Family, ...] = (fashion_family, text_family, language_family)
 
 
 def available(calibrations: Path | None = None) -> tuple[CatalogEntry, ...]:

@@ -7,6 +7,7 @@ that the system could not take back.
 import hashlib
 import json
 import mmap
+from collections import abc
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,18 @@ class Tensors(Mapping[str, Array]):
         self._start = start
 
     def __getitem__(self, name: str) -> Array:
+        stored, shape = self._stored(name)
+        return _floats(stored).reshape(shape)
+
+    def rows(self, name: str, ids: abc.Sequence[int]) -> Array:
+        """Rows of a matrix, without reading the others. Raises `ValueError` for a tensor that is none."""
+        stored, shape = self._stored(name)
+        if len(shape) != 2:
+            raise ValueError(f"{self._path}: tensor {name!r} must be a matrix, got {shape}")
+        return _floats(stored.reshape(shape)[np.asarray(ids, np.intp)])
+
+    def _stored(self, name: str) -> tuple[NDArray[Any], list[int]]:
+        """A view of the file, flat, and the tensor's shape."""
         if name not in self._entries:
             raise ValueError(f"{self._path} has no tensor {name!r}")
         entry = self._entries[name]
@@ -49,9 +62,7 @@ class Tensors(Mapping[str, Array]):
         if kind is None:
             raise ValueError(f"{self._path}: tensor {name!r} has the unexpected type {entry['dtype']}")
         stored = np.frombuffer(self._map, kind, (end - begin) // np.dtype(kind).itemsize, self._start + begin)
-        if entry["dtype"] == "BF16":  # its bits are the upper half of a float32's
-            stored = (stored.astype(np.uint32) << 16).view(np.float32)
-        return stored.astype(np.float32, copy=False).reshape(entry["shape"])
+        return stored, entry["shape"]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -63,6 +74,13 @@ class Tensors(Mapping[str, Array]):
     def digest(self) -> str:
         """SHA-256 of the file."""
         return hashlib.sha256(self._map).hexdigest()
+
+
+def _floats(stored: NDArray[Any]) -> Array:
+    """In float32; whole numbers are the bits of bf16, which are the upper half of a float32's."""
+    if stored.dtype == np.uint16:
+        stored = (stored.astype(np.uint32) << 16).view(np.float32)
+    return stored.astype(np.float32, copy=False)
 
 
 def read_json(path: Path) -> dict[str, Any]:

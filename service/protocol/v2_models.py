@@ -156,7 +156,7 @@ def model_config(model: Model) -> dict[str, Any]:
         "backend": "sluice",
         "version_policy": {"latest": {"num_versions": 1}},
         "max_batch_size": model.max_batch if batched else 0,
-        "input": [tensor(spec, optional=False) for spec in model.inputs],
+        "input": [tensor(spec, optional=spec.optional) for spec in model.inputs],
         "output": [tensor(spec) for spec in model.outputs],
         "parameters": {},
     }

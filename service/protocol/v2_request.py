@@ -107,9 +107,10 @@ def _json_length(header: str | None, body_length: int) -> int | None:
 
 
 def _raw_request(body: bytes, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> InferRequest:
-    if len(inputs) != 1:
-        raise InvalidRequest(f"0 is for models with one input, and this one has {len(inputs)}", JSON_LENGTH_HEADER)
-    spec = inputs[0]
+    needed = [spec for spec in inputs if not spec.optional]
+    if len(needed) != 1:
+        raise InvalidRequest(f"0 is for models with one input, and this one has {len(needed)}", JSON_LENGTH_HEADER)
+    spec = needed[0]
     datatype = DATATYPES[spec.datatype]
     fixed = math.prod(size for size in spec.shape if size != -1)
     variable = spec.shape.count(-1)
@@ -167,7 +168,7 @@ def _inputs(
             raise InvalidRequest(f"is {size}, but only {len(binary) - offset} bytes are left in the body", size_field)
         tensors[name] = decode_binary(binary[offset : offset + size], DATATYPES[spec.datatype], shape, size_field)
         offset += size
-    missing = [spec.name for spec in specs if spec.name not in tensors]
+    missing = [spec.name for spec in specs if spec.name not in tensors and not spec.optional]
     if missing:
         raise InvalidRequest(f"lacks the input '{missing[0]}'", "inputs")
     if offset != len(binary):

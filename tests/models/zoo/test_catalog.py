@@ -23,7 +23,7 @@ def test_a_folder_that_cannot_be_hosted_says_why(tmp_path):
 
 def test_the_models_are_listed():
     entries = catalog.available()
-    assert {"fashion", "minilm"} <= {entry.name for entry in entries}
+    assert {"fashion", "minilm", "smollm2"} <= {entry.name for entry in entries}
     assert all(entry.installed is (entry.missing == "") for entry in entries)
 
 

@@ -46,6 +46,18 @@ def test_everything_optional_left_out():
     assert request.options.priority == 0
 
 
+OPTIONAL = (TensorSpec("prompt", "BYTES", (-1,)), TensorSpec("max_tokens", "INT32", (1,), optional=True))
+PROMPT = {"name": "prompt", "shape": [1], "datatype": "BYTES", "data": ["hi"]}
+
+
+def test_an_optional_input_may_be_left_out_and_no_other():
+    most = {"name": "max_tokens", "shape": [1], "datatype": "INT32", "data": [3]}
+    assert set(parse({"inputs": [PROMPT]}, OPTIONAL).inputs) == {"prompt"}
+    assert parse({"inputs": [PROMPT, most]}, OPTIONAL).inputs["max_tokens"].tolist() == [3]
+    refused("inputs", {"inputs": [most]}, inputs=OPTIONAL)
+    assert parse_infer(b"hi", "0", OPTIONAL, SCORES, LIMITS).inputs["prompt"].tolist() == [b"hi"]
+
+
 def test_binary_inputs_lie_in_json_order_whatever_the_models_order():
     tensors = [
         {"name": "scale", "shape": [2], "datatype": "BF16", "parameters": {"binary_data_size": 4}},

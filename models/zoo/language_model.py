@@ -1,0 +1,197 @@
+"""A language model as it is served: sequences that are advanced together, or whole texts at once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.gating.profile import Profile
+from models.model import GateContext, InvalidInput, TensorSpec
+from models.zoo.folder import read_json
+from models.zoo.language_text import ChatTemplate, Vocabulary
+from models.zoo.llama import Cache, Llama
+from models.zoo.llama_files import Checkpoint
+from models.zoo.llama_shape import read_shape
+
+Array = NDArray[np.float32]
+CHUNK = 256
+"""Tokens of a prompt that one step computes."""
+
+DEFAULT_TOKENS = 64
+"""What a request without `max_tokens` gets."""
+
+
+@dataclass(slots=True)
+class Generation:
+    """Implements `models.model.Sequence`."""
+
+    tokens: list[int]
+    cache: Cache
+
+    def append(self, token: int) -> None:
+        self.tokens.append(token)
+
+    def pending(self) -> list[int]:
+        """What the next step computes."""
+        done = self.cache.length
+        return self.tokens[done : done + CHUNK]
+
+
+class LanguageModel:
+    """Implements `models.model.Generator`. Inputs `prompt`, bytes [n] (UTF-8), and optionally `max_tokens`, int32 [1];
+    output `text`, bytes [n]: what follows each prompt, always the likeliest token, up to the end of the text."""
+
+    version = "1"
+    platform = "sluice_gated"
+    max_batch = 64
+    inputs = (TensorSpec("prompt", "BYTES", (-1,)), TensorSpec("max_tokens", "INT32", (1,), optional=True))
+    outputs = (TensorSpec("text", "BYTES", (-1,)),)
+
+    def __init__(self, name: str, folder: Path, profile: Profile | None = None, datatype: str = "fp32") -> None:
+        """Reads a Hugging Face folder; without a profile the model is dense.
+
+        Raises `FileNotFoundError`, `ModuleNotFoundError` without the package tokenizers, or `ValueError` for files of
+        another architecture."""
+        self.name = name
+        self.folder = folder
+        config = read_json(folder / "config.json")
+        self.vocabulary = Vocabulary(folder)
+        checkpoint = Checkpoint(folder)
+        self.network = Llama(read_shape(config), checkpoint, datatype)
+        self.digest = checkpoint.digest
+        self.profile = profile or Profile.dense(name, self.digest)
+        if self.profile.weights_digest != self.digest:
+            raise ValueError(f"the profile of {name} was measured on other weights: run sluice calibrate {name}")
+        self.end_tokens = _end_tokens(folder, config)
+        self.context_length = self.network.shape.positions
+        self.chat_prompt = ChatTemplate(folder, self.vocabulary)
+
+    def encode(self, text: str) -> list[int]:
+        return list(self.vocabulary.encode(text))
+
+    def decode(self, tokens: Sequence[int]) -> bytes:
+        return self.vocabulary.decode(tokens)
+
+    def begin(self, tokens: Sequence[int]) -> Generation:
+        if not 1 <= len(tokens) <= self.context_length:
+            raise InvalidInput("prompt", f"must have 1 to {self.context_length} tokens, got {len(tokens)}")
+        if not 0 <= min(tokens) <= max(tokens) < self.network.shape.vocabulary:
+            raise InvalidInput("prompt", f"tokens are 0 to {self.network.shape.vocabulary - 1}")
+        return Generation(list(tokens), self.network.start())
+
+    def step_macs(self, sequence: Generation) -> int:
+        first, last = self._span(sequence)
+        return self.network.shape.macs(first, last, last == len(sequence.tokens))
+
+    def _span(self, sequence: Generation) -> tuple[int, int]:
+        """The positions that its next step computes."""
+        first = sequence.cache.length
+        return first, min(len(sequence.tokens), first + CHUNK)
+
+    def step(self, sequences: Sequence[Generation], contexts: Sequence[GateContext]) -> list[Array | None]:
+        for sequence in sequences:
+            first, last = self._span(sequence)
+            if first == last:
+                raise ValueError("a sequence has no pending token: append one")
+            if last > self.context_length:
+                raise ValueError(f"a sequence is at the end of the context of {self.context_length} tokens")
+        return [self._advance(sequence, context) for sequence, context in zip(sequences, contexts, strict=True)]
+
+    def _advance(self, sequence: Generation, context: GateContext) -> Array | None:
+        context.macs += self.step_macs(sequence)
+        states = self.network.advance(sequence.pending(), sequence.cache)
+        if sequence.cache.length < len(sequence.tokens):
+            return None
+        logits: Array = self.network.logits(states[-1:])[0]
+        return logits
+
+    def check(self, inputs: Mapping[str, NDArray[Any]]) -> None:
+        for name in inputs:
+            if name not in ("prompt", "max_tokens"):
+                raise InvalidInput(name, f"model {self.name} has no such input; it takes prompt and max_tokens")
+        if "prompt" not in inputs:
+            raise InvalidInput("prompt", f"model {self.name} needs this input")
+        prompts = inputs["prompt"]
+        if prompts.dtype != object or prompts.ndim != 1:
+            raise InvalidInput("prompt", f"must be BYTES of the shape [n], got {prompts.dtype} {list(prompts.shape)}")
+        if not 1 <= len(prompts) <= self.max_batch:
+            raise InvalidInput("prompt", f"a request holds 1 to {self.max_batch} prompts, got {len(prompts)}")
+        most = inputs.get("max_tokens")
+        if most is not None:
+            if most.dtype != np.int32 or most.shape != (1,):
+                raise InvalidInput("max_tokens", f"must be INT32 of the shape [1], got {most.dtype} {list(most.shape)}")
+            if not 1 <= most[0] <= self.context_length:
+                raise InvalidInput("max_tokens", f"must be 1 to {self.context_length}, got {most[0]}")
+        for number, prompt in enumerate(prompts):
+            self._check_prompt(number, prompt)
+
+    def _check_prompt(self, number: int, prompt: Any) -> None:
+        if not isinstance(prompt, bytes):
+            raise InvalidInput("prompt", f"element {number} must be bytes, got {type(prompt).__name__}")
+        try:
+            tokens = len(self.vocabulary.encode(prompt.decode()))
+        except UnicodeDecodeError as error:
+            raise InvalidInput("prompt", f"element {number} is not UTF-8: {error.reason}") from None
+        if not 1 <= tokens < self.context_length:
+            raise InvalidInput(
+                "prompt", f"element {number} must have 1 to {self.context_length - 1} tokens, got {tokens}"
+            )
+
+    def dense_macs(self, inputs: Mapping[str, NDArray[Any]]) -> int:
+        """Of prompts, and of as many tokens as the request allows."""
+        most, macs = _most_tokens(inputs), self.network.shape.macs
+        total = 0
+        for prompt in inputs["prompt"]:
+            tokens = len(self.vocabulary.encode(prompt.decode()))
+            last = min(tokens + most, self.context_length) - 1
+            total += (
+                macs(0, last, False) + (last - tokens + 1) * macs(0, 1, True) - (last - tokens + 1) * macs(0, 1, False)
+            )
+        return total
+
+    def run(self, inputs: Mapping[str, NDArray[Any]], context: GateContext) -> dict[str, NDArray[Any]]:
+        texts = [self._continue(prompt.decode(), _most_tokens(inputs), context) for prompt in inputs["prompt"]]
+        return {"text": np.array(texts, object)}
+
+    def _continue(self, prompt: str, most: int, context: GateContext) -> bytes:
+        sequence = self.begin(self.vocabulary.encode(prompt))
+        begun = len(sequence.tokens)
+        while True:
+            (logits,) = self.step([sequence], [context])
+            if logits is None:
+                continue
+            token = int(logits.argmax())
+            if token in self.end_tokens:
+                break
+            sequence.append(token)
+            if len(sequence.tokens) >= min(begun + most, self.context_length):
+                break
+        return self.decode(sequence.tokens[begun:])
+
+    def agreement(self, outputs: Mapping[str, NDArray[Any]], dense: Mapping[str, NDArray[Any]]) -> float:
+        """How far into a text both are the same, as a share of the longer one; the mean over the texts."""
+        shares = [_common(text, wanted) for text, wanted in zip(outputs["text"], dense["text"], strict=True)]
+        return float(np.mean(shares))
+
+
+def _most_tokens(inputs: Mapping[str, NDArray[Any]]) -> int:
+    return int(inputs["max_tokens"][0]) if "max_tokens" in inputs else DEFAULT_TOKENS
+
+
+def _common(text: bytes, wanted: bytes) -> float:
+    longest = max(len(text), len(wanted))
+    same = next((i for i, (a, b) in enumerate(zip(text, wanted, strict=False)) if a != b), min(len(text), len(wanted)))
+    return same / longest if longest else 1.0
+
+
+def _end_tokens(folder: Path, config: Mapping[str, Any]) -> frozenset[int]:
+    """Those of config.json, and of generation_config.json, which for chat models has the end of a turn as well."""
+    generation = folder / "generation_config.json"
+    found: set[int] = set()
+    for settings in (config, read_json(generation) if generation.exists() else {}):
+        tokens = settings.get("eos_token_id")
+        found.update(tokens if isinstance(tokens, list) else [] if tokens is None else [tokens])
+    return frozenset(found)

