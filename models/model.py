@@ -111,7 +111,7 @@ class Model(Protocol):
 
 @runtime_checkable
 class Embedder(Model, Protocol):
-    """A model that makes of its one input, texts [n], its one output `embedding`, unit vectors float32 [n, size]."""
+    """A model that makes of its one input, texts [n], its one output `embedding`, float32 [n, size]."""
 
     def tokens(self, text: bytes) -> NDArray[np.int64]:
         """The ids of a text's tokens, as many as the model looks at."""

@@ -15,6 +15,7 @@ from models.zoo.fashion_family import fashion_files
 from service.console.routes import mount_console
 from service.control.slo import SLO
 from service.engine.engine import Engine
+from service.engine.profile_watch import follow_profiles
 from service.engine.settings import EngineSettings
 from service.engine.slo_store import SqliteSloStore
 from service.protocol.admin import admin_authorisation
@@ -46,12 +47,14 @@ def create_app(settings: Settings, models: Iterable[Model], load: Load | None = 
     metrics = RequestMetrics(registry, [model.name for model in hosted])
     spans = send_spans() if settings.tracing else None
     watchers = [log_request] if settings.logs_requests else []
+    # Over the wire a folder goes by its last part.
+    places = {catalog.served_name(name): name for name in settings.models}
     engine = Engine(
         hosted,
         engine_settings(settings),
         SqliteSloStore(settings.database),
         OnRecord(metrics) if watchers or spans else metrics,
-        load or (lambda name: catalog.load(name, settings.calibrations)),
+        load or (lambda name: catalog.load(places.get(name, name), settings.calibrations)),
     )
     stale = StaleProfiles(lambda name: fashion_files(settings.calibrations) if name == "fashion" else None)
     register_state(
@@ -61,14 +64,20 @@ def create_app(settings: Settings, models: Iterable[Model], load: Load | None = 
         lambda: stale(engine.names()),
     )
 
+    def stamp(name: str) -> object:
+        # A model that is not of the catalog has no file to look at.
+        return None if load else catalog.profile_stamp(places.get(name, name), settings.calibrations)
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await engine.start()
         # The first look reads the weights; later ones, at each scrape, only their times.
         stale(engine.names())
+        following = asyncio.create_task(follow_profiles(engine, stamp))
         try:
             yield
         finally:
+            following.cancel()
             await engine.stop(settings.grace_seconds)
             if spans is not None:
                 await asyncio.to_thread(spans.close)

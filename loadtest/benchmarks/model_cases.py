@@ -103,9 +103,9 @@ def cases_of(
 def _texts(
     engines: Sequence[str], datatypes: Sequence[str], sizes: Sequence[int], levels: Sequence[float], checked: bool
 ) -> Iterator[Case]:
-    exact = text_family.load("minilm") if checked else None
+    exact = _minilm("fp32") if checked else None
     for datatype in datatypes:
-        model = text_family.load(f"minilm:{datatype}")
+        model = _minilm(datatype)
         for tokens in sizes:
             yield _text_case(model, exact, engines, datatype, tokens, levels)
 
@@ -157,6 +157,12 @@ def _text_engine(engine: str, folder: Path, tokens: int, datatype: str) -> model
     if engine == "ort":
         return model_engines.onnx_runtime(checked(bert_graph(folder, tokens, fused=True)), datatype)
     return model_engines.openvino(checked(bert_graph(folder, tokens, fused=False)), datatype)
+
+
+def _minilm(datatype: str) -> TextEmbedder:
+    model = text_family.load(f"minilm:{datatype}")
+    assert isinstance(model, TextEmbedder)
+    return model
 
 
 def _images(engines: Sequence[str], datatypes: Sequence[str], levels: Sequence[float], checked: bool) -> Iterator[Case]:

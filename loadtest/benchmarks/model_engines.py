@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.zoo.bert import read_shape
+from models.zoo.bert_shape import read_shape
 from models.zoo.fashion import level_tables
 from models.zoo.fashion_shape import SHAPE
 from models.zoo.fashion_weights import Calibration, FashionWeights

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from models.zoo.bert import BertShape, read_shape
+from models.zoo.bert_shape import BertShape, read_shape
 from models.zoo.fashion import level_tables
 from models.zoo.fashion_shape import SHAPE
 from models.zoo.fashion_weights import Calibration, FashionWeights

@@ -1,4 +1,5 @@
-"""BERT (Devlin et al. 2019), the encoder: token ids of one sequence in, hidden states out, on our kernels.
+"""BERT (Devlin et al. 2019), the encoder: token ids of one sequence in, hidden states out, on our kernels; and the
+encoders that are made like it, which `bert_shape` tells apart.
 
     x = norm(words[ids] + positions + types)
     for each layer:
@@ -10,60 +11,29 @@ One sequence at a time: there is no padding, and no mask. Queries, keys and valu
 Each layer has two gates, both on measured saliency and without training. The one between its halves is on positions:
 those that are nearly alike become one, their mean (token merging, Bolya et al. 2023), and all that follows is done once
 for both. The other is on the neurons: what one adds beyond its calibrated mean (TEAL, Liu et al. 2024); a skipped one
-is taken to be its mean.
+is taken to be its mean. An encoder with a bias for distances has no gates on positions: what has been joined is at no
+distance from the others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models import kernels
 from models.model import GateContext
-from models.zoo.folder import WEIGHTS, Tensors, read_json
+from models.zoo.bert_shape import NAMINGS, BertShape, Naming, read_shape
+from models.zoo.distances import DistanceBias
+from models.zoo.folder import Tensors, read_json, weights_path
 
 Array = NDArray[np.float32]
 Ids = NDArray[np.int64]
 Watch = Callable[[int, Array], None]
 DENSE: Mapping[str, float] = MappingProxyType({})
 """The thresholds of the dense model."""
-
-
-@dataclass(frozen=True, slots=True)
-class BertShape:
-    """`feed_forward` is the number of neurons of a layer, `positions` the longest sequence."""
-
-    vocabulary: int
-    positions: int
-    hidden: int
-    heads: int
-    feed_forward: int
-    layers: int
-    epsilon: float
-
-    @property
-    def head_size(self) -> int:
-        return self.hidden // self.heads
-
-    def macs(self, tokens: int) -> int:
-        """Multiply-accumulates of a sequence."""
-        return self.layers * (self.attention_macs(tokens, tokens) + self.feed_forward_macs(tokens))
-
-    def attention_macs(self, positions: int, keys: int) -> int:
-        """Those of one layer's first half, whose positions attend to so many."""
-        return positions * self.hidden * (4 * self.hidden + 2 * keys)
-
-    def feed_forward_macs(self, positions: int) -> int:
-        """Those of its second half."""
-        return positions * self.hidden * 2 * self.feed_forward
-
-    def gate_macs(self, positions: int) -> int:
-        """Those of a gate on the positions: half of them are compared with the other half."""
-        return (positions - 1) // 2 * (positions // 2) * self.hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,26 +89,6 @@ class BertLayer:
     gate: "NeuronGate | None"
 
 
-def read_shape(config: dict[str, Any]) -> BertShape:
-    """The shape that a `config.json` tells of. Raises `ValueError` for another architecture."""
-    if config.get("model_type") != "bert" or config.get("position_embedding_type", "absolute") != "absolute":
-        raise ValueError(f"this is no BERT with absolute positions: model_type {config.get('model_type')!r}")
-    if config.get("hidden_act") != "gelu":
-        raise ValueError(f"hidden_act must be 'gelu', got {config.get('hidden_act')!r}")
-    try:
-        return BertShape(
-            vocabulary=config["vocab_size"],
-            positions=config["max_position_embeddings"],
-            hidden=config["hidden_size"],
-            heads=config["num_attention_heads"],
-            feed_forward=config["intermediate_size"],
-            layers=config["num_hidden_layers"],
-            epsilon=config["layer_norm_eps"],
-        )
-    except KeyError as missing:
-        raise ValueError(f"config.json lacks {missing}") from None
-
-
 class Bert:
     """An encoder with its weights. Runs may overlap in several threads."""
 
@@ -147,27 +97,41 @@ class Bert:
         products are in the `datatype` "fp32", "bf16" or "int8", all else is in float32.
 
         Raises `FileNotFoundError`, or `ValueError` for another architecture, or for means of another."""
-        self.shape = read_shape(read_json(folder / "config.json"))
-        tensors = Tensors(folder / WEIGHTS, prefix="bert.")
+        config = read_json(folder / "config.json")
+        try:
+            self.shape = read_shape(config)
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from None
+        naming = NAMINGS[config["model_type"]]
+        tensors = Tensors(weights_path(folder), prefix=naming.prefix)
         self.digest = tensors.digest
         self._words = tensors["embeddings.word_embeddings.weight"]
-        # The second type is for pairs of sentences; a single one is all of the first.
-        types = tensors["embeddings.token_type_embeddings.weight"][0]
-        self._positions = tensors["embeddings.position_embeddings.weight"] + types
+        wanted = (self.shape.vocabulary, self.shape.hidden)
+        if self._words.shape != wanted:
+            raise ValueError(
+                f"{folder}: the table of words is {list(self._words.shape)}; config.json says {list(wanted)} "
+                "(vocab_size, hidden_size)"
+            )
+        self._positions, self._second_type = _positions(tensors, self.shape)
         self._norm = _norm(tensors, "embeddings.LayerNorm")
+        self._distances = _distances(tensors, self.shape)
         means = [None] * self.shape.layers if neuron_means is None else neuron_means
         if len(means) != self.shape.layers:
             raise ValueError(f"there are means of {len(means)} layers, and the encoder has {self.shape.layers}")
-        self.layers = tuple(_layer(tensors, f"encoder.layer.{i}", means[i], datatype) for i in range(self.shape.layers))
+        self.layers = tuple(_layer(tensors, naming, i, means[i], datatype) for i in range(self.shape.layers))
 
-    def embed(self, ids: Ids) -> Array:
-        """The first layer's input for token ids [n]: [n, hidden]."""
-        return self._normalised(self._words[ids] + self._positions[: len(ids)], self._norm)
+    def embed(self, ids: Ids, types: Ids | None = None) -> Array:
+        """The first layer's input for token ids [n]: [n, hidden]. `types` [n] are 0 for the first text of a pair and 1
+        for the second; without them there is one text."""
+        summed = self._words[ids] + self._positions[: len(ids)]
+        if types is not None and self._second_type is not None:
+            summed[types == 1] += self._second_type
+        return self._normalised(summed, self._norm)
 
     @property
     def position_gates(self) -> tuple[str, ...]:
-        """Their names, one to a layer."""
-        return tuple(_gate(i, "positions") for i in range(self.shape.layers))
+        """Their names, one to a layer; none where the encoder knows distances."""
+        return tuple(_gate(i, "positions") for i in range(self.shape.layers) if self._distances is None)
 
     @property
     def neuron_gates(self) -> tuple[str, ...]:
@@ -175,17 +139,23 @@ class Bert:
         return tuple(_gate(i, "neurons") for i in range(self.shape.layers))
 
     def __call__(
-        self, ids: Ids, context: GateContext, thresholds: Mapping[str, float] = DENSE, watch: Watch | None = None
+        self,
+        ids: Ids,
+        context: GateContext,
+        thresholds: Mapping[str, float] = DENSE,
+        watch: Watch | None = None,
+        types: Ids | None = None,
     ) -> Encoded:
-        """Encodes a sequence of token ids [n]. A gate without a threshold, or with that of 0, is left out. `watch` is
-        told each layer's neurons [positions, neurons]."""
+        """Encodes a sequence of token ids [n], of two texts where there are `types`. A gate without a threshold, or
+        with that of 0, is left out. `watch` is told each layer's neurons [positions, neurons]."""
         shape, done = self.shape, 0
-        x, sizes = self.embed(ids), np.ones(len(ids), np.float32)
+        x, sizes = self.embed(ids, types), np.ones(len(ids), np.float32)
+        bias = None if self._distances is None else self._distances(len(ids))
         for i, layer in enumerate(self.layers):
             queries, keys, values = np.split(_product(x, layer.qkv), 3, axis=1)
             if len(x) < len(ids):  # attended to as often as it stands for a position: without this, cosines suffer
                 keys, values = (np.repeat(part, sizes.astype(np.intp), axis=0) for part in (keys, values))
-            heads = kernels.attention(queries, keys, values, shape.head_size)
+            heads = kernels.attention(queries, keys, values, shape.head_size, bias=bias)
             done += shape.attention_macs(len(x), len(ids))
             x = self._normalised(_product(heads, layer.output), layer.attention_norm, residual=x)
             gate, positions = _gate(i, "positions"), len(x)
@@ -225,8 +195,25 @@ def _product(x: Array, linear: Linear, activation: str = "none") -> Array:
     return kernels.gated_matmul(x, linear.packed, shift=linear.bias, activation=activation)
 
 
+def _positions(tensors: Tensors, shape: BertShape) -> tuple[Array, Array | None]:
+    """The table of positions with the type of a first text in it, and what the second text's type adds to it, where
+    there are two types."""
+    positions = tensors["embeddings.position_embeddings.weight"][shape.first_position :]
+    if "embeddings.token_type_embeddings.weight" not in tensors:
+        return positions, None
+    types = tensors["embeddings.token_type_embeddings.weight"]
+    return positions + types[0], types[1] - types[0] if len(types) > 1 else None
+
+
+def _distances(tensors: Tensors, shape: BertShape) -> DistanceBias | None:
+    if not shape.distances:
+        return None
+    return DistanceBias(tensors["encoder.relative_attention_bias.weight"], shape.positions)
+
+
 def _norm(tensors: Tensors, name: str) -> Norm:
-    return Norm(tensors[f"{name}.weight"], tensors[f"{name}.bias"])
+    old = f"{name}.gamma" in tensors  # what the first checkpoints call them
+    return Norm(*(tensors[f"{name}.{part}"] for part in (("gamma", "beta") if old else ("weight", "bias"))))
 
 
 def _linear(tensors: Tensors, datatype: str, *names: str) -> Linear:
@@ -235,16 +222,16 @@ def _linear(tensors: Tensors, datatype: str, *names: str) -> Linear:
     return Linear(kernels.pack_matrix(weight, datatype), np.concatenate([tensors[f"{name}.bias"] for name in names]))
 
 
-def _layer(tensors: Tensors, name: str, means: Array | None, datatype: str) -> BertLayer:
-    attending = f"{name}.attention"
+def _layer(tensors: Tensors, naming: Naming, number: int, means: Array | None, datatype: str) -> BertLayer:
+    name = f"{naming.layers}.{number}"
     return BertLayer(
-        qkv=_linear(tensors, datatype, *(f"{attending}.self.{part}" for part in ("query", "key", "value"))),
-        output=_linear(tensors, datatype, f"{attending}.output.dense"),
-        attention_norm=_norm(tensors, f"{attending}.output.LayerNorm"),
-        up=_linear(tensors, datatype, f"{name}.intermediate.dense"),
-        down=_linear(tensors, datatype, f"{name}.output.dense"),
-        norm=_norm(tensors, f"{name}.output.LayerNorm"),
-        gate=None if means is None else _neuron_gate(tensors, f"{name}.output.dense", means),
+        qkv=_linear(tensors, datatype, *(f"{name}.{part}" for part in (naming.query, naming.key, naming.value))),
+        output=_linear(tensors, datatype, f"{name}.{naming.output}"),
+        attention_norm=_norm(tensors, f"{name}.{naming.attention_norm}"),
+        up=_linear(tensors, datatype, f"{name}.{naming.up}"),
+        down=_linear(tensors, datatype, f"{name}.{naming.down}"),
+        norm=_norm(tensors, f"{name}.{naming.norm}"),
+        gate=None if means is None else _neuron_gate(tensors, f"{name}.{naming.down}", means),
     )
 
 

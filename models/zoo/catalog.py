@@ -5,9 +5,19 @@ from pathlib import Path
 
 from models.model import Model
 from models.zoo import fashion_family, language_family, text_family
-from models.zoo.family import CatalogEntry, Family, MissingWeights, UnknownModel, folder_type
+from models.zoo.family import CatalogEntry, Family, MissingWeights, UnknownModel, folder_type, served_name
 
-__all__ = ["FAMILIES", "CatalogEntry", "MissingWeights", "UnknownModel", "available", "load", "profile_path"]
+__all__ = [
+    "FAMILIES",
+    "CatalogEntry",
+    "MissingWeights",
+    "UnknownModel",
+    "available",
+    "load",
+    "profile_path",
+    "profile_stamp",
+    "served_name",
+]
 
 FAMILIES: tuple[Family, ...] = (fashion_family, text_family, language_family)
 
@@ -29,6 +39,15 @@ def load(name: str, calibrations: Path | None = None) -> Model:
 def profile_path(name: str, calibrations: Path | None = None) -> Path | None:
     """Where the profile lies that `load` would take; None where there is none. Raises `UnknownModel`."""
     return family_of(name).profile_path(name, calibrations)
+
+
+def profile_stamp(name: str, calibrations: Path | None = None) -> tuple[Path, int, int] | None:
+    """What tells a model's profile from the next: where it lies, its time and its size; None where there is none."""
+    path = profile_path(name, calibrations)
+    if path is None:
+        return None
+    status = path.stat()
+    return path, status.st_mtime_ns, status.st_size
 
 
 def family_of(name: str) -> Family:

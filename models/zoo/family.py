@@ -78,3 +78,14 @@ def folder_type(name: str) -> str | None:
     if not config.exists():
         return None
     return str(read_json(config).get("model_type"))
+
+
+def served_name(name: str) -> str:
+    """What a model is called over the wire: its name, or the last part of its folder's or file's path, with its
+    datatype."""
+    place, datatype = split_datatype(name)
+    path = Path(place).resolve()
+    if not path.is_file() and folder_type(name) is None:
+        return name
+    short = path.stem if path.is_file() else path.name
+    return f"{short}:{datatype}" if datatype else short

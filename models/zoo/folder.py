@@ -1,4 +1,5 @@
-"""A Hugging Face folder, as it lies on disk: `config.json`, `tokenizer.json` and `model.safetensors`.
+"""A Hugging Face folder, as it lies on disk: `config.json`, `tokenizer.json` and `model.safetensors`, or several such
+files with an index.
 
 Tensors are views of the mapped file where they are float32 already, so that a large embedding table takes no memory
 that the system could not take back.
@@ -9,6 +10,7 @@ import json
 import mmap
 from collections import abc
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +19,30 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A mapped safetensors file; `start` is where its tensors begin."""
+
+    path: Path
+    content: mmap.mmap
+    start: int
+    entries: dict[str, dict[str, Any]]
 
 
 class Tensors(Mapping[str, Array]):
-    """The tensors of a safetensors file, float32, read when they are asked for. A prefix that all names of a checkpoint
-    share, such as "bert.", is left out where it is named.
+    """The tensors of a safetensors file, or of those that an index names, float32, read when they are asked for. A
+    prefix that all names of a checkpoint share, such as "bert.", is left out where it is named.
 
-    Raises `FileNotFoundError`, or `ValueError` for a file that is no safetensors.
+    Raises `FileNotFoundError`, or `ValueError` for a file that is no safetensors, or not all of it.
     """
 
     def __init__(self, path: Path, prefix: str = "") -> None:
         self._path = path
-        with path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        try:
-            start = 8 + int.from_bytes(self._map[:8], "little")
-            header = json.loads(self._map[8:start])
-            header.pop("__metadata__", None)
-            self._entries: dict[str, dict[str, Any]] = {
-                name.removeprefix(prefix): entry for name, entry in header.items()
-            }
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"{path} is no safetensors file ({error})") from None
-        self._start = start
+        self._files = [_read(part) for part in (_parts(path) if path.suffix == ".json" else [path])]
+        self._places = {name.removeprefix(prefix): (file, name) for file in self._files for name in file.entries}
 
     def __getitem__(self, name: str) -> Array:
         stored, shape = self._stored(name)
@@ -54,26 +57,44 @@ class Tensors(Mapping[str, Array]):
 
     def _stored(self, name: str) -> tuple[NDArray[Any], list[int]]:
         """A view of the file, flat, and the tensor's shape."""
-        if name not in self._entries:
+        if name not in self._places:
             raise ValueError(f"{self._path} has no tensor {name!r}")
-        entry = self._entries[name]
+        file, stored_name = self._places[name]
+        entry = file.entries[stored_name]
         begin, end = entry["data_offsets"]
         kind = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}.get(entry["dtype"])
         if kind is None:
-            raise ValueError(f"{self._path}: tensor {name!r} has the unexpected type {entry['dtype']}")
-        stored = np.frombuffer(self._map, kind, (end - begin) // np.dtype(kind).itemsize, self._start + begin)
+            raise ValueError(f"{file.path}: tensor {stored_name!r} has the unexpected type {entry['dtype']}")
+        stored = np.frombuffer(file.content, kind, (end - begin) // np.dtype(kind).itemsize, file.start + begin)
         return stored, entry["shape"]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
+        return iter(self._places)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._places)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the file."""
-        return hashlib.sha256(self._map).hexdigest()
+        """SHA-256 of the file, or of all of them one after the other."""
+        whole = hashlib.sha256()
+        for file in self._files:
+            whole.update(file.content)
+        return whole.hexdigest()
+
+
+def weights_path(folder: Path) -> Path:
+    """The folder's safetensors file, or the index of its several. Raises `FileNotFoundError`."""
+    for name in (WEIGHTS, INDEX):
+        if (folder / name).exists():
+            return folder / name
+    hint = ""
+    if any((folder / name).exists() for name in ("pytorch_model.bin", "pytorch_model.bin.index.json")):
+        hint = "; pytorch_model.bin is not read: save the model with transformers' save_pretrained"
+    raise FileNotFoundError(f"{folder} has neither {WEIGHTS} nor {INDEX}{hint}")
 
 
 def _floats(stored: NDArray[Any]) -> Array:
@@ -85,7 +106,48 @@ def _floats(stored: NDArray[Any]) -> Array:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises `FileNotFoundError`, or `ValueError` for anything else in the file."""
-    content = json.loads(path.read_text())
+    content = read_any_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no JSON object")
     return content
+
+
+def read_any_json(path: Path) -> Any:
+    """Raises `FileNotFoundError`, or `ValueError` for a file that is no JSON."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from None
+
+
+def _parts(index: Path) -> list[Path]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ValueError(f"{index} has no weight_map")
+    names = sorted(set(weight_map.values()))
+    if outside := next((name for name in names if Path(name).name != name), None):
+        raise ValueError(f"{index}: weight_map must name files of the folder, got {outside!r}")
+    paths = [index.parent / name for name in names]
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing; {index.name} names it in weight_map")
+    return paths
+
+
+def _read(path: Path) -> _File:
+    with path.open("rb") as file:
+        try:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError:
+            raise ValueError(f"{path} is no safetensors file (it is empty)") from None
+    try:
+        start = 8 + int.from_bytes(content[:8], "little")
+        header = json.loads(content[8:start])
+        header.pop("__metadata__", None)
+        ends = [entry["data_offsets"][1] for entry in header.values()]
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no safetensors file ({error})") from None
+    wanted = start + max(ends, default=0)
+    if len(content) < wanted:
+        raise ValueError(f"{path} is torn: it has {len(content)} bytes of {wanted}; copy or download it again")
+    return _File(path, content, start, header)

@@ -1,4 +1,4 @@
-"""The profile of a model of text embeddings, and the means of its neurons, from unlabelled texts. Needs no torch: it
+"""The profile of a model of texts, and the means of its neurons, from unlabelled texts. Needs no torch: it
 runs the serving code."""
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +12,10 @@ from models.gating.neuron_means import NeuronMeans
 from models.gating.profile import OperatingPoint, Profile
 from models.model import GateContext, Tensors
 from models.zoo import text_data
-from models.zoo.bert import DENSE, Array, Ids
-from models.zoo.text_embeddings import TextEmbedder
+from models.zoo.bert import DENSE, Array, Bert
+from models.zoo.text_inputs import request_of, stacked
+from models.zoo.text_model import open_text_model
+from models.zoo.text_reader import Tokens
 
 POINTS = 13
 POSITION_GRID = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
@@ -23,7 +25,7 @@ NEURON_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 """Of neurons that are to be skipped: for each gate on them these quantiles of the saliency are tried."""
 
 LEAST_QUALITY = 0.9
-"""The cosine to dense at which the dial ends."""
+"""The agreement with dense at which the dial ends."""
 
 TUNING_TEXTS = 48
 
@@ -52,70 +54,71 @@ def calibrate(
     *,
     points: int = POINTS,
 ) -> tuple[Profile, NeuronMeans]:
-    """Means and thresholds from `tuning`, the latter allocated greedily; what to expect of them from `held_out`.
-    `report` is called with the share done, 0 to 1."""
+    """Means and thresholds from `tuning`, the latter allocated greedily; what to expect of them from `held_out`. For a
+    model of pairs there is a tab between both texts. `report` is called with the share done, 0 to 1."""
     random = np.random.default_rng(0)
-    texts = [tuning[i].encode() for i in random.permutation(len(tuning))[: 4 * TUNING_TEXTS]]
-    plain = TextEmbedder(name, folder)
-    means = _neuron_means(plain, [plain.tokens(text) for text in texts])
-    model = TextEmbedder(name, folder, means=means)
-    ids = [model.tokens(text) for text in texts[:TUNING_TEXTS]]
-    dense = [model.embed(tokens, GateContext(0.0), DENSE) for tokens in ids]
+    texts = [tuning[i] for i in random.permutation(len(tuning))[: 4 * TUNING_TEXTS]]
+    plain = open_text_model(name, folder)
+    sequences = [tokens for text in texts for tokens in plain.read(request_of(text, plain))]
+    means = _neuron_means(plain.encoder, sequences)
+    model = open_text_model(name, folder, means=means)
+    sequences = sequences[:TUNING_TEXTS]
+    dense = [model.answer(tokens, GateContext(0.0), DENSE) for tokens in sequences]
 
     def evaluate(thresholds: Mapping[str, float]) -> tuple[float, float]:
         rows = []
-        for tokens, wanted in zip(ids, dense, strict=True):
+        for tokens, wanted in zip(sequences, dense, strict=True):
             context = GateContext(0.0)
-            embedding = model.embed(tokens, context, thresholds)
-            rows.append((1 - context.macs_skipped_ratio, float(embedding @ wanted)))
-        macs_ratio, cosine = np.mean(rows, axis=0)
-        return float(macs_ratio), float(cosine)
+            answer = model.answer(tokens, context, thresholds)
+            rows.append((1 - context.macs_skipped_ratio, model.agreement(answer, wanted)))
+        macs_ratio, quality = np.mean(rows, axis=0)
+        return float(macs_ratio), float(quality)
 
-    grids = dict.fromkeys(model.encoder.position_gates, POSITION_GRID) | _neuron_grids(model, ids)
+    encoder = model.encoder
+    grids = dict.fromkeys(encoder.position_gates, POSITION_GRID) | _neuron_grids(encoder, sequences)
     path = allocate(grids, evaluate, LEAST_QUALITY, lambda done: report(0.7 * done))
 
-    requests: list[Tensors] = [{"text": np.array([text.encode()], object)} for text in held_out]
+    requests: list[Tensors] = [request_of(text, model) for text in held_out]
     wanted = [model.run(inputs, GateContext(0.0)) for inputs in requests]
     measured: list[OperatingPoint] = []
     for i, (level, thresholds) in enumerate(zip(np.linspace(0, 1, points), spread(path, points), strict=True)):
 
         def run(inputs: Tensors, context: GateContext, thresholds: Mapping[str, float] = thresholds) -> Tensors:
-            embedded = [model.embed(model.tokens(text), context, thresholds) for text in inputs["text"]]
-            return {"embedding": np.stack(embedded)}
+            return stacked([model.answer(tokens, context, thresholds) for tokens in model.read(inputs)])
 
         found = agreements(run, model.agreement, requests, wanted, float(level))
         measured.append(operating_point(float(level), thresholds, found))
         report(0.7 + 0.3 * (i + 1) / points)
-    return Profile(name, len(held_out), CONFIDENCE, model.encoder.digest, tuple(measured)), means
+    return Profile(name, len(held_out), CONFIDENCE, encoder.digest, tuple(measured)), means
 
 
-def _neuron_means(model: TextEmbedder, sequences: Sequence[Ids]) -> NeuronMeans:
+def _neuron_means(encoder: Bert, sequences: Sequence[Tokens]) -> NeuronMeans:
     """The mean of each layer's neurons over all positions."""
-    sums = [np.zeros(model.encoder.shape.feed_forward) for _ in model.encoder.layers]
+    sums = [np.zeros(encoder.shape.feed_forward) for _ in encoder.layers]
 
     def watch(layer: int, neurons: Array) -> None:
         sums[layer] += neurons.sum(0)
 
-    for ids in sequences:
-        model.encoder(ids, GateContext(0.0), watch=watch)
-    positions = sum(len(ids) for ids in sequences)
+    for tokens in sequences:
+        encoder(tokens.ids, GateContext(0.0), watch=watch, types=tokens.types)
+    positions = sum(len(tokens) for tokens in sequences)
     return [(total / positions).astype(np.float32) for total in sums]
 
 
-def _neuron_grids(model: TextEmbedder, sequences: Sequence[Ids]) -> dict[str, tuple[float, ...]]:
+def _neuron_grids(encoder: Bert, sequences: Sequence[Tokens]) -> dict[str, tuple[float, ...]]:
     """For each gate on neurons the thresholds that skip the shares of `NEURON_SHARES` of them."""
-    saliencies: list[list[Array]] = [[] for _ in model.encoder.layers]
+    saliencies: list[list[Array]] = [[] for _ in encoder.layers]
 
     def watch(layer: int, neurons: Array) -> None:
-        gate = model.encoder.layers[layer].gate
+        gate = encoder.layers[layer].gate
         if gate is not None:
             saliencies[layer].append(np.sqrt(np.square(neurons - gate.means).mean(0)) * gate.norms)
 
-    for ids in sequences:
-        model.encoder(ids, GateContext(0.0), watch=watch)
+    for tokens in sequences:
+        encoder(tokens.ids, GateContext(0.0), watch=watch, types=tokens.types)
     return {
         gate: tuple(np.quantile(np.concatenate(found), NEURON_SHARES).tolist())
-        for gate, found in zip(model.encoder.neuron_gates, saliencies, strict=True)
+        for gate, found in zip(encoder.neuron_gates, saliencies, strict=True)
     }
 
 

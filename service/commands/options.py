@@ -12,7 +12,10 @@ from service.commands.output import fail
 Name = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name, see `sluice models`")]
 Data = Annotated[
     Path | None,
-    typer.Option(help="Folder of the data set's IDX files; by default SLUICE_FASHION_MNIST, then Debian's package"),
+    typer.Option(
+        help="fashion: folder of the IDX files, by default SLUICE_FASHION_MNIST, then Debian's package; "
+        "models of texts: file of texts, one a line"
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON")]
 

@@ -55,8 +55,11 @@ def serve(
         fail(str(error))
     configure_logging(settings.log_format, settings.log_level)
     try:
+        names = [catalog.served_name(name) for name in settings.models]
+        if twice := {name for name in names if names.count(name) > 1}:
+            fail(f"models: {', '.join(sorted(twice))} would be served twice; give the folders different names")
         app = create_app(settings, [catalog.load(name, settings.calibrations) for name in settings.models])
-    except (catalog.UnknownModel, catalog.MissingWeights, SloStoreError, TracingMissing, ValueError) as error:
+    except (catalog.UnknownModel, SloStoreError, TracingMissing, OSError, ValueError) as error:
         fail(str(error))
     log.info(
         "Sluice %s hosts %s; kernels: %s, %s",

@@ -1,5 +1,6 @@
 """`sluice calibrate` and `sluice quality` for models of texts."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from rich.table import Table
 
 from models.gating.neuron_means import save_means
 from models.zoo import catalog, text_calibration, text_data, text_family
+from models.zoo.family import served_name, split_datatype
+from models.zoo.text_model import open_text_model
 from models.zoo.text_quality import measure_texts
 from service.commands.output import fail, print_json
 from service.commands.tables import profile_table
@@ -18,18 +21,20 @@ from service.settings import SettingsError, load_settings
 def calibrate_texts(name: str, data: Path | None, output: Path | None, points: int, json: bool) -> None:
     """Writes the profile to the folder `output`, by default where the server looks."""
     try:
-        if data is None:
-            tuning, held_out = text_calibration.default_texts()
-        else:
+        place = text_family.locate(name)
+        if data is not None:
             tuning, held_out = text_calibration.split_texts(text_data.read_lines(data))
-        dense = text_family.load(name)
+        elif open_text_model(name, place).outputs[0].name == "score":
+            fail(f"{name} scores texts or pairs of them: --data FILE must have some, one a line, with a tab in a pair")
+        else:
+            tuning, held_out = text_calibration.default_texts()
         folder = output or load_settings().calibrations
         folder.mkdir(parents=True, exist_ok=True)
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task("calibrating", total=1.0)
             profile, means = text_calibration.calibrate(
-                dense.name,
-                dense.folder,
+                split_datatype(served_name(name))[0],
+                place,
                 tuning,
                 held_out,
                 lambda done: bar.update(task, completed=done),
@@ -47,13 +52,16 @@ def calibrate_texts(name: str, data: Path | None, output: Path | None, points: i
         Console().print(f"profile: {path}", soft_wrap=True)
 
 
-def quality_of_texts(name: str, json: bool) -> None:
-    """Prints every operating point on texts that neither calibration nor the profile saw."""
+def quality_of_texts(name: str, data: Path | None, json: bool) -> None:
+    """Prints every operating point on texts that neither calibration nor the profile saw: those in `data`, one a line,
+    by default sentences of a novel; and of embeddings on rated documents."""
     try:
         model = text_family.load(name, load_settings().calibrations)
+        texts = text_data.sample() if data is None else text_data.read_lines(data)
+        rated = text_data.lee() if model.outputs[0].name == "embedding" else None
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task("measuring", total=1.0)
-            report = measure_texts(model, text_data.lee(), lambda done: bar.update(task, completed=done))
+            report = measure_texts(model, texts, rated, lambda done: bar.update(task, completed=done))
     except (SettingsError, catalog.UnknownModel, OSError, ValueError) as error:
         fail(str(error))
     if json:
@@ -63,22 +71,30 @@ def quality_of_texts(name: str, json: bool) -> None:
 
 
 def _print(report: dict[str, Any]) -> None:
-    columns = ("level", "MACs", "skip rate", "cosine", "lower bound", "worst 5 %", "ms", "of dense")
-    table = Table(*columns, title=f"{report['model']} on {report['sentences']} sentences of Moby Dick")
+    columns = ("level", "MACs", "skip rate", "agreement", "lower bound", "worst 5 %", "ms", "of dense")
+    table = Table(*columns, title=f"{report['model']} on {report['texts']} texts: agreement with dense")
     for row in report["points"]:
         table.add_row(
             f"{row['level']:.3f}",
             f"{row['macs_ratio']:.3f}",
             f"{row['skip_rate']:.1%}",
-            *(f"{row[key]:.4f}" for key in ("cosine", "cosine_lower", "cosine_worst")),
+            *(f"{row[key]:.4f}" for key in ("agreement", "agreement_lower", "agreement_worst")),
             f"{row['ms']:.2f}",
             f"{row['time_ratio']:.3f}",
         )
-    of_documents = ("level", "MACs", "cosine", "Spearman to dense", "Spearman to people")
-    documents = Table(*of_documents, title=f"{report['model']} on {report['documents']} rated news documents")
-    for row in report["points"]:
-        cells = (row["documents"][key] for key in ("macs_ratio", "cosine", "spearman", "spearman_people"))
-        documents.add_row(f"{row['level']:.3f}", *(f"{cell:.4f}" for cell in cells))
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
-    console.print(documents)
+    if report["documents"]:
+        console.print(_table_of_documents(report))
+    console.print(
+        f"Lower bounds are one-sided, at {report['confidence']:.0%}. Agreement of embeddings is their cosine to dense."
+    )
+
+
+def _table_of_documents(report: dict[str, Any]) -> Table:
+    columns = ("level", "MACs", "cosine", "Spearman to dense", "lower bound", "Spearman to people", "lower bound")
+    keys = ("macs_ratio", "cosine", "spearman", "spearman_lower", "spearman_people", "spearman_people_lower")
+    table = Table(*columns, title=f"{report['model']} on {report['documents']} rated news documents")
+    for row in report["points"]:
+        table.add_row(f"{row['level']:.3f}", *(f"{row['documents'][key]:.4f}" for key in keys))
+    return table

@@ -69,6 +69,8 @@ def ceiling_of(profile: Profile, quality_floor: float, live_limit: float = 1.0, 
     level, reason = profile.highest_level(quality_floor), f"quality floor {quality_floor:g}"
     if level >= 1:
         level, reason = 1.0, "the profile's last operating point"
+    if len(profile.points) == 1:
+        reason = "there is no profile: the model is served dense until it is calibrated"
     if live_limit < level:
         level, reason = live_limit, live_reason
     return Ceiling(level, profile.at(level).macs_ratio, reason)

@@ -229,6 +229,25 @@ class Engine:
         place.hosted, place.state = hosted, "READY"
         self._places[name] = place
 
+    async def reload(self, name: str) -> None:
+        """Loads a ready model anew, from what its files are now; what comes from then on runs on that. Until then, and
+        where it cannot be loaded, the old one goes on. Raises `NotFound`, or `Unavailable`.
+        """
+        place = self._place(name)
+        if self._load is None or place.state != "READY":
+            raise _not_ready(name, place)
+        try:
+            hosted = await asyncio.to_thread(self._load_and_warm, self._load, name)
+        except Exception as error:
+            raise Unavailable(f"the model {name!r} could not be loaded anew: {error}") from error
+        old = place.hosted
+        if place.state != "READY" or old is None:
+            return
+        with self._scheduler.lock:
+            hosted.set_slo(old.slo)
+        place.hosted = hosted
+        self._scheduler.forget(old)
+
     async def unload(self, name: str) -> None:
         """Takes no more requests for a model, waits for those inside, and lets go of it. Raises `NotFound`."""
         place = self._place(name)

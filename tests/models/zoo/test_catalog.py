@@ -4,7 +4,7 @@ import pytest
 
 from models.zoo import catalog, text_family
 from models.zoo.catalog import FAMILIES, MissingWeights, UnknownModel
-from models.zoo.family import split_datatype
+from models.zoo.family import served_name, split_datatype
 from models.zoo.fashion_family import fashion_files
 
 
@@ -84,3 +84,11 @@ def test_the_users_own_weights_win_once_they_are_calibrated(tmp_path):
     assert fashion_files(tmp_path) == fashion_files()
     (tmp_path / "fashion.profile.json").write_text("{}")
     assert fashion_files(tmp_path).weights.parent == tmp_path
+
+
+def test_a_folder_goes_by_the_last_part_of_its_path(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "config.json").write_text('{"model_type": "bert"}')
+    assert served_name(f"{tmp_path}/folder/") == "folder"
+    assert served_name(f"{tmp_path}/folder:int8") == "folder:int8"
+    assert served_name("minilm:bf16") == "minilm:bf16"

@@ -1,10 +1,11 @@
 import hashlib
+import json
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from models.zoo.folder import Tensors, read_json
+from models.zoo.folder import Tensors, read_json, weights_path
 
 
 @pytest.fixture
@@ -48,3 +49,41 @@ def test_another_kind_of_tensor_or_file_is_an_error(tmp_path):
     (tmp_path / "list.json").write_text("[]")
     with pytest.raises(ValueError, match="no JSON object"):
         read_json(tmp_path / "list.json")
+
+
+def test_several_files_are_found_by_their_index(tmp_path, file):
+    save_file({"c": np.ones(2, np.float32)}, tmp_path / "other.safetensors")
+    index = tmp_path / "model.safetensors.index.json"
+    weight_map = {"bert.a": "model.safetensors", "b": "model.safetensors", "c": "other.safetensors"}
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    tensors = Tensors(index, prefix="bert.")
+    assert set(tensors) == {"a", "b", "c"}
+    assert np.array_equal(tensors["c"], [1, 1])
+    both = file.read_bytes() + (tmp_path / "other.safetensors").read_bytes()
+    assert tensors.digest == hashlib.sha256(both).hexdigest()
+    assert weights_path(tmp_path) == file
+    (tmp_path / "other.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"other\.safetensors is missing; .*weight_map"):
+        Tensors(index)
+    index.write_text("{}")
+    with pytest.raises(ValueError, match="has no weight_map"):
+        Tensors(index)
+
+
+def test_a_torn_file_is_an_error(file):
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-5])
+    with pytest.raises(ValueError, match=rf"is torn: it has {len(whole) - 5} bytes of {len(whole)}"):
+        Tensors(file)
+    for length in (0, 5, 30):
+        file.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="no safetensors"):
+            Tensors(file)
+
+
+def test_a_folder_without_weights_says_what_it_lacks(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"neither model\.safetensors nor model\.safetensors\.index\.json$"):
+        weights_path(tmp_path)
+    (tmp_path / "pytorch_model.bin").touch()
+    with pytest.raises(FileNotFoundError, match=r"pytorch_model\.bin is not read"):
+        weights_path(tmp_path)

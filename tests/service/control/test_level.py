@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.gating.profile import Profile
 from service.control.level import Ceiling, Demand, ceiling_of, choose_level
 from service.control.load import Work
 from tests.service.engine.fakes import linear_profile
@@ -105,6 +106,8 @@ def test_what_it_chooses_meets_every_deadline_unless_it_is_the_ceiling(own, queu
 def test_a_ceiling_says_what_sets_it():
     assert ceiling_of(PROFILE, 0.9) == Ceiling(pytest.approx(0.5), pytest.approx(0.6), "quality floor 0.9")
     assert ceiling_of(PROFILE, 0.5).level == 1.0
+    assert ceiling_of(Profile.dense("a", ""), 0.5).level == 0.0
+    assert "no profile" in ceiling_of(Profile.dense("a", ""), 0.5).reason
     assert ceiling_of(PROFILE, 0.5).reason == "the profile's last operating point"
     assert ceiling_of(PROFILE, 1.0).level == 0.0
     guarded = ceiling_of(PROFILE, 0.9, 0.3, "live agreement is low")

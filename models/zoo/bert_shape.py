@@ -1,0 +1,153 @@
+"""The family of BERT: what `config.json` tells of an encoder's shape, and what each member calls its tensors.
+
+All have the same layers. They differ before the first: RoBERTa (Liu et al. 2019), XLM-R and CamemBERT number positions
+from `pad_token_id` + 1; DistilBERT (Sanh et al. 2019) has no types of tokens; MPNet (Song et al. 2020) has neither
+types nor positions from zero, and adds to its scores a bias for how far apart two positions are.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class BertShape:
+    """`feed_forward` is the number of neurons of a layer, `positions` the longest sequence."""
+
+    vocabulary: int
+    positions: int
+    hidden: int
+    heads: int
+    feed_forward: int
+    layers: int
+    epsilon: float
+    first_position: int = 0
+    """The row of the position table that the first token gets."""
+    distances: int = 0
+    """Buckets of distances that scores have a bias for; 0: none."""
+
+    @property
+    def head_size(self) -> int:
+        return self.hidden // self.heads
+
+    def macs(self, tokens: int) -> int:
+        """Multiply-accumulates of a sequence."""
+        return self.layers * (self.attention_macs(tokens, tokens) + self.feed_forward_macs(tokens))
+
+    def attention_macs(self, positions: int, keys: int) -> int:
+        """Those of one layer's first half, whose positions attend to so many."""
+        return positions * self.hidden * (4 * self.hidden + 2 * keys)
+
+    def feed_forward_macs(self, positions: int) -> int:
+        """Those of its second half."""
+        return positions * self.hidden * 2 * self.feed_forward
+
+    def gate_macs(self, positions: int) -> int:
+        """Those of a gate on the positions: half of them are compared with the other half."""
+        return (positions - 1) // 2 * (positions // 2) * self.hidden
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """What a member calls its parts: `prefix` is that of a checkpoint with a head, `layers` stands before a layer's
+    number, the rest behind it."""
+
+    prefix: str
+    layers: str = "encoder.layer"
+    query: str = "attention.self.query"
+    key: str = "attention.self.key"
+    value: str = "attention.self.value"
+    output: str = "attention.output.dense"
+    attention_norm: str = "attention.output.LayerNorm"
+    up: str = "intermediate.dense"
+    down: str = "output.dense"
+    norm: str = "output.LayerNorm"
+
+
+_ROBERTA = Naming("roberta.")
+NAMINGS: Mapping[str, Naming] = MappingProxyType(
+    {
+        "bert": Naming("bert."),
+        "roberta": _ROBERTA,
+        "xlm-roberta": _ROBERTA,
+        "camembert": _ROBERTA,
+        "distilbert": Naming(
+            prefix="distilbert.",
+            layers="transformer.layer",
+            query="attention.q_lin",
+            key="attention.k_lin",
+            value="attention.v_lin",
+            output="attention.out_lin",
+            attention_norm="sa_layer_norm",
+            up="ffn.lin1",
+            down="ffn.lin2",
+            norm="output_layer_norm",
+        ),
+        "mpnet": Naming(
+            prefix="mpnet.",
+            query="attention.attn.q",
+            key="attention.attn.k",
+            value="attention.attn.v",
+            output="attention.attn.o",
+            attention_norm="attention.LayerNorm",
+        ),
+    }
+)
+"""By `model_type`."""
+
+_DISTILBERT_KEYS = MappingProxyType(
+    {
+        "hidden_size": "dim",
+        "num_attention_heads": "n_heads",
+        "intermediate_size": "hidden_dim",
+        "num_hidden_layers": "n_layers",
+        "hidden_act": "activation",
+    }
+)
+
+
+def read_shape(config: Mapping[str, Any]) -> BertShape:
+    """The shape that a `config.json` tells of. Raises `ValueError` naming the field, for another architecture too."""
+    kind = config.get("model_type")
+    if kind not in NAMINGS:
+        raise ValueError(f"config.json: model_type must be one of {', '.join(NAMINGS)}, got {kind!r}")
+    if config.get("position_embedding_type", "absolute") != "absolute":
+        raise ValueError(
+            f"config.json: position_embedding_type must be 'absolute', got {config['position_embedding_type']!r}"
+        )
+    if config.get("is_decoder"):
+        raise ValueError("config.json: is_decoder is true, and only encoders can be hosted")
+    names = _DISTILBERT_KEYS if kind == "distilbert" else {}
+
+    def value(key: str) -> Any:
+        key = names.get(key, key)
+        if key not in config:
+            raise ValueError(f"config.json lacks {key}")
+        return config[key]
+
+    if value("hidden_act") != "gelu":
+        raise ValueError(
+            f"config.json: {names.get('hidden_act', 'hidden_act')} must be 'gelu', got {value('hidden_act')!r}"
+        )
+    hidden, heads = value("hidden_size"), value("num_attention_heads")
+    if hidden % heads:
+        raise ValueError(f"config.json: {heads} heads do not divide the hidden size of {hidden}")
+    first = _first_position(str(kind), config)
+    return BertShape(
+        vocabulary=value("vocab_size"),
+        positions=value("max_position_embeddings") - first,
+        hidden=hidden,
+        heads=heads,
+        feed_forward=value("intermediate_size"),
+        layers=value("num_hidden_layers"),
+        epsilon=1e-12 if kind == "distilbert" else value("layer_norm_eps"),
+        first_position=first,
+        distances=config.get("relative_attention_num_buckets", 32) if kind == "mpnet" else 0,
+    )
+
+
+def _first_position(kind: str, config: Mapping[str, Any]) -> int:
+    if kind == "mpnet":  # whatever its config says
+        return 2
+    return int(config.get("pad_token_id", 1)) + 1 if NAMINGS[kind] is _ROBERTA else 0

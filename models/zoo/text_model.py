@@ -1,0 +1,28 @@
+"""Which model of texts a Hugging Face folder holds."""
+
+from pathlib import Path
+
+from models.gating.neuron_means import NeuronMeans
+from models.gating.profile import Profile
+from models.zoo.folder import read_json
+from models.zoo.text_classifier import TextClassifier
+from models.zoo.text_embeddings import TextEmbedder
+from models.zoo.text_head import is_classifier
+from models.zoo.text_inputs import TextModel
+
+
+def open_text_model(
+    name: str,
+    folder: Path,
+    profile: Profile | None = None,
+    means: NeuronMeans | None = None,
+    datatype: str = "fp32",
+) -> TextModel:
+    """A classifier or reranker where `config.json` has that architecture, else a model of embeddings. Raises as
+    those."""
+    try:
+        classifies = is_classifier(read_json(folder / "config.json"))
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
+    kind = TextClassifier if classifies else TextEmbedder
+    return kind(name, folder, profile, means, datatype)

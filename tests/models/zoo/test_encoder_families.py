@@ -1,0 +1,173 @@
+"""Every member of BERT's family, and every head, beside `transformers`: within 1e-3, padded batches too."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tokenizers", reason="the extra `text` is not installed")
+
+from models.model import GateContext
+from models.zoo.bert import Bert
+from models.zoo.distances import buckets
+from models.zoo.text_classifier import TextClassifier
+from models.zoo.text_embeddings import TextEmbedder
+from models.zoo.text_model import open_text_model
+from tests.models.zoo.random_encoders import KINDS, PAIRS, TEXTS, logits, states, transformers, write_encoder
+
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def request(*texts):
+    if isinstance(texts[0], tuple):
+        columns = zip(*texts, strict=True)
+        return {
+            name: np.array([text.encode() for text in column], object)
+            for name, column in zip(("text", "text_pair"), columns, strict=True)
+        }
+    return {"text": np.array([text.encode() for text in texts], object)}
+
+
+def assert_close(found, wanted):
+    assert found.shape == wanted.shape
+    assert np.abs(found - wanted).max() <= 1e-3 * np.abs(wanted).max()
+
+
+def sigmoid(values):
+    return 1 / (1 + np.exp(-values))
+
+
+def softmax(values):
+    powers = np.exp(values - values.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+@every_kind
+def test_hidden_states_and_embeddings_are_those_of_the_oracle(tmp_path, kind):
+    model = open_text_model("text", write_encoder(tmp_path, kind))
+    assert isinstance(model, TextEmbedder)
+    wanted = states(tmp_path, TEXTS)
+    for tokens, expected in zip(model.read(request(*TEXTS)), wanted, strict=True):
+        assert_close(model.encoder(tokens.ids, GateContext(0.0)).states, expected)
+    means = np.stack([expected.mean(0) for expected in wanted])
+    embeddings = model.run(request(*TEXTS), GateContext(0.0))["embedding"]
+    assert_close(embeddings, means / np.linalg.norm(means, axis=1, keepdims=True))
+
+
+@every_kind
+def test_classes_are_those_of_the_oracle(tmp_path, kind):
+    names = {0: "bad", 1: "so so", 2: "good"}
+    model = open_text_model("text", write_encoder(tmp_path, kind, "ForSequenceClassification", id2label=names))
+    assert isinstance(model, TextClassifier)
+    context = GateContext(0.0)
+    answer = model.run(request(*TEXTS), context)
+    wanted = softmax(logits(tmp_path, TEXTS))
+    assert_close(answer["probabilities"], wanted)
+    assert np.array_equal(answer["label"], wanted.argmax(1))
+    assert [spec.name for spec in model.outputs] == ["probabilities", "label"]
+    assert model.outputs[0].labels == ("bad", "so so", "good")
+    assert context.macs == model.dense_macs(request(*TEXTS))
+
+
+@every_kind
+def test_scores_of_pairs_are_those_of_the_oracle(tmp_path, kind):
+    model = open_text_model("rank", write_encoder(tmp_path, kind, "ForSequenceClassification", num_labels=1))
+    answer = model.run(request(*PAIRS), GateContext(0.0))
+    assert_close(answer["score"], sigmoid(logits(tmp_path, PAIRS)[:, 0]))
+    assert answer["score"].shape == (len(PAIRS),)
+    assert model.agreement(answer, answer) == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "output", "meaning"),
+    [
+        (
+            {"num_labels": 3, "problem_type": "multi_label_classification"},
+            "probabilities",
+            sigmoid,
+        ),
+        ({"num_labels": 2, "problem_type": "regression"}, "scores", lambda x: x),
+        ({"num_labels": 1, "problem_type": "regression"}, "score", lambda x: x[:, 0]),
+        ({"num_labels": 1, "sbert_ce_default_activation_function": "torch.nn.Identity"}, "score", lambda x: x[:, 0]),
+    ],
+)
+def test_the_config_says_what_the_numbers_mean(tmp_path, config, output, meaning):
+    model = open_text_model("text", write_encoder(tmp_path, "distilbert", "ForSequenceClassification", **config))
+    answer = model.run(request(*TEXTS), GateContext(0.0))
+    assert set(answer) == {output}
+    assert_close(answer[output], meaning(logits(tmp_path, TEXTS)))
+
+
+def test_agreement_is_how_near_the_answers_are(tmp_path):
+    model = open_text_model("text", write_encoder(tmp_path, "bert", "ForSequenceClassification", num_labels=2))
+    one = {"probabilities": np.array([[0.9, 0.1], [0.5, 0.5]]), "label": np.array([0, 0])}
+    other = {"probabilities": np.array([[0.7, 0.3], [0.5, 0.5]]), "label": np.array([0, 0])}
+    assert model.agreement(one, other) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("kind", ["bert", "mpnet"])
+def test_weights_in_several_files_are_the_same_model(tmp_path, kind):
+    write_encoder(tmp_path / "one", kind)
+    loaded = transformers.AutoModel.from_pretrained(tmp_path / "one")
+    loaded.save_pretrained(tmp_path / "several", max_shard_size="60KB")
+    assert len(list((tmp_path / "several").glob("*.safetensors"))) > 2
+    ids = np.array([2, 5, 9, 3])
+    one, several = (Bert(tmp_path / name)(ids, GateContext(0.0)).states for name in ("one", "several"))
+    assert np.array_equal(one, several)
+
+
+def test_an_encoder_that_knows_distances_has_gates_on_neurons_alone(tmp_path):
+    encoder = Bert(write_encoder(tmp_path, "mpnet"), [np.zeros(96, np.float32)] * 2)
+    assert encoder.position_gates == ()
+    context = GateContext(0.0)
+    encoder(np.array([0, 5, 9, 7, 2]), context, {"layer1.neurons": 0.5})
+    assert context.layers["layer1.neurons"].skipped > 0
+
+
+def test_distances_are_in_the_oracles_buckets():
+    torch = pytest.importorskip("torch")
+    from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
+
+    away = np.arange(-600, 601)
+    for count in (32, 16):
+        wanted = MPNetEncoder.relative_position_bucket(torch.from_numpy(away), num_buckets=count)
+        assert np.array_equal(buckets(away, count), wanted.numpy())
+
+
+def test_a_classifier_takes_texts_or_as_many_pairs(tmp_path):
+    from models.model import InvalidInput
+
+    model = open_text_model("text", write_encoder(tmp_path, "roberta", "ForSequenceClassification", num_labels=1))
+    pairs = request(*PAIRS)
+    model.check(pairs)
+    model.check({"text": pairs["text"]})
+    with pytest.raises(InvalidInput, match=r"text_pair: must have as many texts as text"):
+        model.check({"text": pairs["text"], "text_pair": pairs["text_pair"][:1]})
+    with pytest.raises(InvalidInput, match=r"^text: .* needs this input"):
+        model.check({"text_pair": pairs["text_pair"]})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"architectures": ["BertForTokenClassification"]}, r"architectures is 'BertForTokenClassification'"),
+        ({"model_type": "t5"}, r"config\.json: model_type must be one of bert, .*got 't5'"),
+        ({"hidden_act": "relu"}, r"config\.json: hidden_act must be 'gelu'"),
+        ({"position_embedding_type": "relative_key"}, r"position_embedding_type"),
+        ({"is_decoder": True}, r"is_decoder"),
+        ({"vocab_size": 99}, r"vocab_size"),
+        ({"num_hidden_layers": 5}, r"no tensor 'encoder.layer.2"),
+    ],
+)
+def test_a_folder_that_does_not_fit_says_which_field(tmp_path, change, message):
+    config = write_encoder(tmp_path, "bert") / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    with pytest.raises(ValueError, match=message):
+        open_text_model("text", tmp_path)
+
+
+def test_classes_that_are_not_as_many_as_the_head_has_are_refused(tmp_path):
+    config = write_encoder(tmp_path, "bert", "ForSequenceClassification", num_labels=3) / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"id2label": {"0": "a", "1": "b"}}))
+    with pytest.raises(ValueError, match=r"id2label has 2 classes, and the classifier 3"):
+        open_text_model("text", tmp_path)

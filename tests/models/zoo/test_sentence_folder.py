@@ -1,0 +1,105 @@
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+pytest.importorskip("tokenizers", reason="the extra `text` is not installed")
+
+from models.model import GateContext
+from models.zoo.bert import Encoded
+from models.zoo.sentence_folder import POOLINGS, read_sentence_folder
+from models.zoo.text_embeddings import TextEmbedder
+from tests.models.zoo.random_bert import HIDDEN, write_random_bert
+
+MODULES = ("Transformer", "Pooling")
+
+
+def write_modules(folder, *kinds, pooling=("mean_tokens",)):
+    """A sentence-transformers folder with these modules, in folders as it names them."""
+    paths = ["" if i == 0 else f"{i}_{kind}" for i, kind in enumerate(kinds)]
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (kind, path) in enumerate(zip(kinds, paths, strict=True))
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "modules.json").write_text(json.dumps(modules))
+    for path in paths[1:]:
+        (folder / path).mkdir(exist_ok=True)
+    (folder / "1_Pooling" / "config.json").write_text(
+        json.dumps({"word_embedding_dimension": HIDDEN, **{f"pooling_mode_{mode}": True for mode in pooling}})
+    )
+    return folder
+
+
+@pytest.fixture
+def encoded():
+    random = np.random.default_rng(0)
+    return Encoded(random.standard_normal((3, HIDDEN), dtype=np.float32), np.array([1, 3, 1], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("pooling", "wanted"),
+    [
+        (["cls_token"], lambda x: x[0]),
+        (["max_tokens"], lambda x: x.max(0)),
+        (["mean_tokens"], lambda x: x.mean(0)),
+        (["mean_sqrt_len_tokens"], lambda x: x.sum(0) / np.sqrt(len(x))),
+        (["mean_tokens", "cls_token"], lambda x: np.concatenate([x[0], x.mean(0)])),
+    ],
+)
+def test_the_folder_says_how_states_are_pooled(tmp_path, encoded, pooling, wanted):
+    sentence = read_sentence_folder(write_modules(tmp_path, *MODULES, pooling=pooling))
+    every_position = np.repeat(encoded.states, encoded.sizes.astype(int), axis=0)
+    assert sentence.embed(encoded) == pytest.approx(wanted(every_position), abs=1e-6)
+
+
+def test_it_is_normalised_where_the_folder_says_so(tmp_path, encoded):
+    plain = read_sentence_folder(write_modules(tmp_path / "plain", *MODULES)).embed(encoded)
+    unit = read_sentence_folder(write_modules(tmp_path / "unit", *MODULES, "Normalize")).embed(encoded)
+    assert np.linalg.norm(plain) != pytest.approx(1, abs=0.1)
+    assert unit == pytest.approx(plain / np.linalg.norm(plain))
+    (tmp_path / "bare").mkdir()
+    assert read_sentence_folder(tmp_path / "bare").embed(encoded) == pytest.approx(unit)
+
+
+def test_a_dense_layer_comes_after_pooling(tmp_path, encoded):
+    folder = write_modules(tmp_path, *MODULES, "Dense", "Normalize")
+    random = np.random.default_rng(1)
+    weight, bias = random.standard_normal((5, HIDDEN), np.float32), random.standard_normal(5, np.float32)
+    (folder / "2_Dense" / "config.json").write_text('{"activation_function": "torch.nn.modules.activation.Tanh"}')
+    save_file({"linear.weight": weight, "linear.bias": bias}, folder / "2_Dense" / "model.safetensors")
+    wanted = np.tanh(weight @ POOLINGS["mean"](encoded) + bias)
+    found = read_sentence_folder(folder)
+    assert found.embed(encoded) == pytest.approx(wanted / np.linalg.norm(wanted), abs=1e-5)
+    model = TextEmbedder("text", write_random_bert(folder))
+    assert model.outputs[0].shape == (-1, 5)
+    assert model.run({"text": np.array([b"a whale"], object)}, GateContext(0.0))["embedding"].shape == (1, 5)
+
+
+def test_a_prompt_goes_before_every_text(tmp_path):
+    folder = write_random_bert(write_modules(tmp_path, *MODULES))
+    plain = TextEmbedder("text", folder).tokens(b"the sea was old")
+    (folder / "config_sentence_transformers.json").write_text(
+        json.dumps({"prompts": {"query": "the sea "}, "default_prompt_name": "query"})
+    )
+    assert np.array_equal(TextEmbedder("text", folder).tokens(b"was old"), plain)
+
+
+def test_the_newest_way_to_name_a_pooling_is_known(tmp_path, encoded):
+    folder = write_modules(tmp_path, *MODULES)
+    (folder / "1_Pooling" / "config.json").write_text('{"embedding_dimension": 64, "pooling_mode": "cls"}')
+    assert read_sentence_folder(folder).embed(encoded) == pytest.approx(encoded.states[0])
+
+
+@pytest.mark.parametrize(
+    ("kinds", "pooling", "message"),
+    [
+        (("Transformer", "Pooling"), ["lasttoken"], r"1_Pooling/config\.json: pooling_mode .*got lasttoken"),
+        (("Transformer", "Pooling", "WordWeights"), ["mean_tokens"], r"modules\.json: type 'WordWeights' is not known"),
+        (("BoW", "Pooling"), ["mean_tokens"], r"modules\.json: type must be Transformer, then Pooling, got BoW"),
+    ],
+)
+def test_what_cannot_be_followed_is_named(tmp_path, kinds, pooling, message):
+    with pytest.raises(ValueError, match=message):
+        read_sentence_folder(write_modules(tmp_path, *kinds, pooling=pooling))
