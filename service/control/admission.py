@@ -14,7 +14,7 @@ _LEARNING = 0.03
 _ROUNDING = 1 + 1e-9
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Target:
     """By when a request has to be done at the latest, and by when it is planned to be: seconds after its arrival.
 

@@ -47,7 +47,7 @@ class Dial:
         return low + (level - start) / (self._levels[after] - start) * (values[after] - low)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Demand:
     """Work that has to be done `slack` seconds from now."""
 

@@ -27,9 +27,12 @@ _WORTH = 0.25
 _FEWEST = 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Work:
-    """Seconds of one executor: `fixed` whatever the level, `scalable` by the share of the dense MACs that is done."""
+    """Seconds of one executor: `fixed` whatever the level, `scalable` by the share of the dense MACs that is done.
+
+    Never changed. Not frozen, as nothing here is that each request makes anew: freezing doubles what making one costs.
+    """
 
     fixed: float = 0.0
     scalable: float = 0.0
@@ -54,18 +57,13 @@ class Average:
     covered: float = 0.0
     """Seconds of time in the sums, faded like them."""
 
-    def fade(self, decay: float) -> None:
-        self.count *= decay
-        self.fixed *= decay
-        self.scalable *= decay
-        self.square *= decay
+    def arrive(self, decay: float, work: Work, square: float) -> None:
+        """Fades what is there to the share `decay` of it, and adds a request; `square` is of its work when dense."""
+        self.count = self.count * decay + 1
+        self.fixed = self.fixed * decay + work.fixed
+        self.scalable = self.scalable * decay + work.scalable
+        self.square = self.square * decay + square
         self.covered += (1 - decay) * (self.memory - self.covered)
-
-    def add(self, work: Work) -> None:
-        self.count += 1
-        self.fixed += work.fixed
-        self.scalable += work.scalable
-        self.square += work.at(1.0) ** 2
 
     def restart(self, recent: "Average") -> None:
         """Goes on from a shorter average, whose sums are worth little: some of them are from before the change."""
@@ -94,12 +92,19 @@ class LoadEstimate:
     _seen: int = 0
 
     def arrive(self, now: float, work: Work) -> None:
-        if self._last is not None:
-            self._vary(max(now - self._last, 0.0))
-        self._fade(now)
+        decay = 1.0
+        if self._last is None:
+            self._last = now
+        else:
+            gap = max(now - self._last, 0.0)
+            self._vary(gap)
+            self._last += gap
+            decay = exp(-gap / self.averages[-1].memory)
         self._seen = min(self._seen + 1, self.memory_of_variation)
-        for average in self.averages:
-            average.add(work)
+        square = (work.fixed + work.scalable) ** 2
+        for average in reversed(self.averages):
+            average.arrive(decay, work, square)
+            decay = decay**_LONGER
         for shorter, longer in pairwise(self.averages):
             if self._contradict(shorter, longer):
                 longer.restart(shorter)
@@ -108,36 +113,29 @@ class LoadEstimate:
         """Work that arrives a second, where there are `within` seconds to do it: a burst that is shorter than that is
         spread over it.
         """
-        self._fade(now)
-        known, longest = self._known(within), self.averages[-1]
+        known, longest = self._known(now, within), self.averages[-1]
         return Work(longest.fixed * known, longest.scalable * known)
 
     def rate(self, now: float) -> float:
         """Arrivals a second."""
-        self._fade(now)
-        return self.averages[-1].count * self._known()
+        return self.averages[-1].count * self._known(now)
 
-    def _known(self, within: float = 0.0) -> float:
+    def _known(self, now: float, within: float = 0.0) -> float:
         """What the longest sums are to be multiplied by for a rate over `within` seconds at least.
 
         One request is no stream: its own arrival says nothing about the next, so an n-th part is taken off n. And a
         few clumped ones are no lasting load.
         """
         longest = self.averages[-1]
-        if longest.count <= 1:
+        if self._last is None or longest.count == 0:
             return 0.0
-        return (1 - 1 / longest.count) / max(longest.covered, min(within, longest.memory), _SHORTEST / 4)
-
-    def _fade(self, now: float) -> None:
-        if self._last is None:
-            self._last = now
-        if now <= self._last:
-            return
-        gap, self._last = now - self._last, now
-        decay = exp(-gap / self.averages[-1].memory)
-        for average in reversed(self.averages):
-            average.fade(decay)
-            decay = decay**_LONGER
+        # The sums are those of the last arrival, and have faded since.
+        decay = exp(min(self._last - now, 0.0) / longest.memory)
+        count = longest.count * decay
+        if count <= 1:
+            return 0.0
+        covered = longest.memory - decay * (longest.memory - longest.covered)
+        return decay * (1 - 1 / count) / max(covered, min(within, longest.memory), _SHORTEST / 4)
 
     def _contradict(self, shorter: Average, longer: Average) -> bool:
         if shorter.covered <= 0 or longer.covered <= 0:

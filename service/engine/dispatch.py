@@ -29,7 +29,7 @@ LOOK_AHEAD = 64
 E = TypeVar("E", bound=Hashable)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Assignment:
     """A request to run, and the level to run it at. It occupies the executor from `since` on: when that was free and
     the request there.
@@ -41,7 +41,7 @@ class Assignment:
     since: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Running:
     """What an executor does: a request, or a shadow run (`entry` is None). `until` is the predicted end."""
 

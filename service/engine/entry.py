@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from service.engine.hosted import HostedModel
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ran:
     """A run's result. Times are the engine's clock: `since` is when it could have begun, its executor free and the
     request there; `taken` when the executor took it; `started` and `ended` are around the model's own run.

@@ -7,7 +7,7 @@ from service.engine.request import Finished
 from service.errors import Outcome
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RequestOutcome:
     """How a request ended.
 

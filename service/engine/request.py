@@ -71,7 +71,7 @@ class Request:
         return hash((self.model, tuple(parts)))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Finished:
     """A request that was computed. Times are seconds; `duration` runs from arrival to the hand-over of the outputs.
 

@@ -2,36 +2,73 @@
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
 from service.errors import ClientGone
 
 T = TypeVar("T")
 
+CALLER = "sluice.caller"
+"""Where a scope has the `Caller` of its connection: the server's own addition to ASGI."""
 
-async def unless_disconnected(work: Awaitable[T], receive: Receive) -> T:
+
+class Caller:
+    """Who waits at the other end of a connection. One request of a connection is worked on at a time."""
+
+    __slots__ = ("_worker", "gone")
+
+    def __init__(self) -> None:
+        self.gone = False
+        self._worker: asyncio.Task[Any] | None = None
+
+    def leave(self) -> None:
+        """The connection was closed: what is worked on for it is cancelled."""
+        self.gone = True
+        if self._worker is not None:
+            self._worker.cancel()
+
+    def watch(self, worker: "asyncio.Task[Any]") -> None:
+        """From now on ``worker`` is what is cancelled; at once where the caller has left already."""
+        self._worker = worker
+        if self.gone:
+            worker.cancel()
+
+    def unwatch(self) -> None:
+        self._worker = None
+
+
+async def unless_disconnected(work: Awaitable[T], scope: Scope, receive: Receive) -> T:
     """The result of ``work``, which is cancelled when the client closes the connection first (then raises ClientGone).
 
-    ``receive`` is the request's own, its body already read. The work runs in the caller's own task, since another one
-    for each request costs more than reading it; cancelling the caller cancels the work as it would anyway.
+    The request's body is read already. The work runs in the caller's own task, since another one for each request costs
+    more than reading it; cancelling the task cancels the work as it would anyway.
     """
+    caller = scope.get(CALLER)
+    if caller is None:
+        # Another server than ours: ASGI itself tells of the end of a connection only to who waits for it.
+        caller = Caller()
+        listener = asyncio.ensure_future(_listen(caller, receive))
+    else:
+        listener = None
     owner = asyncio.current_task()
     assert owner is not None
-    watcher = asyncio.ensure_future(_cancel_when_gone(owner, receive))
+    caller.watch(owner)
     try:
         return await work
     except asyncio.CancelledError:
-        # Only the watcher's own request to cancel is taken back: the server may be stopping at the same time.
-        if watcher.done() and not watcher.cancelled() and owner.uncancel() == 0:
+        # Only the caller's own request to cancel is taken back: the server may be stopping at the same time.
+        if caller.gone and owner.uncancel() == 0:
             raise ClientGone("the client closed the connection") from None
         raise
     finally:
-        watcher.cancel()
+        caller.unwatch()
+        if listener is not None:
+            listener.cancel()
 
 
-async def _cancel_when_gone(owner: "asyncio.Task[object]", receive: Receive) -> None:
+async def _listen(caller: Caller, receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    owner.cancel()
+    caller.leave()

@@ -11,6 +11,8 @@ from http import HTTPStatus
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.protocol.disconnect import CALLER, Caller
+
 HEAD_BYTES = 64 * 1024
 """The most that a request's line and headers may take."""
 _UPGRADE = re.compile(rb"(?i)(?<=\r\n)upgrade(?=[ \t]*:)")
@@ -22,35 +24,39 @@ class HttpProtocol(HttpToolsProtocol):
     """
 
     _in_head = True
+    _begun = False
     _head_bytes = 0
     _head_timer: TimerHandle | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
+        self._caller = Caller()
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
         super().connection_lost(exc)
+        self._caller.leave()
 
     def data_received(self, data: bytes) -> None:
-        if not self._in_head:
-            super().data_received(data)
-            return
-        if b"pgrade" in data or b"PGRADE" in data:
-            data = _without_upgrade(data)
-        self._head_bytes += len(data)
+        if self._in_head:
+            if b"pgrade" in data or b"PGRADE" in data:
+                data = _without_upgrade(data)
+            self._head_bytes += len(data)
         super().data_received(data)
         if self._in_head and self._head_bytes > HEAD_BYTES:
             self._end(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"the headers are over {HEAD_BYTES} bytes")
+        elif self._begun or (self._in_head and self._head_bytes):
+            # Only for a head that did not come at once, which is rare: a timer for each request would cost more.
+            self._start_head_timer()
 
     def on_message_begin(self) -> None:
-        # Of each request: the first one's began with the connection.
-        self._start_head_timer()
+        self._begun = True
         super().on_message_begin()
+        self.scope[CALLER] = self._caller  # type: ignore[typeddict-unknown-key]
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._in_head = self._begun = False
         self._stop_head_timer()
         super().on_headers_complete()
 

@@ -65,7 +65,7 @@ def mount_openai(app: FastAPI, engine: InferenceEngine, limits: Limits) -> None:
         inputs = {embedder.inputs[0].name: np.array(parsed.texts, object)}
         submitted = EngineRequest("", parsed.model, inputs, intake.arrival, parsed.options, PROTOCOL)
         try:
-            finished = await unless_disconnected(engine.submit(submitted), request.receive)
+            finished = await unless_disconnected(engine.submit(submitted), request.scope, request.receive)
         except InvalidRequest as error:
             raise InvalidRequest(error.reason, "input" if error.field in inputs else error.field) from None
         answer = json_response(render_embeddings(parsed, finished, _tokens(embedder, parsed)))

@@ -25,6 +25,9 @@ OPTIONS = MappingProxyType(
 )
 
 
+_NONE_GIVEN = RequestOptions()
+
+
 def check_parameter_types(value: Any, field: str) -> Parameters:
     """``value`` as a parameters object ({} for absent); InvalidRequest naming the one whose type is not allowed."""
     if value is None:
@@ -44,6 +47,8 @@ def request_options(parameters: Parameters, prefix: str = "parameters.") -> Requ
     >>> request_options({"slo_ms": 20, "level": 0.5}).slo_ms
     20
     """
+    if not parameters:
+        return _NONE_GIVEN
     for name in parameters:
         if name == "headers" or name.startswith("triton_"):
             raise InvalidRequest("is reserved by the protocol", f"{prefix}{name[:64]}")

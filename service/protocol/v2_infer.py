@@ -58,7 +58,7 @@ class Inference:
             options=parsed.options,
             protocol=PROTOCOL,
         )
-        finished = await unless_disconnected(self._engine.submit(request), receive)
+        finished = await unless_disconnected(self._engine.submit(request), scope, receive)
         content, described = render_infer(
             model,
             found.version,
