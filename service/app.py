@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -18,11 +19,13 @@ from service.engine.engine import Engine
 from service.engine.profile_watch import follow_profiles
 from service.engine.settings import EngineSettings
 from service.engine.slo_store import SqliteSloStore
+from service.fronted import FrontedApp
 from service.protocol.admin import admin_authorisation
 from service.protocol.api_page import mount_api_page
 from service.protocol.errors import install_error_handlers
 from service.protocol.limits import Limits
 from service.protocol.openai_router import mount_openai
+from service.protocol.v2_infer import InferenceFirst
 from service.protocol.v2_router import mount_v2
 from service.settings import Settings
 from service.telemetry.logs import log_request
@@ -86,7 +89,7 @@ def create_app(settings: Settings, models: Iterable[Model], load: Load | None = 
         return catalog.available(settings.calibrations)
 
     # A redirect to the path without its last slash would be an answer that clients of the protocol do not follow.
-    app = FastAPI(
+    app = FrontedApp(
         title="Sluice",
         version=version("sluice-serve"),
         lifespan=lifespan,
@@ -100,9 +103,10 @@ def create_app(settings: Settings, models: Iterable[Model], load: Load | None = 
     install_error_handlers(app)
     token = settings.admin_token.get_secret_value() if settings.admin_token else None
     limits = Limits(body_bytes=settings.max_body_bytes)
-    mount_v2(app, engine, limits, admin_authorisation(token), hostable, app.version)
+    inference = mount_v2(app, engine, limits, admin_authorisation(token), hostable, app.version)
     mount_openai(app, engine, limits)
-    app.add_middleware(Recorded, watchers=[*watchers, *([spans] if spans else [])])
+    app.put_in_front(partial(InferenceFirst, inference=inference))
+    app.put_in_front(partial(Recorded, watchers=[*watchers, *([spans] if spans else [])]))
     app.include_router(metrics_router(registry))
     mount_api_page(app)
     if settings.console:

@@ -20,7 +20,7 @@ from service.engine.observer import RequestOutcome, Unobserved
 from service.engine.request import Finished, Request
 from service.engine.settings import EngineSettings
 from service.engine.slo_store import MemorySloStore
-from service.protocol.disconnect import CALLER, Caller, unless_disconnected
+from service.protocol.disconnect import Caller, unless_disconnected
 from service.protocol.limits import Limits
 from service.protocol.v2_infer import parameters_of
 from service.protocol.v2_request import parse_infer
@@ -83,10 +83,10 @@ async def phases(body: bytes, json_length: str, repeats: int = REPEATS) -> list[
         async def nothing() -> None:
             await asyncio.sleep(0)
 
-        scope = {CALLER: Caller()}
+        caller = Caller()
 
         async def watched() -> None:
-            await unless_disconnected(nothing(), scope, _never)
+            await unless_disconnected(nothing(), _never, caller)
 
         whole = await _timed(submit, repeats)
         watching = await _timed(watched, repeats)

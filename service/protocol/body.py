@@ -24,19 +24,23 @@ _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
 
 async def receive_body(
-    headers: Mapping[str, str], receive: Receive, limit: int, seconds: float = BODY_SECONDS
+    headers: Mapping[str, str], receive: Receive, limit: int, seconds: float | None = BODY_SECONDS
 ) -> bytes:
     """The decompressed body of one request.
 
     Raises TooLarge over ``limit`` bytes (declared, sent or decompressed), InvalidRequest for a Content-Encoding that is
-    unknown or does not hold, TooSlow when it is not there after ``seconds``, ClientGone when the connection ends first.
+    unknown or does not hold, TooSlow when it is not there after ``seconds`` (None where it is known to be there),
+    ClientGone when the connection ends first.
     """
     declared = headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)
     try:
-        async with asyncio.timeout(seconds):
+        if seconds is None:
             body = await _receive_all(receive, limit)
+        else:
+            async with asyncio.timeout(seconds):
+                body = await _receive_all(receive, limit)
     except TimeoutError:
         raise TooSlow(f"body: was not there {seconds:g} s after its headers") from None
     encoding = headers.get("content-encoding", "identity").strip().lower()

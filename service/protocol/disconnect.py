@@ -15,12 +15,16 @@ CALLER = "sluice.caller"
 
 
 class Caller:
-    """Who waits at the other end of a connection. One request of a connection is worked on at a time."""
+    """Who waits at the other end of a connection. One request of a connection is worked on at a time.
 
-    __slots__ = ("_worker", "gone")
+    `has_sent` says that all of that request is there.
+    """
+
+    __slots__ = ("_worker", "gone", "has_sent")
 
     def __init__(self) -> None:
         self.gone = False
+        self.has_sent = False
         self._worker: asyncio.Task[Any] | None = None
 
     def leave(self) -> None:
@@ -39,15 +43,21 @@ class Caller:
         self._worker = None
 
 
-async def unless_disconnected(work: Awaitable[T], scope: Scope, receive: Receive) -> T:
+def caller_of(scope: Scope) -> Caller | None:
+    """Who sent a request; None under another server than ours."""
+    caller: Caller | None = scope.get(CALLER)
+    return caller
+
+
+async def unless_disconnected(work: Awaitable[T], receive: Receive, caller: Caller | None = None) -> T:
     """The result of ``work``, which is cancelled when the client closes the connection first (then raises ClientGone).
 
-    The request's body is read already. The work runs in the caller's own task, since another one for each request costs
-    more than reading it; cancelling the task cancels the work as it would anyway.
+    ``receive`` is the request's own, its body already read, and listened to where there is no ``caller``. The work runs
+    in the task that awaits this, since another one for each request costs more than reading it; cancelling that task
+    cancels the work as it would anyway.
     """
-    caller = scope.get(CALLER)
     if caller is None:
-        # Another server than ours: ASGI itself tells of the end of a connection only to who waits for it.
+        # ASGI itself tells of the end of a connection only to a task that waits for it.
         caller = Caller()
         listener = asyncio.ensure_future(_listen(caller, receive))
     else:

@@ -52,8 +52,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._begun = True
+        self._caller.has_sent = False
         super().on_message_begin()
-        self.scope[CALLER] = self._caller  # type: ignore[typeddict-unknown-key]
+        self.scope[CALLER] = self._caller  # type: ignore[literal-required]
 
     def on_headers_complete(self) -> None:
         self._in_head = self._begun = False
@@ -62,6 +63,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
+        self._caller.has_sent = True
         self._in_head, self._head_bytes = True, 0
 
     def send_400_response(self, msg: str) -> None:

@@ -17,7 +17,7 @@ from service.engine.request import Request as EngineRequest
 from service.errors import Internal, InvalidRequest, NotFound, ServiceError
 from service.protocol.body import compress_for, receive_body
 from service.protocol.collaborators import InferenceEngine
-from service.protocol.disconnect import unless_disconnected
+from service.protocol.disconnect import caller_of, unless_disconnected
 from service.protocol.intake import Intake
 from service.protocol.limits import Limits
 from service.protocol.openai_embeddings import (
@@ -65,7 +65,7 @@ def mount_openai(app: FastAPI, engine: InferenceEngine, limits: Limits) -> None:
         inputs = {embedder.inputs[0].name: np.array(parsed.texts, object)}
         submitted = EngineRequest("", parsed.model, inputs, intake.arrival, parsed.options, PROTOCOL)
         try:
-            finished = await unless_disconnected(engine.submit(submitted), request.scope, request.receive)
+            finished = await unless_disconnected(engine.submit(submitted), request.receive, caller_of(request.scope))
         except InvalidRequest as error:
             raise InvalidRequest(error.reason, "input" if error.field in inputs else error.field) from None
         answer = json_response(render_embeddings(parsed, finished, _tokens(embedder, parsed)))

@@ -47,8 +47,6 @@ def request_options(parameters: Parameters, prefix: str = "parameters.") -> Requ
     >>> request_options({"slo_ms": 20, "level": 0.5}).slo_ms
     20
     """
-    if not parameters:
-        return _NONE_GIVEN
     for name in parameters:
         if name == "headers" or name.startswith("triton_"):
             raise InvalidRequest("is reserved by the protocol", f"{prefix}{name[:64]}")
@@ -56,6 +54,8 @@ def request_options(parameters: Parameters, prefix: str = "parameters.") -> Requ
         # Not "none", as an engine might take it: a client whose time has run out computes this very number.
         raise InvalidRequest("must be 1 microsecond or more", f"{prefix}timeout")
     given: dict[str, Any] = {option: parameters[name] for name, option in OPTIONS.items() if name in parameters}
+    if not given:
+        return _NONE_GIVEN
     try:
         return RequestOptions(**given)
     except InvalidRequest as error:

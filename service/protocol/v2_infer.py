@@ -14,9 +14,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.engine.request import Finished
 from service.engine.request import Request as EngineRequest
 from service.errors import InvalidRequest, ServiceError
-from service.protocol.body import compress_for, receive_body
+from service.protocol.body import BODY_SECONDS, compress_for, receive_body
 from service.protocol.collaborators import InferenceEngine
-from service.protocol.disconnect import unless_disconnected
+from service.protocol.disconnect import caller_of, unless_disconnected
 from service.protocol.errors import service_error_response
 from service.protocol.intake import Intake
 from service.protocol.limits import Limits
@@ -47,7 +47,9 @@ class Inference:
         with Intake(self._engine, PROTOCOL, model) as intake:
             found = find_model(self._engine, model, version)
             headers = _headers(scope)
-            body = await receive_body(headers, receive, self._limits.body_bytes)
+            caller = caller_of(scope)
+            timed = None if caller is not None and caller.has_sent else BODY_SECONDS
+            body = await receive_body(headers, receive, self._limits.body_bytes, timed)
             intake.received()
             parsed = parse_infer(body, headers.get(_JSON_LENGTH), found.inputs, found.outputs, self._limits)
         request = EngineRequest(
@@ -58,7 +60,7 @@ class Inference:
             options=parsed.options,
             protocol=PROTOCOL,
         )
-        finished = await unless_disconnected(self._engine.submit(request), scope, receive)
+        finished = await unless_disconnected(self._engine.submit(request), receive, caller)
         content, described = render_infer(
             model,
             found.version,

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from service.errors import ClientGone
-from service.protocol.disconnect import CALLER, Caller, unless_disconnected
+from service.protocol.disconnect import Caller, unless_disconnected
 
 
 async def never():
@@ -14,7 +14,7 @@ async def test_the_result_comes_through():
     async def work():
         return 7
 
-    assert await unless_disconnected(work(), {}, never) == 7
+    assert await unless_disconnected(work(), never) == 7
 
 
 async def test_an_error_comes_through():
@@ -22,7 +22,7 @@ async def test_an_error_comes_through():
         raise KeyError("x")
 
     with pytest.raises(KeyError):
-        await unless_disconnected(work(), {}, never)
+        await unless_disconnected(work(), never)
 
 
 async def test_messages_that_are_no_disconnect_are_passed_over():
@@ -36,7 +36,7 @@ async def test_messages_that_are_no_disconnect_are_passed_over():
         await asyncio.sleep(0.01)
         return 7
 
-    assert await unless_disconnected(work(), {}, receive) == 7
+    assert await unless_disconnected(work(), receive) == 7
 
 
 async def test_a_disconnect_cancels_the_work_and_waits_for_it():
@@ -54,7 +54,7 @@ async def test_a_disconnect_cancels_the_work_and_waits_for_it():
         return {"type": "http.disconnect"}
 
     with pytest.raises(ClientGone):
-        await unless_disconnected(work(), {}, receive)
+        await unless_disconnected(work(), receive)
     assert steps == ["withdrawn"]
 
 
@@ -63,7 +63,7 @@ async def test_nothing_is_left_running():
         return 7
 
     before = asyncio.all_tasks()
-    await unless_disconnected(work(), {}, never)
+    await unless_disconnected(work(), never)
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
 
@@ -76,7 +76,7 @@ async def test_a_caller_that_leaves_cancels_the_work():
         await never()
 
     with pytest.raises(ClientGone):
-        await unless_disconnected(work(), {CALLER: caller}, never)
+        await unless_disconnected(work(), never, caller)
 
 
 async def test_work_for_a_caller_that_has_left_is_not_begun():
@@ -88,7 +88,7 @@ async def test_work_for_a_caller_that_has_left_is_not_begun():
         begun.append(True)
 
     with pytest.raises(ClientGone):
-        await unless_disconnected(work(), {CALLER: caller}, never)
+        await unless_disconnected(work(), never, caller)
     assert not begun
 
 
@@ -98,7 +98,7 @@ async def test_a_caller_that_leaves_after_its_answer_cancels_nothing():
     async def work():
         return 7
 
-    assert await unless_disconnected(work(), {CALLER: caller}, never) == 7
+    assert await unless_disconnected(work(), never, caller) == 7
     caller.leave()
     await asyncio.sleep(0)
 
@@ -107,7 +107,7 @@ async def test_a_server_that_stops_is_no_caller_that_left():
     async def work():
         await never()
 
-    task = asyncio.create_task(unless_disconnected(work(), {CALLER: Caller()}, never))
+    task = asyncio.create_task(unless_disconnected(work(), never, Caller()))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
