@@ -1,7 +1,7 @@
 """What a hosted model is: named tensors in and out, a profile, and a run under one request's own gate context."""
 
 from collections import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -27,6 +27,10 @@ class TensorSpec:
     shape: tuple[int, ...]
     labels: tuple[str, ...] = ()
     optional: bool = False
+
+
+class Cancelled(Exception):
+    """A run was given up between two of its steps, since nobody waits for what it makes."""
 
 
 class InvalidInput(ValueError):
@@ -57,6 +61,13 @@ class GateContext:
     macs: int = 0
     """Multiply-accumulates that the dense model would have done."""
     macs_skipped: int = 0
+    wanted: Callable[[], bool] | None = field(default=None, compare=False)
+    """Whether somebody still waits; asked between the steps of a run that has many."""
+
+    def check_wanted(self) -> None:
+        """Raises `Cancelled` when nobody waits any more."""
+        if self.wanted is not None and not self.wanted():
+            raise Cancelled
 
     def record(self, layer: str, channels: int, active: int, ids: NDArray[np.int32] | None = None) -> None:
         """Counts one image (or token): how many of a layer's channels were active, and which, where that is known."""
@@ -115,6 +126,28 @@ class Embedder(Model, Protocol):
 
     def tokens(self, text: bytes) -> NDArray[np.int64]:
         """The ids of a text's tokens, as many as the model looks at."""
+
+
+@runtime_checkable
+class Transcriber(Model, Protocol):
+    """A model that makes of `audio`, float32 [n], its output `text`, UTF-8 bytes [1], and `details`, a JSON object
+    [1] with `language`, `duration` (seconds) and `segments`; optional inputs are `language` and `prompt`, bytes [1], and
+    `timestamps`, bool [1]."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the audio, samples a second."""
+
+    @property
+    def longest_seconds(self) -> float:
+        """Of the audio of one request."""
+
+    @property
+    def languages(self) -> abc.Sequence[str]:
+        """Codes of those that it knows, "en"."""
+
+    def example(self) -> Tensors:
+        """A request as they usually are, to learn from how long they take."""
 
 
 class Sequence(Protocol):

@@ -4,7 +4,7 @@ what to install for those that are missing."""
 from pathlib import Path
 
 from models.model import Model
-from models.zoo import fashion_family, language_family, text_family
+from models.zoo import fashion_family, language_family, speech_family, text_family
 from models.zoo.family import CatalogEntry, Family, MissingWeights, UnknownModel, folder_type, served_name
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
     "served_name",
 ]
 
-FAMILIES: tuple[Family, ...] = (fashion_family, text_family, language_family)
+FAMILIES: tuple[Family, ...] = (fashion_family, text_family, language_family, speech_family)
 
 
 def available(calibrations: Path | None = None) -> tuple[CatalogEntry, ...]:

@@ -7,13 +7,14 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from models.zoo import text_family
+from models.zoo import speech_family, text_family
 from models.zoo.fashion_data import MissingData
 from models.zoo.fashion_family import fashion_files
 from models.zoo.fashion_shape import LEAST_KEPT
 from models.zoo.fashion_weights import Files
 from service.commands.options import Data, Json, Name, require_fashion, require_torch
 from service.commands.output import fail, print_json
+from service.commands.speech import calibrate_speech
 from service.commands.tables import profile_table
 from service.commands.texts import calibrate_texts
 from service.settings import SettingsError, load_settings
@@ -39,10 +40,15 @@ def calibrate(
 
     Of fashion, thresholds come from 3,000 training images, what to expect of each point from 5,000 images held out from
     training. Of a model of texts, minilm or the path of a Hugging Face folder, both come from texts without labels: by
-    default news and a novel, with --data a file of your own, one text a line.
+    default news and a novel, with --data a file of your own, one text a line. Of a
+    model of speech, whisper-tiny.en or a folder, they come from the recordings of Asterisk's voice menus, or from a folder
+    of your own.
     """
     if text_family.recognises(model):
         calibrate_texts(model, data, output, points, json)
+        return
+    if speech_family.recognises(model):
+        calibrate_speech(model, data, output, points, json)
         return
     require_fashion(model)
     require_torch("calibration")

@@ -12,13 +12,14 @@ from rich.table import Table
 
 from models.gating.measurement import Measurement, measure, median_seconds, paired_difference, work_by_difficulty
 from models.gating.profile import lower_bound
-from models.zoo import fashion, fashion_data, text_family
+from models.zoo import fashion, fashion_data, speech_family, text_family
 from models.zoo.catalog import MissingWeights
 from models.zoo.fashion_data import LabelledImages, MissingData
 from models.zoo.fashion_family import fashion_files
 from models.zoo.fashion_weights import PACKAGED, Files
 from service.commands.options import Data, Json, Name, require_fashion
 from service.commands.output import fail, print_json
+from service.commands.speech import quality_of_speech
 from service.commands.texts import quality_of_texts
 from service.settings import SettingsError, load_settings
 
@@ -38,9 +39,14 @@ def quality(
 
     Beside it: the same network trained plain, and the one whose channels are the same for every image, at 5× fewer
     MACs. Of a model of texts, minilm or the path of a Hugging Face folder: agreement with dense on the sentences of a
-    novel, or on texts of your own with --data, one a line; of embeddings also how alike rated documents are."""
+    novel, or on texts of your own with --data, one a line; of embeddings also how alike rated documents are. Of a model
+    of speech: word errors, and the time from audio to text, on the recordings of Asterisk's voice menus that calibration
+    did not see, or on a folder of recordings with their texts."""
     if text_family.recognises(model):
         quality_of_texts(model, data, json)
+        return
+    if speech_family.recognises(model):
+        quality_of_speech(model, data, json)
         return
     require_fashion(model)
     try:

@@ -86,6 +86,7 @@ class Dispatch(Generic[E]):
 
     def withdraw(self, entry: Entry) -> None:
         """Nobody waits for it any more: out of the queue, if it is still there."""
+        entry.withdrawn = True
         if self._queue.remove(entry):
             entry.hosted.waiting -= 1
 

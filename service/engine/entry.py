@@ -60,6 +60,8 @@ class Entry:
     least: float
     admitted: float
     expires: float = inf
+    withdrawn: bool = False
+    """Nobody waits for it any more: a run of many steps ends at the next."""
 
     @property
     def pinned(self) -> float | None:

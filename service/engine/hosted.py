@@ -204,6 +204,8 @@ class HostedModel:
 
 
 def items(entry: Entry) -> int:
-    """The batch: the length of the first input's first axis."""
+    """The batch: the length of the first input's first axis, where the model takes batches."""
+    if entry.hosted.model.max_batch <= 1:
+        return 1
     shape = next(iter(entry.request.inputs.values())).shape
     return int(shape[0]) if shape else 1

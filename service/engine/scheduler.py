@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
-from models.model import GateContext
+from models.model import Cancelled, GateContext
 from service.engine.dispatch import Assignment, Dispatch, Running
 from service.engine.entry import Entry, Ran, Reply
 from service.engine.executor import Executor, Job
@@ -17,7 +17,7 @@ from service.engine.hosted import HostedModel
 from service.engine.request import Finished, Request
 from service.engine.settings import EngineSettings
 from service.engine.shadow import Shadow
-from service.errors import Internal, ServiceError
+from service.errors import ClientGone, Internal, ServiceError
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class Scheduler:
             self._dispatch.clear(error)
             for running in self._dispatch.running.values():
                 if running.entry is not None:
+                    running.entry.withdrawn = True
                     self._answer(running.entry, error)
             for executor in self._executors:
                 executor.retired = True
@@ -120,7 +121,8 @@ class Scheduler:
         return partial(self._run_shadow, executor, task)
 
     def _run(self, executor: Executor, task: Assignment) -> None:
-        entry, context = task.entry, GateContext(task.level)
+        entry = task.entry
+        context = GateContext(task.level, wanted=lambda: not entry.withdrawn)
         hosted = entry.hosted
         result: Ran | ServiceError
         started = self._clock()
@@ -130,11 +132,15 @@ class Scheduler:
             _check_counts(context)
             quality = hosted.dial.quality(task.level) if task.level > 0 else 1.0
             result = Ran(outputs, context, quality, task.since, task.taken, started, ended)
+        except Cancelled:
+            ended = self._clock()
+            result = ClientGone("nobody waited for the rest of this request")
         except BaseException as error:
             # Whatever a model raises is that request's own misfortune; the executor goes on.
             ended = self._clock()
             log.exception("model %s failed on request %s", hosted.name, entry.request.id)
             result = Internal(f"the model {hosted.name!r} failed on this request: {type(error).__name__}")
+        context.wanted = None  # it is kept for a while, and the request need not be
         with self.lock:
             if self._was_given_up(executor):
                 return

@@ -1,15 +1,15 @@
-"""The first runs of a model, on inputs of zeros or a made-up text: the latency model learns from them, so that the
-first client is not the one to find out.
+"""The first runs of a model, on inputs of zeros, a made-up text, or the model's own example: the latency model learns
+from them, so that the first client is not the one to find out.
 """
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.model import GateContext, Model, TensorSpec
+from models.model import GateContext, Model, TensorSpec, Transcriber
 from service.control.latency_model import LatencyModel
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,8 @@ def warm_up(model: Model, latency: LatencyModel, runs: int) -> int:
 
     The very first run is not learned from: it pays for memory and code that the others find ready.
     """
-    inputs = _inputs(model.inputs)
+    needed = [spec for spec in model.inputs if not spec.optional]
+    inputs = model.example() if isinstance(model, Transcriber) else _inputs(needed)
     if runs == 0 or inputs is None:
         return 0
     try:
@@ -56,7 +57,7 @@ def warm_up(model: Model, latency: LatencyModel, runs: int) -> int:
         return 0
 
 
-def _inputs(specs: tuple[TensorSpec, ...]) -> Mapping[str, NDArray[np.generic]] | None:
+def _inputs(specs: Sequence[TensorSpec]) -> Mapping[str, NDArray[np.generic]] | None:
     if any(spec.datatype not in _DTYPES and spec.datatype != "BYTES" for spec in specs):
         return None
     return {spec.name: _input(spec.datatype, [1 if size < 0 else size for size in spec.shape]) for spec in specs}

@@ -1,13 +1,36 @@
 """Errors in OpenAI's shape, which its clients turn into exceptions of their own: ``{"error": {"message", "type",
 "param", "code"}}``."""
 
+import logging
+from collections.abc import Awaitable, Callable
+from functools import wraps
 from typing import Any
 
 import orjson
 from starlette.responses import Response
 
-from service.errors import InvalidRequest, NotFound, ServiceError
+from service.errors import Internal, InvalidRequest, NotFound, ServiceError
 from service.protocol.errors import service_error_response
+
+log = logging.getLogger(__name__)
+
+Endpoint = Callable[..., Awaitable[Response]]
+
+
+def in_their_shape(endpoint: Endpoint) -> Endpoint:
+    """An endpoint whose errors are answered in OpenAI's shape."""
+
+    @wraps(endpoint)
+    async def answer(*args: Any, **kwargs: Any) -> Response:
+        try:
+            return await endpoint(*args, **kwargs)
+        except ServiceError as error:
+            return openai_error_response(error)
+        except Exception as error:
+            log.exception("unexpected error on %s", endpoint.__name__)
+            return openai_error_response(Internal(f"the server failed on this request: {type(error).__name__}"))
+
+    return answer
 
 
 def openai_error_response(error: ServiceError) -> Response:

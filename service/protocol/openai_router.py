@@ -3,36 +3,31 @@
 >>> mount_openai(app, engine, Limits())      # doctest: +SKIP
 """
 
-import logging
 import time
-from collections.abc import Awaitable, Callable
-from functools import wraps
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, FastAPI, Request, Response
 
-from models.model import Embedder
+from models.model import Embedder, Transcriber
 from service.engine.request import Request as EngineRequest
-from service.errors import Internal, InvalidRequest, NotFound, ServiceError
+from service.errors import InvalidRequest, NotFound
 from service.protocol.body import compress_for, receive_body
 from service.protocol.collaborators import InferenceEngine
 from service.protocol.disconnect import caller_of, unless_disconnected
 from service.protocol.intake import Intake
 from service.protocol.limits import Limits
+from service.protocol.openai_audio import add_transcriptions
 from service.protocol.openai_embeddings import (
     EmbeddingsRequest,
     check_dimensions,
     parse_embeddings,
     render_embeddings,
 )
-from service.protocol.openai_errors import openai_error_response
+from service.protocol.openai_errors import in_their_shape
 from service.protocol.routing import json_response
 
-log = logging.getLogger(__name__)
-
 PROTOCOL = "openai"
-Endpoint = Callable[..., Awaitable[Response]]
 
 
 def mount_openai(app: FastAPI, engine: InferenceEngine, limits: Limits) -> None:
@@ -73,6 +68,8 @@ def mount_openai(app: FastAPI, engine: InferenceEngine, limits: Limits) -> None:
         headers = {} if encoding is None else {"Content-Encoding": encoding}
         return Response(content, headers=headers, media_type="application/json")
 
+    add_transcriptions(router, engine, limits)
+
     @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
     @in_their_shape
     async def unknown(request: Request, path: str) -> Response:
@@ -81,24 +78,12 @@ def mount_openai(app: FastAPI, engine: InferenceEngine, limits: Limits) -> None:
     app.include_router(router)
 
 
-def in_their_shape(endpoint: Endpoint) -> Endpoint:
-    """An endpoint whose errors are answered in OpenAI's shape."""
-
-    @wraps(endpoint)
-    async def answer(*args: Any, **kwargs: Any) -> Response:
-        try:
-            return await endpoint(*args, **kwargs)
-        except ServiceError as error:
-            return openai_error_response(error)
-        except Exception as error:
-            log.exception("unexpected error on %s", endpoint.__name__)
-            return openai_error_response(Internal(f"the server failed on this request: {type(error).__name__}"))
-
-    return answer
-
-
 def _names(engine: InferenceEngine) -> list[str]:
-    return [name for name in engine.names() if engine.is_ready(name) and isinstance(engine.model(name), Embedder)]
+    return [
+        name
+        for name in engine.names()
+        if engine.is_ready(name) and isinstance(engine.model(name), Embedder | Transcriber)
+    ]
 
 
 def _described(name: str, since: int) -> dict[str, Any]:

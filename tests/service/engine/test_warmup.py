@@ -1,3 +1,5 @@
+import numpy as np
+
 from models.model import TensorSpec
 from service.control.latency_model import LatencyModel
 from service.engine.warmup import warm_up
@@ -39,3 +41,17 @@ def test_no_runs_are_none():
     model = FakeModel()
     assert warm_up(model, LatencyModel(), runs=0) == 0
     assert model.ran == []
+
+
+def test_a_model_of_speech_gets_its_own_example_and_what_is_optional_is_left_out():
+    class Speech(FakeModel):
+        sample_rate, longest_seconds, languages = 16_000, 10.0, ("en",)
+
+        def example(self):
+            return {"x": np.full((3, 1), 7, np.float32)}
+
+    speech = Speech()
+    assert warm_up(speech, LatencyModel(), runs=1) == 3 * MACS
+    assert speech.ran[0] == (7, 0)
+    optional = FakeModel(inputs=(*FakeModel().inputs, TensorSpec("more", "FP32", (-1,), optional=True)))
+    assert warm_up(optional, LatencyModel(), runs=1) == MACS

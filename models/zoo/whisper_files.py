@@ -1,0 +1,132 @@
+"""The files of a Whisper: a Hugging Face folder (safetensors), or one that was made for CTranslate2 (`model.bin`).
+
+Both give tensors by Hugging Face's names, the model's shape, and the tokens that are no text."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.zoo import ctranslate2
+from models.zoo.ctranslate2 import CTranslate2Tensors
+from models.zoo.folder import WEIGHTS, Tensors, read_json
+from models.zoo.whisper_shape import WhisperShape, read_shape
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Array = NDArray[np.float32]
+TOKENIZER = "tokenizer.json"
+
+_MULTILINGUAL_VOCABULARY = 51_865
+"""The vocabulary of a model that knows several languages has at least so many tokens, where nothing else tells."""
+_LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechTokens:
+    """The ids of tokens with a meaning of their own. Those above `end` are no text; from `first_timestamp` on they are
+    times, each 20 ms after the one before. `languages` is empty for a model of English alone."""
+
+    start: int
+    end: int
+    no_timestamps: int
+    previous: int
+    no_speech: int | None
+    transcribe: int
+    languages: Mapping[str, int]
+    suppressed: tuple[int, ...]
+    """Never said."""
+    suppressed_first: tuple[int, ...]
+    """Not said first."""
+
+    @property
+    def first_timestamp(self) -> int:
+        return self.no_timestamps + 1
+
+
+@dataclass(frozen=True, slots=True)
+class WhisperFiles:
+    """What a folder holds; `digest` is the SHA-256 of its weights."""
+
+    shape: WhisperShape
+    tensors: Mapping[str, Array]
+    digest: str
+    tokens: SpeechTokens
+    tokenizer: "Tokenizer"
+
+
+def is_whisper(folder: Path) -> bool:
+    """Whether a folder holds a Whisper."""
+    config = folder / "config.json"
+    try:
+        made_for_whisper = config.exists() and read_json(config).get("model_type") == "whisper"
+    except ValueError:
+        return False
+    return made_for_whisper or ((folder / ctranslate2.FILE).exists() and (folder / TOKENIZER).exists())
+
+
+def read_whisper(folder: Path) -> WhisperFiles:
+    """Raises `FileNotFoundError`, `ModuleNotFoundError` without the package tokenizers, or `ValueError` for files of
+    another architecture, naming the file."""
+    from tokenizers import Tokenizer
+
+    if not (folder / TOKENIZER).exists():
+        raise FileNotFoundError(f"{folder / TOKENIZER} is missing")
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    if (folder / ctranslate2.FILE).exists() and not (folder / WEIGHTS).exists():
+        stored = CTranslate2Tensors(folder / ctranslate2.FILE)
+        shape, digest, tensors = stored.shape(), stored.digest, stored.renamed()
+        settings = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+        suppressed, first = settings.get("suppress_ids"), settings.get("suppress_ids_begin")
+        multilingual = None
+    else:
+        whole = Tensors(folder / WEIGHTS, prefix="model.")
+        shape, digest, tensors = read_shape(read_json(folder / "config.json")), whole.digest, whole
+        place = folder / "generation_config.json"
+        settings = read_json(place if place.exists() else folder / "config.json")
+        suppressed, first = settings.get("suppress_tokens"), settings.get("begin_suppress_tokens")
+        multilingual = settings.get("is_multilingual")
+    if multilingual is None:
+        multilingual = shape.vocabulary >= _MULTILINGUAL_VOCABULARY
+    tokens = _speech_tokens(folder, tokenizer, multilingual, suppressed, first)
+    return WhisperFiles(shape, tensors, digest, tokens, tokenizer)
+
+
+def _speech_tokens(
+    folder: Path, tokenizer: "Tokenizer", multilingual: bool, suppressed: Any, suppressed_first: Any
+) -> SpeechTokens:
+    def find(*names: str) -> int | None:
+        ids = (tokenizer.token_to_id(f"<|{name}|>") for name in names)
+        return next((token for token in ids if token is not None), None)
+
+    def need(name: str) -> int:
+        token = find(name)
+        if token is None:
+            raise ValueError(f"{folder / TOKENIZER} has no token <|{name}|>: it is no Whisper's")
+        return int(token)
+
+    found = {name: id for name, id in tokenizer.get_vocab().items() if _LANGUAGE.fullmatch(name)}
+    languages = {name[2:-2]: id for name, id in sorted(found.items(), key=lambda item: item[1])}
+    end = need("endoftext")
+    blank = tokenizer.token_to_id("Ġ")
+    return SpeechTokens(
+        start=need("startoftranscript"),
+        end=end,
+        no_timestamps=need("notimestamps"),
+        previous=need("startofprev"),
+        no_speech=find("nospeech", "nocaptions"),
+        transcribe=need("transcribe"),
+        languages=languages if multilingual else {},
+        suppressed=_ids(suppressed, ()),
+        suppressed_first=_ids(suppressed_first, tuple(id for id in (blank, end) if id is not None)),
+    )
+
+
+def _ids(given: Any, default: tuple[int, ...]) -> tuple[int, ...]:
+    """A list of ids of a settings file; negative ones mean nothing."""
+    return tuple(id for id in given if id >= 0) if isinstance(given, list) else default

@@ -1,0 +1,81 @@
+"""The sizes of a Whisper, and its work."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+TAPS = 3
+"""Of both convolutions."""
+
+
+@dataclass(frozen=True, slots=True)
+class WhisperShape:
+    """`positions` are those of the encoder for a whole window, half as many as its frames; `context` is the most
+    tokens that the decoder looks at; `…_feed_forward` are neurons of a layer."""
+
+    mels: int
+    positions: int
+    hidden: int
+    vocabulary: int
+    context: int
+    encoder_layers: int
+    encoder_heads: int
+    encoder_feed_forward: int
+    decoder_layers: int
+    decoder_heads: int
+    decoder_feed_forward: int
+
+    @property
+    def frames(self) -> int:
+        """Of a whole window."""
+        return 2 * self.positions
+
+    @property
+    def encoder_macs(self) -> int:
+        """Multiply-accumulates of the encoder on a whole window."""
+        return self.encoded_macs(self.positions, [self.encoder_feed_forward] * self.encoder_layers)
+
+    def encoded_macs(self, positions: int, neurons: list[int]) -> int:
+        """Those on so many positions, with so many neurons in each layer."""
+        attention = positions * self.hidden * (4 * self.hidden + 2 * positions)
+        stem = positions * TAPS * self.hidden * (2 * self.mels + self.hidden)
+        return stem + sum(attention + 2 * positions * self.hidden * active for active in neurons)
+
+    def listening_macs(self, positions: int) -> int:
+        """Those of the keys and values of all layers of the decoder, of so many positions."""
+        return 2 * self.decoder_layers * positions * self.hidden**2
+
+    def step_macs(self, tokens: int, keys: int, positions: int, neurons: int) -> int:
+        """Those of a step of the decoder's layers on `tokens`, the last of `keys`, with so many neurons in all of them
+        together."""
+        attention = 6 * self.hidden**2 + 2 * self.hidden * (keys + positions)
+        return tokens * (self.decoder_layers * attention + 2 * self.hidden * neurons)
+
+    @property
+    def word_macs(self) -> int:
+        """Those of the logits of one token."""
+        return self.vocabulary * self.hidden
+
+
+def read_shape(config: Mapping[str, Any]) -> WhisperShape:
+    """The shape that a Hugging Face `config.json` tells of. Raises `ValueError` for another architecture."""
+    if config.get("model_type") != "whisper":
+        raise ValueError(f"config.json: model_type must be 'whisper', got {config.get('model_type')!r}")
+    if config.get("activation_function", "gelu") != "gelu" or config.get("scale_embedding", False):
+        raise ValueError("config.json: activation_function must be 'gelu' and scale_embedding false")
+    try:
+        return WhisperShape(
+            mels=config["num_mel_bins"],
+            positions=config["max_source_positions"],
+            hidden=config["d_model"],
+            vocabulary=config["vocab_size"],
+            context=config["max_target_positions"],
+            encoder_layers=config["encoder_layers"],
+            encoder_heads=config["encoder_attention_heads"],
+            encoder_feed_forward=config["encoder_ffn_dim"],
+            decoder_layers=config["decoder_layers"],
+            decoder_heads=config["decoder_attention_heads"],
+            decoder_feed_forward=config["decoder_ffn_dim"],
+        )
+    except KeyError as missing:
+        raise ValueError(f"config.json lacks {missing}") from None

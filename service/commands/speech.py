@@ -1,0 +1,99 @@
+"""`sluice calibrate` and `sluice quality` for models of speech."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from models.gating.neuron_means import save_means
+from models.zoo import speech_calibration, speech_data, speech_family
+from models.zoo.audio import COMMAND
+from models.zoo.speech_data import Clip
+from models.zoo.speech_quality import measure_speech
+from service.commands.output import fail, print_json
+from service.commands.tables import profile_table
+from service.settings import SettingsError, load_settings
+
+
+def calibrate_speech(name: str, data: Path | None, output: Path | None, points: int, json: bool) -> None:
+    """Writes the profile to the folder `output`, by default where the server looks."""
+    try:
+        tuning, held_out = speech_data.split(_clips(data))
+        dense = speech_family.load(name)
+        folder = output or load_settings().calibrations
+        folder.mkdir(parents=True, exist_ok=True)
+        with Progress(console=Console(stderr=True)) as bar:
+            task = bar.add_task("calibrating", total=1.0)
+            profile, means = speech_calibration.calibrate(
+                speech_family.short_name(name),
+                dense.folder,
+                tuning,
+                held_out,
+                lambda done: bar.update(task, completed=done),
+                points=points,
+            )
+        path = folder / f"{profile.model}.profile.json"
+        save_means(means, speech_family.means_beside(path))
+        profile.save(path)
+    except ModuleNotFoundError as missing:
+        fail(f"{missing}: {COMMAND}")
+    except (SettingsError, speech_family.UnknownModel, OSError, ValueError) as error:
+        fail(str(error))
+    if json:
+        print_json(profile.as_dict())
+    else:
+        Console().print(profile_table(profile))
+        Console().print(f"profile: {path}", soft_wrap=True)
+
+
+def quality_of_speech(name: str, data: Path | None, json: bool) -> None:
+    """Prints every operating point on recordings that the thresholds were not found on."""
+    try:
+        model = speech_family.load(name, load_settings().calibrations)
+        _, clips = speech_data.split(_clips(data))
+        with Progress(console=Console(stderr=True)) as bar:
+            task = bar.add_task("measuring", total=1.0)
+            report = measure_speech(model, clips, lambda done: bar.update(task, completed=done))
+    except ModuleNotFoundError as missing:
+        fail(f"{missing}: {COMMAND}")
+    except (SettingsError, speech_family.UnknownModel, OSError, ValueError) as error:
+        fail(str(error))
+    if json:
+        print_json(report)
+    else:
+        _print(report)
+
+
+def _clips(data: Path | None) -> list[Clip]:
+    return speech_data.asterisk() if data is None else speech_data.of_folder(data)
+
+
+def _print(report: dict[str, Any]) -> None:
+    columns = ("level", "MACs", "skip rate", "word errors", "95 %", "lost, points", "95 %", "ms", "faster")
+    title = (
+        f"{report['model']} on {report['clips']} recordings, {report['words']} words, {report['seconds'] / 60:.1f} min"
+    )
+    table = Table(*columns, title=title)
+    for row in report["points"]:
+        low, high = row["wer_bounds"]
+        lost_low, lost_high = row["wer_lost_bounds"]
+        table.add_row(
+            f"{row['level']:.3f}",
+            f"{row['macs_ratio']:.3f}",
+            f"{row['skip_rate']:.1%}",
+            f"{row['wer']:.2%}",
+            f"{low * 100:.2f} to {high * 100:.2f}",
+            f"{row['wer_lost'] * 100:+.2f}",
+            f"{lost_low * 100:+.2f} to {lost_high * 100:+.2f}",
+            "" if row["ms"] is None else f"{row['ms']:.1f}",
+            "" if row["speedup"] is None else f"{row['speedup']:.2f}×",
+        )
+    console = Console()
+    console.print(table)
+    console.print(
+        f"ms: from audio to text, the mean of {report['timed_clips']} recordings of {report['timed_seconds']:.1f} s on "
+        "average, 2 to 10 s each, one thread; faster: than level 0, which is dense.",
+        highlight=False,
+    )
