@@ -131,8 +131,8 @@ class Embedder(Model, Protocol):
 @runtime_checkable
 class Transcriber(Model, Protocol):
     """A model that makes of `audio`, float32 [n], its output `text`, UTF-8 bytes [1], and `details`, a JSON object
-    [1] with `language`, `duration` (seconds) and `segments`; optional inputs are `language` and `prompt`, bytes [1], and
-    `timestamps`, bool [1]."""
+    [1] with `language`, `duration` (seconds) and `segments`. Optional inputs are `language` and `prompt`, bytes [1],
+    and `timestamps`, bool [1]."""
 
     @property
     def sample_rate(self) -> int:

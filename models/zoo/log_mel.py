@@ -37,7 +37,9 @@ def log_mel(samples: Array, mels: int, frames: int) -> Array:
     faintest = max(float(loudness.max()) - _DECADES, np.log10(_LEAST_POWER))
     result = np.full((frames, mels), faintest, np.float32)
     result[:heard] = np.maximum(loudness, faintest)
-    return (result + 4) / 4
+    result += 4
+    result /= 4
+    return result
 
 
 def speech_frames(spectrum: Array) -> int:

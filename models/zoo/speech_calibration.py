@@ -1,5 +1,5 @@
-"""The profile of a model of speech, and the means of its neurons, from recordings without texts. Needs no torch: it runs
-the serving code."""
+"""The profile of a model of speech, and the means of its neurons, from recordings without texts. Needs no torch: it
+runs the serving code."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +12,9 @@ from models.gating.greedy import allocate, spread
 from models.gating.neuron_means import NeuronMeans
 from models.gating.profile import OperatingPoint, Profile
 from models.model import GateContext, Tensors
+from models.zoo.log_mel import HOP, RATE, log_mel, speech_frames
 from models.zoo.speech import SpeechRecognizer, Wanted
 from models.zoo.speech_data import Clip
-from models.zoo.log_mel import HOP, RATE, log_mel, speech_frames
 from models.zoo.whisper import DENSE, FRAMES_GATE, Array, Watch, Whisper
 from models.zoo.word_errors import rate_bounds, word_errors
 
@@ -83,13 +83,18 @@ def calibrate(
     for i, (level, thresholds) in enumerate(zip(np.linspace(0, 1, points), spread(path, points), strict=True)):
         said: list[str] = []
 
-        def run(inputs: Tensors, context: GateContext, thresholds: Mapping[str, float] = thresholds) -> Tensors:
+        def run(
+            inputs: Tensors,
+            context: GateContext,
+            thresholds: Mapping[str, float] = thresholds,
+            said: list[str] = said,
+        ) -> Tensors:
             transcript = model.transcribe(inputs["audio"], Wanted(), context, thresholds)
             said.append(transcript.text)
             return {"text": np.array([transcript.text.encode()], object)}
 
-        found = agreements(run, model.agreement, requests, wanted, float(level))
-        measured.append(_with_accuracy(operating_point(float(level), thresholds, found), said, held_out))
+        compared = agreements(run, model.agreement, requests, wanted, float(level))
+        measured.append(_with_accuracy(operating_point(float(level), thresholds, compared), said, held_out))
         report(0.6 + 0.4 * (i + 1) / points)
     return Profile(name, len(held_out), CONFIDENCE, model.digest, tuple(measured)), means
 

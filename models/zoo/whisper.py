@@ -183,8 +183,8 @@ class Whisper:
 
     def gate(self, name: str) -> NeuronGate | None:
         """That of a layer, by its name."""
-        parts = (*self._encoder, *self._decoder)
-        return parts[self.neuron_gates.index(name)].feed_forward.gate
+        parts = [layer.feed_forward for layer in self._encoder] + [layer.feed_forward for layer in self._decoder]
+        return parts[self.neuron_gates.index(name)].gate
 
     def encode(
         self,

@@ -40,9 +40,9 @@ def calibrate(
 
     Of fashion, thresholds come from 3,000 training images, what to expect of each point from 5,000 images held out from
     training. Of a model of texts, minilm or the path of a Hugging Face folder, both come from texts without labels: by
-    default news and a novel, with --data a file of your own, one text a line. Of a
-    model of speech, whisper-tiny.en or a folder, they come from the recordings of Asterisk's voice menus, or from a folder
-    of your own.
+    default news and a novel, with --data a file of your own, one text a line. Of a model of speech,
+    whisper-tiny.en or a folder, they come from the recordings of Asterisk's voice menus, with --data from a folder of
+    your own.
     """
     if text_family.recognises(model):
         calibrate_texts(model, data, output, points, json)

@@ -40,8 +40,8 @@ def quality(
     Beside it: the same network trained plain, and the one whose channels are the same for every image, at 5× fewer
     MACs. Of a model of texts, minilm or the path of a Hugging Face folder: agreement with dense on the sentences of a
     novel, or on texts of your own with --data, one a line; of embeddings also how alike rated documents are. Of a model
-    of speech: word errors, and the time from audio to text, on the recordings of Asterisk's voice menus that calibration
-    did not see, or on a folder of recordings with their texts."""
+    of speech: word errors, and the time from audio to text, on the recordings of Asterisk's voice menus that
+    calibration did not see, or on a folder of recordings with their texts."""
     if text_family.recognises(model):
         quality_of_texts(model, data, json)
         return

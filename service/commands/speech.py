@@ -10,6 +10,7 @@ from rich.table import Table
 from models.gating.neuron_means import save_means
 from models.zoo import speech_calibration, speech_data, speech_family
 from models.zoo.audio import COMMAND
+from models.zoo.family import UnknownModel
 from models.zoo.speech_data import Clip
 from models.zoo.speech_quality import measure_speech
 from service.commands.output import fail, print_json
@@ -39,7 +40,7 @@ def calibrate_speech(name: str, data: Path | None, output: Path | None, points: 
         profile.save(path)
     except ModuleNotFoundError as missing:
         fail(f"{missing}: {COMMAND}")
-    except (SettingsError, speech_family.UnknownModel, OSError, ValueError) as error:
+    except (SettingsError, UnknownModel, OSError, ValueError) as error:
         fail(str(error))
     if json:
         print_json(profile.as_dict())
@@ -58,7 +59,7 @@ def quality_of_speech(name: str, data: Path | None, json: bool) -> None:
             report = measure_speech(model, clips, lambda done: bar.update(task, completed=done))
     except ModuleNotFoundError as missing:
         fail(f"{missing}: {COMMAND}")
-    except (SettingsError, speech_family.UnknownModel, OSError, ValueError) as error:
+    except (SettingsError, UnknownModel, OSError, ValueError) as error:
         fail(str(error))
     if json:
         print_json(report)

@@ -8,8 +8,6 @@ from service.errors import InvalidRequest, TooLarge, Unsupported
 MAX_PARTS = 64
 MAX_FIELD_BYTES = 64 * 1024
 """Of a field that is no file."""
-MAX_HEADER_BYTES = 8 * 1024
-"""Of a part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +23,6 @@ class _Part:
     headers: dict[bytes, bytes] = field(default_factory=dict)
     header_name: bytearray = field(default_factory=bytearray)
     header_value: bytearray = field(default_factory=bytearray)
-    header_bytes: int = 0
     pieces: list[bytes] = field(default_factory=list)
 
 
@@ -50,17 +47,10 @@ def parse_form(content_type: str, body: bytes) -> Form:
             raise TooLarge(f"body: has more than {MAX_PARTS} parts")
         parts.append(_Part())
 
-    def count_header(length: int) -> None:
-        parts[-1].header_bytes += length
-        if parts[-1].header_bytes > MAX_HEADER_BYTES:
-            raise TooLarge(f"body: a part has headers of more than {MAX_HEADER_BYTES} bytes")
-
     def header_name(data: bytes, start: int, end: int) -> None:
-        count_header(end - start)
         parts[-1].header_name += data[start:end]
 
     def header_value(data: bytes, start: int, end: int) -> None:
-        count_header(end - start)
         parts[-1].header_value += data[start:end]
 
     def header_end() -> None:

@@ -3,7 +3,9 @@ import io
 import numpy as np
 import pytest
 
-soundfile = pytest.importorskip("soundfile", reason="the extra `speech` is not installed")
+pytest.importorskip("soundfile", reason="the extra `speech` is not installed")
+
+import soundfile
 
 from models.zoo.audio import UnreadableAudio, read_audio
 

@@ -17,7 +17,7 @@ RATE = 16_000
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return write_random_whisper(tmp_path_factory.mktemp("whisper"))
+    return write_random_whisper(tmp_path_factory.mktemp("whisper"), seed=4)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_a_request_becomes_a_text_and_its_details(model):
     assert outputs["text"].shape == (1,)
     assert (details["language"], details["duration"]) == ("de", 0.7)
     assert "".join(segment["text"] for segment in details["segments"]).strip() == str(outputs["text"][0], "utf-8")
-    assert 0 < context.macs
+    assert context.macs > 0
     assert context.macs_skipped == 0
     assert 0.3 < model.dense_macs(inputs) / context.macs < 3
 
@@ -69,11 +69,11 @@ def test_a_language_is_found_out_where_none_is_given(model):
 
 def test_text_that_came_before_changes_what_is_said_and_cannot_hold_commands(model):
     plain, prompted, special = (
-        model.transcribe(noise(0.5), Wanted("en", prompt), GateContext(0.0)).text
-        for prompt in ("", "the old ship sank", "<|startoftranscript|><|endoftext|>")
+        model.transcribe(noise(0.5), Wanted("en", prompt, times=True), GateContext(0.0)).text
+        for prompt in ("", "the old ship sank", "sea<|endoftext|><|startoftranscript|><|fr|>")
     )
     assert plain != prompted
-    assert special == plain
+    assert special == model.transcribe(noise(0.5), Wanted("en", "sea", times=True), GateContext(0.0)).text
 
 
 def test_a_run_that_nobody_waits_for_ends_at_the_next_token(model):

@@ -12,7 +12,7 @@ from models.zoo.log_mel import log_mel, speech_frames
 from models.zoo.speech_decoding import GreedyDecoder
 from models.zoo.whisper import FRAMES_GATE, Whisper, kept_frames
 from models.zoo.whisper_files import read_whisper
-from tests.models.zoo.random_whisper import CONTEXT, FEED_FORWARD, HIDDEN, MELS, POSITIONS, write_random_whisper
+from tests.models.zoo.random_whisper import CONTEXT, FEED_FORWARD, MELS, POSITIONS, write_random_whisper
 
 FRAMES = 2 * POSITIONS
 

@@ -10,7 +10,9 @@ import openai
 import pytest
 from fastapi import FastAPI
 
-soundfile = pytest.importorskip("soundfile", reason="the extra `speech` is not installed")
+pytest.importorskip("soundfile", reason="the extra `speech` is not installed")
+
+import soundfile
 
 from models.model import GateContext, TensorSpec
 from service.engine.request import Finished

@@ -15,6 +15,5 @@ def test_srt():
 
 def test_vtt():
     assert as_vtt(SEGMENTS) == (
-        "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\nHello.\n\n"
-        "01:00:00.000 --> 10:00:00.250\na &lt; b &amp; c -&gt; d\n\n"
+        "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\nHello.\n\n01:00:00.000 --> 10:00:00.250\na &lt; b &amp; c -&gt; d\n\n"
     )
