@@ -13,7 +13,7 @@ from service.engine.request import Request as EngineRequest
 from service.errors import InvalidRequest, Unsupported
 from service.protocol.body import compress_for, receive_body
 from service.protocol.collaborators import InferenceEngine
-from service.protocol.disconnect import unless_disconnected
+from service.protocol.disconnect import caller_of, unless_disconnected
 from service.protocol.intake import Intake
 from service.protocol.limits import Limits
 from service.protocol.multipart import parse_form
@@ -39,7 +39,7 @@ def add_transcriptions(router: APIRouter, engine: InferenceEngine, limits: Limit
             audio = await asyncio.to_thread(_samples, parsed.file, model)
         submitted = EngineRequest("", parsed.model, parsed.inputs(audio), intake.arrival, parsed.options, PROTOCOL)
         try:
-            finished = await unless_disconnected(engine.submit(submitted), request.receive)
+            finished = await unless_disconnected(engine.submit(submitted), request.receive, caller_of(request.scope))
         except InvalidRequest as error:
             raise InvalidRequest(error.reason, "file" if error.field == "audio" else error.field) from None
         answer = render_transcription(parsed, finished)
