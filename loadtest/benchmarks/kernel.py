@@ -121,7 +121,7 @@ def measure(shape: Shape, repeats: int, datatype: str = "fp32") -> Measurement:
     own = _torch_layers(shape, weight, random, datatype)
     own_calls = [call for call in (own.eager, own.packed) if call] if own else []
     with own.context if own else nullcontext():
-        times = _medians([*calls, *own_calls], repeats)
+        times = medians([*calls, *own_calls], repeats)
     own_times = [*times[len(calls) :], None, None]
     positions = shape.positions**2 if shape.kernel else shape.positions
     return Measurement(
@@ -271,7 +271,8 @@ def _quantised(weight: "torch.Tensor") -> "torch.Tensor":
         return torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
 
 
-def _medians(calls: list[Callable[[], object]], repeats: int) -> list[float]:
+def medians(calls: list[Callable[[], object]], repeats: int) -> list[float]:
+    """Seconds of each of the calls, which take turns."""
     times: list[list[float]] = [[] for _ in calls]
     for turn in range(repeats + 1):
         for call, own in zip(calls, times, strict=True):

@@ -299,3 +299,10 @@ def select_channels(
 def instruction_sets(datatype: str = "fp32") -> tuple[str, ...]:
     """Those that this processor can run for a datatype, best first: of "amx" (not in fp32), "avx512", "avx2", "neon"
     (in fp32) and always "portable"."""
+
+def accumulate(rounds: int, datatype: str = "fp32") -> int:
+    """For benchmarks: rounds of multiply-accumulates on registers alone, by the best instructions for a datatype.
+    Returns how many there were."""
+
+def read(x: Floats, turns: int = 1) -> float:
+    """For benchmarks: reads x [N] so often, as fast as memory gives it. Returns the sum of what was read."""

@@ -18,6 +18,7 @@ def bench() -> typer.Typer:
     """The benchmarks as a group of commands."""
     group = typer.Typer(help="Measure how fast things are on this machine.", no_args_is_help=True)
     group.command()(kernel)
+    group.command()(roofline)
     group.command()(model)
     group.command()(slo)
     group.command()(mlperf)
@@ -38,6 +39,26 @@ def kernel(
     if datatype not in ("fp32", "bf16", "int8"):
         raise typer.BadParameter(f"must be fp32, bf16 or int8, not {datatype}", param_hint="--datatype")
     run(repeats, json, datatype)
+
+
+def roofline(
+    datatype: Annotated[str, typer.Option(help="Of the matrix: fp32, bf16 or int8")] = "fp32",
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each variant, which take turns")] = 20,
+    json: Json = False,
+) -> None:
+    """What one core can do: arithmetic, memory, and the product of one row with a matrix that no cache holds, dense
+    and with half of its channels.
+
+    The matrix is half as large again as the last cache, and is made from one in fp32.
+    """
+    from loadtest.benchmarks.roofline import run
+
+    if datatype not in ("fp32", "bf16", "int8"):
+        raise typer.BadParameter(f"must be fp32, bf16 or int8, not {datatype}", param_hint="--datatype")
+    try:
+        run(datatype, repeats, json)
+    except RuntimeError as error:
+        fail(str(error))
 
 
 def model(

@@ -140,8 +140,29 @@ void multiply(const Job &job) {
 }
 
 template <Datatype D>
+std::size_t accumulate(std::size_t rounds) {
+    enter(kTileLines);
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    _tile_zero(4);
+    _tile_zero(5);
+    _tile_zero(6);
+    _tile_zero(7);
+    for (std::size_t round = 0; round < rounds; ++round) {
+        multiply_tiles<D, 0, 4, 6>();
+        multiply_tiles<D, 1, 4, 7>();
+        multiply_tiles<D, 2, 5, 6>();
+        multiply_tiles<D, 3, 5, 7>();
+    }
+    leave();
+    return rounds * 4 * kTileItems * tile_inputs(D);
+}
+
+template <Datatype D>
 constexpr ReducedSet amx_set() {
-    return {"amx", enter, leave, convert<D>, gather, multiply<D>};
+    return {"amx", enter, leave, convert<D>, gather, multiply<D>, accumulate<D>};
 }
 
 }  // namespace

@@ -2,31 +2,16 @@
 // names the argument.
 #pragma once
 
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-
 #include <initializer_list>
 #include <optional>
-#include <string>
 
+#include "arrays.h"
 #include "product.h"
 
 namespace sluice {
 
-namespace nb = nanobind;
-
 // The most channels that a layer may have: far from where sizes would wrap around.
 constexpr std::size_t kMostChannels = 1u << 24;
-
-[[noreturn]] void reject(const std::string &message);  // a ValueError
-
-// A CPU array that was checked; it keeps its owner alive.
-struct Argument {
-    nb::ndarray<nb::ro> array;
-    const float *floats() const { return static_cast<const float *>(array.data()); }
-    std::size_t size(std::size_t axis) const { return array.shape(axis); }
-    std::size_t row_stride() const { return size(0) > 1 ? static_cast<std::size_t>(array.stride(0)) : size(1); }
-};
 
 // A C-contiguous float32 array of the given rank.
 Argument float_array(nb::handle value, const char *name, std::size_t rank);

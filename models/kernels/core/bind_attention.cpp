@@ -36,7 +36,7 @@ nb::object attention(nb::handle q_, nb::handle k_, nb::handle v_, std::size_t he
     const std::int32_t *ids = nullptr;
     if (!key_heads_.is_none()) {
         key_heads = head_array(key_heads_, "key_heads", heads, n_key_heads);
-        ids = static_cast<const std::int32_t *>(key_heads.array.data());
+        ids = key_heads.integers();
     } else {
         if (heads && (n_key_heads == 0 || heads % n_key_heads)) {
             reject("q must have a multiple of the " + std::to_string(n_key_heads) + " heads of k, not " +
@@ -64,7 +64,7 @@ nb::object attention(nb::handle q_, nb::handle k_, nb::handle v_, std::size_t he
                 heads,
                 head_size,
                 ids,
-                bias.array.is_valid() ? bias.floats() : nullptr,
+                bias.is_valid() ? bias.floats() : nullptr,
                 factor,
                 causal},
                y.data);

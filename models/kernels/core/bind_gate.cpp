@@ -1,4 +1,6 @@
 // The gate, and the reductions around it.
+#include <type_traits>
+
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
@@ -66,7 +68,10 @@ struct Vector {
 
     explicit Vector(std::size_t most)
         : items(static_cast<Item *>(take_block(most * sizeof(Item)))), owner(items, give_block) {}
-    nb::object array(std::size_t count) const { return nb::cast(nb::ndarray<nb::numpy, Item>(items, 1, &count, owner)); }
+    nb::object array(std::size_t count) const {
+        constexpr Items kItems = std::is_same_v<Item, float> ? Items::float32 : Items::int32;
+        return array_over(items, kItems, 1, &count, owner);
+    }
 };
 
 std::tuple<nb::object, nb::object> bound_gate_channels(nb::handle features_, nb::handle projection_, nb::handle bias_,

@@ -31,7 +31,7 @@ nb::object norm(nb::handle x_, nb::handle weight_, const nb::handle *bias_, floa
     y.check_apart(bias, "bias");
     {
         const nb::gil_scoped_release released;
-        set.normalise({x.floats(), residual.array.is_valid() ? residual.floats() : nullptr, weight.floats(),
+        set.normalise({x.floats(), residual.is_valid() ? residual.floats() : nullptr, weight.floats(),
                        bias_ ? bias.floats() : nullptr, epsilon, rows, channels, y.data});
     }
     return y.object;

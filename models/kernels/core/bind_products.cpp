@@ -1,6 +1,7 @@
 // The packed layers, their convolution and their matrix product.
 #include <algorithm>
 
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
@@ -8,6 +9,7 @@
 #include "bindings.h"
 #include "layers.h"
 #include "reduced_arguments.h"
+#include "weight_memory.h"
 
 namespace sluice {
 namespace {
@@ -21,7 +23,7 @@ struct Packed {
 
     const char *datatype() const { return name_of(reduced ? reduced->datatype : Datatype::fp32); }
     const char *instruction_set() const { return reduced ? reduced->set->name : set->name; }
-    std::size_t bytes() const { return reduced ? reduced->bytes() : array.array.nbytes(); }
+    std::size_t bytes() const { return reduced ? reduced->bytes() : array.items * sizeof(float); }
     Weights weights() const { return {array.floats(), outputs, inputs, kernel * kernel}; }
 };
 struct PackedConvolution : Packed {};
@@ -39,14 +41,16 @@ void check_geometry(std::size_t kernel, std::size_t stride, std::size_t padding)
 }
 
 nb::object pack_array(const Argument &weight, std::size_t outputs, std::size_t inputs, std::size_t taps) {
-    float *packed = zeroed_floats(packed_size(outputs, inputs, taps)).release();
-    const nb::capsule owner(packed, [](void *data) noexcept { FreeAligned()(static_cast<float *>(data)); });
+    using Memory = std::shared_ptr<void>;
+    auto *memory = new Memory(weight_memory(packed_size(outputs, inputs, taps) * sizeof(float)));
+    nb::capsule owner(memory, [](void *own) noexcept { delete static_cast<Memory *>(own); });
+    auto *packed = static_cast<float *>(memory->get());
     {
         const nb::gil_scoped_release released;
         pack_weights(weight.floats(), outputs, inputs, taps, packed);
     }
     const std::size_t shape[] = {(outputs + kBlock - 1) / kBlock, taps, inputs, kBlock};
-    return nb::cast(nb::ndarray<nb::numpy, float>(packed, 4, shape, owner));
+    return array_over(packed, Items::float32, 4, shape, std::move(owner));
 }
 
 template <typename Layer>
@@ -133,7 +137,7 @@ struct Gated {
     }
 
     Epilogue epilogue(const Argument &residual) const {
-        return {scale.data, shift.data, saliency.data, residual.array.is_valid() ? residual.floats() : nullptr,
+        return {scale.data, shift.data, saliency.data, residual.is_valid() ? residual.floats() : nullptr,
                 activation};
     }
 };
@@ -193,7 +197,7 @@ nb::object gated_matmul(nb::handle x_, const PackedMatrix &packed, nb::handle in
 template <typename Layer>
 nb::object packed_weights(nb::handle self) {
     const Argument &array = nb::cast<const Layer &>(self).array;
-    if (!array.array.is_valid()) reject("only the weights of an fp32 layer are an array");
+    if (!array.is_valid()) reject("only the weights of an fp32 layer are an array");
     const std::size_t shape[] = {array.size(0), array.size(1), array.size(2), array.size(3)};
     return nb::cast(nb::ndarray<nb::numpy, const float>(array.floats(), 4, shape, self));
 }

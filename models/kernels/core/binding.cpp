@@ -4,6 +4,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include "arrays.h"
 #include "instruction_set.h"
 #include "reduced_arguments.h"
 
@@ -11,12 +12,14 @@ NB_MODULE(_core, m) {
     // An interpreter that ends does not free every module, so its functions would be reported as leaked.
     nanobind::set_leak_warnings(false);
 
+    sluice::import_numpy();
     sluice::bind_products(m);
     sluice::bind_gate(m);
     sluice::bind_positions(m);
     sluice::bind_norms(m);
     sluice::bind_attention(m);
     sluice::bind_depthwise(m);
+    sluice::bind_roofline(m);
 
     m.def(
         "instruction_sets",

@@ -11,5 +11,6 @@ void bind_positions(nanobind::module_ &m);
 void bind_norms(nanobind::module_ &m);
 void bind_attention(nanobind::module_ &m);
 void bind_depthwise(nanobind::module_ &m);
+void bind_roofline(nanobind::module_ &m);
 
 }  // namespace sluice

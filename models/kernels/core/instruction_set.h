@@ -175,6 +175,9 @@ struct InstructionSet {
     void (*add_scaled)(const float *x, float factor, std::size_t n, float *sums);  // sums += factor · x
     void (*means)(const float *x, std::size_t positions, std::size_t channels, float *out);
     void (*pool)(const float *x, std::size_t height, std::size_t width, std::size_t channels, float *out);
+    // For benchmarks: rounds of arithmetic on registers, returns the multiply-accumulates done; the sum of an array.
+    std::size_t (*accumulate)(std::size_t rounds);
+    float (*read)(const float *x, std::size_t count);
 };
 
 extern const InstructionSet kPortable;

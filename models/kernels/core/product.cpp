@@ -24,6 +24,21 @@ struct Folded {
     alignas(64) float scale[kBlock], shift[kBlock], saliency[kBlock];
 };
 
+// The values of `count` outputs from the first on of a list, or of those themselves, and zeros up to a block.
+void spread(const float *values, float otherwise, const std::int32_t *ids, std::size_t first, std::size_t count,
+            float *to) {
+    if (!values) {
+        std::fill_n(to, kBlock, otherwise);
+        return;
+    }
+    if (ids) {
+        for (std::size_t j = 0; j < count; ++j) to[j] = values[ids[first + j]];
+    } else {
+        std::copy_n(values + first, count, to);
+    }
+    std::fill_n(to + count, kBlock - count, 0.0f);
+}
+
 struct Product {
     const InstructionSet &set;
     const Weights &weights;
@@ -79,12 +94,9 @@ struct Product {
 
     Folded fold(std::size_t first, std::size_t count) const {
         Folded folded;
-        for (std::size_t j = 0; j < kBlock; ++j) {
-            const std::size_t position = first + std::min(j, count - 1), o = output(position);
-            folded.scale[j] = epilogue.scale ? epilogue.scale[o] : 1.0f;
-            folded.shift[j] = epilogue.shift ? epilogue.shift[o] : 0.0f;
-            folded.saliency[j] = epilogue.saliency ? epilogue.saliency[position] : 1.0f;
-        }
+        spread(epilogue.scale, 1.0f, outputs.ids, first, count, folded.scale);
+        spread(epilogue.shift, 0.0f, outputs.ids, first, count, folded.shift);
+        spread(epilogue.saliency, 1.0f, nullptr, first, count, folded.saliency);
         return folded;
     }
 

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "weight_memory.h"
+
 namespace sluice {
 namespace {
 
@@ -287,10 +289,12 @@ std::uint16_t to_bf16(float value) {
 
 ReducedWeights reduce_weights(const float *weight, std::size_t outputs, std::size_t inputs, std::size_t taps,
                               Datatype datatype, const ReducedSet &set) {
-    ReducedWeights reduced{datatype, &set, outputs, inputs, taps, {}, {}};
+    ReducedWeights reduced{datatype, &set, outputs, inputs, taps, 0, nullptr, {}};
     const std::size_t strips = divide_up(outputs, kColumns), strip_lines = taps * reduced.tap_lines();
     const std::size_t group = group_size(datatype), item = 4 / group;
-    reduced.lines.resize(strips * strip_lines);
+    reduced.line_count = strips * strip_lines;
+    const std::shared_ptr<void> memory = weight_memory(reduced.line_count * sizeof(Line));
+    reduced.lines = {memory, static_cast<Line *>(memory.get())};
     if (datatype == Datatype::int8) reduced.scales.resize(outputs);
     for (std::size_t o = 0; o < outputs; ++o) {
         float inverse = 0;

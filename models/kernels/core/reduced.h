@@ -4,6 +4,7 @@
 // activations one for each position, found by the call; the sums are exact.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "layers.h"
@@ -17,14 +18,15 @@ struct ReducedWeights {
     Datatype datatype;
     const ReducedSet *set;
     std::size_t outputs, inputs, taps;
-    std::vector<Line> lines;
+    std::size_t line_count;
+    std::shared_ptr<Line[]> lines;
     std::vector<float> scales;  // of int8: weight = scale · number
 
     std::size_t tap_lines() const {
         return (inputs + tile_inputs(datatype) - 1) / tile_inputs(datatype) * kTileLines;
     }
-    const Line *strip(std::size_t index) const { return lines.data() + index * taps * tap_lines(); }
-    std::size_t bytes() const { return lines.size() * sizeof(Line) + scales.size() * sizeof(float); }
+    const Line *strip(std::size_t index) const { return lines.get() + index * taps * tap_lines(); }
+    std::size_t bytes() const { return line_count * sizeof(Line) + scales.size() * sizeof(float); }
 };
 
 // The most inputs whose products in int8 fit a sum of 32 bits.

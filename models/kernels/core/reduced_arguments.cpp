@@ -44,7 +44,7 @@ std::vector<std::string> instruction_sets_of(Datatype datatype) {
 
 std::shared_ptr<const ReducedWeights> reduced_weights(const Argument &weight, std::size_t taps, Datatype datatype,
                                                       const std::optional<std::string> &instruction_set) {
-    const std::size_t outputs = weight.size(0), inputs = weight.size(1), size = weight.array.size();
+    const std::size_t outputs = weight.size(0), inputs = weight.size(1), size = weight.items;
     if (datatype == Datatype::int8 && inputs > kMostInt8Inputs)
         reject("weight must have at most " + std::to_string(kMostInt8Inputs) + " inputs for int8");
     const ReducedSet &set = reduced_set_named(datatype, instruction_set);

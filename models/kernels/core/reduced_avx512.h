@@ -104,8 +104,23 @@ void multiply(const Job &job) {
 }
 
 template <typename Kind>
+std::size_t accumulate(std::size_t rounds) {
+    constexpr std::size_t kSums = kMostRows * kMostStrips;
+    typename Kind::Sums sums[kSums] = {};
+    // A compiler would see that they are all the same.
+    for (std::size_t i = 0; i < kSums; ++i) asm volatile("" : "+v"(sums[i]));
+    const __m512i group = _mm512_set1_epi8(1), line = _mm512_set1_epi8(2);
+    for (std::size_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 24
+        for (std::size_t i = 0; i < kSums; ++i) sums[i] = Kind::add(sums[i], group, line);
+    }
+    for (std::size_t i = 0; i < kSums; ++i) asm volatile("" : : "v"(sums[i]));
+    return rounds * kSums * kColumns * group_size(Kind::datatype);
+}
+
+template <typename Kind>
 constexpr ReducedSet avx512_set() {
-    return {"avx512", enter_nothing, leave_nothing, convert<Kind::datatype>, gather, multiply<Kind>};
+    return {"avx512", enter_nothing, leave_nothing, convert<Kind::datatype>, gather, multiply<Kind>, accumulate<Kind>};
 }
 
 }  // namespace

@@ -76,6 +76,8 @@ struct ReducedSet {
                      std::size_t step_bytes);
     void (*gather)(const Gather &, const std::int32_t *lines, std::size_t count, Line *to);
     void (*multiply)(const Job &);
+    // For benchmarks: rounds of arithmetic on registers; returns the multiply-accumulates done.
+    std::size_t (*accumulate)(std::size_t rounds);
 };
 
 extern const ReducedSet kBf16Portable, kInt8Portable;

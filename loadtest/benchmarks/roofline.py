@@ -1,0 +1,214 @@
+"""`sluice bench roofline`: what one core can do at most, and how near to it a matrix-vector product comes.
+
+Arithmetic on registers alone, memory read at each distance, and the product of one row with a matrix that no cache
+holds, whose weights are all that takes time: dense, and with half of its channels skipped. One thread; limits are the
+best of several runs, products the median.
+"""
+
+import json as json_format
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from loadtest.benchmarks.kernel import medians
+from models import kernels
+
+DATATYPES = ("fp32", "bf16", "int8")
+ITEM_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
+USUAL_CACHES = {1: 32 << 10, 2: 1 << 20, 3: 32 << 20}
+"""Bytes by level, where the system does not tell."""
+BEYOND_CACHE = 1.5
+"""The matrix's weights, as a multiple of the last cache."""
+INPUTS = 4096
+BLOCK = 64
+LEAST_SECONDS = 0.001
+LEAST_READ = 1 << 26
+"""A single timing lasts so long, or reads so many bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One row times a matrix of which some channels are active: median seconds, and the bytes of weights that these
+    channels have."""
+
+    name: str
+    seconds: float
+    bytes: int
+
+    @property
+    def gigabytes_per_second(self) -> float:
+        return self.bytes / self.seconds * 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Roofline:
+    """`gflops` of registers by datatype, a multiply-accumulate being two operations; `bandwidth` in GB/s by what holds
+    the memory that is read; `products` with a matrix of the `shape` [outputs, inputs], the first one dense."""
+
+    gflops: dict[str, float]
+    bandwidth: dict[str, float]
+    datatype: str
+    shape: tuple[int, int]
+    products: list[Product]
+
+
+def run(datatype: str = "fp32", repeats: int = 20, json: bool = False) -> dict[str, Any]:
+    """Measures, prints tables or JSON, and returns what the JSON holds.
+
+    Raises `RuntimeError` where the kernels were not compiled.
+    """
+    if kernels.BACKEND != "native":
+        raise RuntimeError("the kernels were not compiled here: there is no roofline to measure")
+    console = Console(stderr=json)
+    with console.status("Measuring arithmetic and memory") as status:
+        caches = cache_sizes()
+        gflops = {name: peak(name, repeats) for name in DATATYPES}
+        bandwidth = bandwidths(caches, repeats)
+        status.update("Packing a matrix that no cache holds")
+        shape = matrix_shape(int(caches[max(caches)] * BEYOND_CACHE), datatype)
+        products = matrix_vector(shape, datatype, repeats)
+    roofline = Roofline(gflops, bandwidth, datatype, shape, products)
+    result = asdict(roofline) | {"instruction_sets": {name: kernels.instruction_set(name) for name in DATATYPES}}
+    if json:
+        print(json_format.dumps(result, indent=2))
+    else:
+        for table in render(roofline):
+            console.print(table)
+    return result
+
+
+def cache_sizes(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> dict[int, int]:
+    """Bytes of the data caches of one core by their level, as Linux tells them."""
+    sizes = {}
+    for index in sorted(folder.glob("index*")):
+        if (index / "type").read_text().strip() != "Instruction":
+            sizes[int((index / "level").read_text())] = int((index / "size").read_text().strip().rstrip("K")) << 10
+    return sizes or USUAL_CACHES
+
+
+def peak(datatype: str, repeats: int) -> float:
+    """GFLOP/s of a datatype's instructions on registers alone."""
+    from models.kernels import _core
+
+    rounds, seconds = 1000, 0.0
+    while seconds < LEAST_SECONDS:
+        rounds *= 2
+        seconds = _seconds(partial(_core.accumulate, rounds, datatype))
+    best = min(_seconds(partial(_core.accumulate, rounds, datatype)) for _ in range(repeats))
+    return 2e-9 * rounds * _core.accumulate(1, datatype) / best
+
+
+def bandwidths(caches: dict[int, int], repeats: int) -> dict[str, float]:
+    """GB/s of reading what each of the caches holds, and what none does."""
+    sizes = {f"cache {level}": size // 2 for level, size in caches.items()}
+    last = max(caches)
+    sizes[f"cache {last}"] = min(caches[last] // 2, 8 * caches.get(last - 1, caches[last]))  # others use it as well
+    sizes["memory"] = int(caches[last] * BEYOND_CACHE)
+    return {name: _bandwidth(size, repeats) for name, size in sizes.items()}
+
+
+def _bandwidth(size: int, repeats: int) -> float:
+    from models.kernels import _core
+
+    array, turns = np.ones(size // 4, np.float32), max(1, LEAST_READ // size)
+    best = min(_seconds(partial(_core.read, array, turns)) for _ in range(repeats + 1))
+    return size * turns / best * 1e-9
+
+
+def matrix_shape(least_bytes: int, datatype: str) -> tuple[int, int]:
+    """[outputs, inputs] of a matrix of at least so many bytes of weights, in an even number of blocks."""
+    pair = 2 * BLOCK
+    return -(-least_bytes // (INPUTS * ITEM_BYTES[datatype] * pair)) * pair, INPUTS
+
+
+def matrix_vector(shape: tuple[int, int], datatype: str, repeats: int) -> list[Product]:
+    """One row times the matrix, dense and with half of the channels, in turns."""
+    random = np.random.default_rng(0)
+    outputs, inputs = shape
+    # Values do not change the time: a few rows, over and over, take less of it to make.
+    weight = np.resize(random.standard_normal((BLOCK, inputs), dtype=np.float32), shape)
+    matrix = kernels.pack_matrix(weight, datatype)
+    del weight
+    row = random.standard_normal((1, inputs), dtype=np.float32)
+    cases: list[tuple[str, NDArray[np.int32] | None, NDArray[np.int32] | None]] = [
+        ("dense", None, None),
+        ("half of the inputs, in order", _first_half(inputs), None),
+        ("half of the inputs, at random", _random_half(inputs, random), None),
+        ("half of the outputs, in order", None, _first_half(outputs)),
+        ("half of the outputs, by blocks", None, _random_blocks(outputs, random)),
+        ("half of both, in order", _first_half(inputs), _first_half(outputs)),
+    ]
+    calls = [_product(matrix, row, active_inputs, active_outputs) for _, active_inputs, active_outputs in cases]
+    times = medians(calls, repeats)
+    dense = matrix.nbytes
+    shares = [(1 if a is None else len(a) / inputs) * (1 if b is None else len(b) / outputs) for _, a, b in cases]
+    return [
+        Product(name, seconds, int(share * dense))
+        for (name, _, _), seconds, share in zip(cases, times, shares, strict=True)
+    ]
+
+
+def _product(
+    matrix: kernels.PackedMatrix,
+    row: NDArray[np.float32],
+    inputs: NDArray[np.int32] | None,
+    outputs: NDArray[np.int32] | None,
+) -> Callable[[], object]:
+    x = row if inputs is None else np.ascontiguousarray(row[:, inputs])
+    out = np.empty((1, matrix.outputs if outputs is None else len(outputs)), np.float32)
+    return lambda: kernels.gated_matmul(x, matrix, inputs=inputs, outputs=outputs, out=out)
+
+
+def _first_half(channels: int) -> NDArray[np.int32]:
+    return np.arange(channels // 2, dtype=np.int32)
+
+
+def _random_half(channels: int, random: np.random.Generator) -> NDArray[np.int32]:
+    return np.sort(random.choice(channels, channels // 2, replace=False)).astype(np.int32)
+
+
+def _random_blocks(channels: int, random: np.random.Generator) -> NDArray[np.int32]:
+    blocks = _random_half(channels // BLOCK, random)
+    return (blocks[:, None] * BLOCK + np.arange(BLOCK, dtype=np.int32)).ravel().astype(np.int32)
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = perf_counter()
+    call()
+    return perf_counter() - start
+
+
+def render(roofline: Roofline) -> list[Table]:
+    """What the core can do, and the products."""
+    limits = Table(title="One core at most")
+    limits.add_column("")
+    limits.add_column("", justify="right")
+    for datatype, gflops in roofline.gflops.items():
+        limits.add_row(f"{datatype}, {kernels.instruction_set(datatype)}", f"{gflops:.0f} GFLOP/s")
+    for place, bandwidth in roofline.bandwidth.items():
+        limits.add_row(place, f"{bandwidth:.1f} GB/s")
+    dense = roofline.products[0]
+    outputs, inputs = roofline.shape
+    table = Table(
+        title=f"One row times {inputs} → {outputs}, {roofline.datatype}, {dense.bytes / 1e6:.0f} MB of weights"
+    )
+    table.add_column("")
+    for title in ("ms", "of dense", "GB/s", "of memory's"):
+        table.add_column(title, justify="right")
+    for product in roofline.products:
+        table.add_row(
+            product.name,
+            f"{product.seconds * 1e3:.2f}",
+            f"{product.seconds / dense.seconds:.3f}",
+            f"{product.gigabytes_per_second:.1f}",
+            f"{product.gigabytes_per_second / roofline.bandwidth['memory']:.2f}",
+        )
+    return [limits, table]

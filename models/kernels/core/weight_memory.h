@@ -1,0 +1,15 @@
+// Memory for packed weights. A request reads all of a model's weights once, from end to end, so the pages that they lie in
+// are large where the system has such: with those of 4 KiB the processor looks up an address every 64 lines, and on a
+// virtual machine each look-up is several reads of memory.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+namespace sluice {
+
+// So many bytes of zeros on a 64-byte boundary. Consecutive calls get consecutive memory, whatever their size, so that
+// small layers share a page.
+std::shared_ptr<void> weight_memory(std::size_t bytes);
+
+}  // namespace sluice
