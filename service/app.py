@@ -14,6 +14,7 @@ from models.model import Model
 from models.zoo import catalog
 from models.zoo.fashion_family import fashion_files
 from service.console.routes import mount_console
+from service.control.generation_slo import GenerationSLO
 from service.control.slo import SLO
 from service.engine.engine import Engine
 from service.engine.profile_watch import follow_profiles
@@ -116,6 +117,12 @@ def create_app(settings: Settings, models: Iterable[Model], load: Load | None = 
 
 def engine_settings(settings: Settings) -> EngineSettings:
     """The engine's part of the settings."""
-    slo = SLO(settings.slo_latency_ms, settings.slo_percentile, settings.quality_floor, settings.shed)
-    engine = EngineSettings(queue_limit=settings.queue_limit, shadow_share=settings.shadow_share, default_slo=slo)
+    shared = (settings.slo_percentile, settings.quality_floor, settings.shed)
+    engine = EngineSettings(
+        queue_limit=settings.queue_limit,
+        shadow_share=settings.shadow_share,
+        default_slo=SLO(settings.slo_latency_ms, *shared),
+        default_generation_slo=GenerationSLO(settings.slo_first_token_ms, settings.slo_token_ms, *shared),
+        generations=settings.generations,
+    )
     return replace(engine, executors=settings.executors) if settings.executors else engine

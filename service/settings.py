@@ -39,10 +39,17 @@ class Settings(BaseSettings):
     )
     executors: int = Field(0, ge=0, le=256, description="Models that run at once, a thread each; 0: one a core")
     queue_limit: int = Field(1024, ge=1, description="Requests of one model that may wait; more are refused")
+    generations: int = Field(16, ge=1, le=1024, description="Generations of one language model that run at once")
     max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024, description="Largest body, as sent and once decompressed")
 
     slo_latency_ms: float = Field(
         50.0, gt=0, le=LONGEST_LATENCY_MS, description="Latency SLO of a model that was given none"
+    )
+    slo_first_token_ms: float = Field(
+        2000.0, gt=0, le=LONGEST_LATENCY_MS, description="Time to the first token of a language model without an SLO"
+    )
+    slo_token_ms: float = Field(
+        100.0, gt=0, le=LONGEST_LATENCY_MS, description="Mean time of each further token, likewise"
     )
     slo_percentile: float = Field(99.0, gt=0, le=99.99, description="Per cent of requests that are to be within it")
     quality_floor: float = Field(0.95, ge=0, le=1, description="Lowest quality of a model that was given none")

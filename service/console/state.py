@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from service.control.slo import SLO
+from service.control.generation_slo import Objective
 from service.engine.snapshot import ModelSnapshot
 
 
-def model_state(snapshot: ModelSnapshot, slo: SLO, totals: Mapping[str, int]) -> dict[str, Any]:
+def model_state(snapshot: ModelSnapshot, slo: Objective, totals: Mapping[str, int]) -> dict[str, Any]:
     """Latencies in milliseconds; levels, rates and qualities 0 to 1; `totals` count requests since the start.
 
     A layer's `active` lists the channels that the last request computed, None where the model does not tell.

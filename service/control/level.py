@@ -103,7 +103,7 @@ def choose_level(
         return pinned
     stretch = margin * tail_ratio
     fixed, scalable, slack = own.work.fixed * stretch, own.work.scalable * stretch, own.slack
-    least = _share(slack, fixed, scalable)
+    least = share_in_time(slack, fixed, scalable)
     ahead_fixed, ahead_scalable = own.work.fixed + busy, own.work.scalable
     spread = margin / executors
     for demand in behind:
@@ -111,22 +111,23 @@ def choose_level(
             break
         fixed = ahead_fixed * spread + demand.work.fixed * stretch
         scalable = ahead_scalable * spread + demand.work.scalable * stretch
-        least = min(least, _share(demand.slack, fixed, scalable))
+        least = min(least, share_in_time(demand.slack, fixed, scalable))
         ahead_fixed += demand.work.fixed
         ahead_scalable += demand.work.scalable
     if offered is not None:
-        least = min(least, _share(utilisation * executors, offered.fixed, offered.scalable))
-    return _level_of(profile, ceiling, least)
+        least = min(least, share_in_time(utilisation * executors, offered.fixed, offered.scalable))
+    return level_of_share(profile, ceiling, least)
 
 
-def _share(slack: float, fixed: float, scalable: float) -> float:
+def share_in_time(slack: float, fixed: float, scalable: float) -> float:
     """The greatest share of the dense MACs for which fixed + share × scalable <= slack; below 0 where none is."""
     if scalable > 0:
         return (slack - fixed) / scalable
     return float("inf") if fixed <= slack else -1.0
 
 
-def _level_of(profile: Profile, ceiling: Ceiling, macs_ratio: float) -> float:
+def level_of_share(profile: Profile, ceiling: Ceiling, macs_ratio: float) -> float:
+    """The lowest level that does no more than this share of the dense MACs, as far as the ceiling lets it."""
     if macs_ratio >= profile.points[0].macs_ratio:
         return 0.0
     if macs_ratio <= ceiling.macs_ratio:

@@ -7,11 +7,16 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from math import isfinite
-from typing import Any, Self, TypeGuard
+from typing import TYPE_CHECKING, Any, Self, TypeGuard, TypeVar
 
 LONGEST_LATENCY_MS = 86_400_000.0
 """A day: more is a slip of the hand."""
 LATENCY_RULE = f"a finite number of milliseconds above 0 and at most {LONGEST_LATENCY_MS:.0f}, a day"
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+S = TypeVar("S", bound="DataclassInstance")
 
 
 class InvalidSLO(ValueError):
@@ -39,12 +44,7 @@ class SLO:
     def __post_init__(self) -> None:
         if not is_latency(self.latency_ms):
             raise InvalidSLO("latency_ms", f"must be {LATENCY_RULE}, got {self.latency_ms!r}")
-        if not is_number(self.percentile) or not 0 < self.percentile < 100:
-            raise InvalidSLO("percentile", f"must be above 0 and below 100, got {self.percentile!r}")
-        if not is_number(self.quality_floor) or not 0 <= self.quality_floor <= 1:
-            raise InvalidSLO("quality_floor", f"must be between 0 and 1, got {self.quality_floor!r}")
-        if not isinstance(self.shed, bool):
-            raise InvalidSLO("shed", f"must be true or false, got {self.shed!r}")
+        check_shared(self.percentile, self.quality_floor, self.shed)
 
     @property
     def latency(self) -> float:
@@ -62,16 +62,36 @@ class SLO:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """All four values, and no others. Raises `InvalidSLO`."""
-        _refuse_unknown(data)
-        for field in fields(cls):
-            if field.name not in data:
-                raise InvalidSLO(field.name, "is missing")
-        return cls(**data)
+        return made(cls, data)
 
     def patched(self, changes: Mapping[str, Any]) -> Self:
         """This SLO with some values changed. Raises `InvalidSLO` for an unknown name, or a value that cannot be."""
-        _refuse_unknown(changes)
-        return replace(self, **changes)
+        return changed(self, changes)
+
+
+def check_shared(percentile: object, quality_floor: object, shed: object) -> None:
+    """What every kind of SLO has. Raises `InvalidSLO`."""
+    if not is_number(percentile) or not 0 < percentile < 100:
+        raise InvalidSLO("percentile", f"must be above 0 and below 100, got {percentile!r}")
+    if not is_number(quality_floor) or not 0 <= quality_floor <= 1:
+        raise InvalidSLO("quality_floor", f"must be between 0 and 1, got {quality_floor!r}")
+    if not isinstance(shed, bool):
+        raise InvalidSLO("shed", f"must be true or false, got {shed!r}")
+
+
+def made(kind: "type[S]", data: Mapping[str, Any]) -> "S":
+    """An SLO of a kind from all of its values, and no others. Raises `InvalidSLO`."""
+    _refuse_unknown(kind, data)
+    for field in fields(kind):
+        if field.name not in data:
+            raise InvalidSLO(field.name, "is missing")
+    return kind(**data)
+
+
+def changed(slo: "S", changes: Mapping[str, Any]) -> "S":
+    """An SLO with some values changed. Raises `InvalidSLO`."""
+    _refuse_unknown(type(slo), changes)
+    return replace(slo, **changes)
 
 
 def is_number(value: object) -> TypeGuard[float]:
@@ -89,8 +109,8 @@ def is_latency(value: object) -> bool:
     return is_number(value) and 0 < value <= LONGEST_LATENCY_MS
 
 
-def _refuse_unknown(data: Mapping[str, Any]) -> None:
-    known = [field.name for field in fields(SLO)]
+def _refuse_unknown(kind: "type[DataclassInstance]", data: Mapping[str, Any]) -> None:
+    known = [field.name for field in fields(kind)]
     for name in data:
         if name not in known:
-            raise InvalidSLO(str(name), f"is not part of an SLO; known are {', '.join(known)}")
+            raise InvalidSLO(str(name), f"is not part of this SLO; known are {', '.join(known)}")

@@ -43,11 +43,14 @@ class Assignment:
 
 @dataclass(slots=True)
 class Running:
-    """What an executor does: a request, or a shadow run (`entry` is None). `until` is the predicted end."""
+    """What an executor does: a request, a step of a language model (`entry` is None), or a shadow run (`model` is ""
+    too). `until` is the predicted end.
+    """
 
     entry: Entry | None
     since: float
     until: float
+    model: str = ""
 
 
 class Dispatch(Generic[E]):
@@ -90,6 +93,16 @@ class Dispatch(Generic[E]):
         if self._queue.remove(entry):
             entry.hosted.waiting -= 1
 
+    def laxity(self, now: float) -> float | None:
+        """Seconds that the first request that waits still can, at its ceiling; None where none does."""
+        first = self._queue.first
+        return None if first is None else first.due - first.least - now
+
+    def occupy(self, now: float, executor: E, until: float, model: str) -> None:
+        """A free executor does something else for a model, until `ended`."""
+        self._freed.pop(executor, None)
+        self.running[executor] = Running(None, now, until, model)
+
     def take(self, now: float, executor: E, *, spare: bool) -> Assignment | Shadow | None:
         """What a free executor is to do, if anything; `spare` says that another one is free too."""
         freed = self._freed.pop(executor, now)
@@ -106,7 +119,8 @@ class Dispatch(Generic[E]):
                 self._answer(entry, Internal(f"no level could be chosen for this request: {type(error).__name__}"))
                 continue
             since = max(freed, entry.admitted)
-            self.running[executor] = Running(entry, now, since + entry.work.at(entry.hosted.dial.macs_ratio(level)))
+            until = since + entry.work.at(entry.hosted.dial.macs_ratio(level))
+            self.running[executor] = Running(entry, now, until, entry.hosted.name)
             entry.hosted.running += 1
             return Assignment(entry, level, now, since)
         if shadow := self._shadows.take(spare):

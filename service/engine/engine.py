@@ -8,15 +8,17 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
-from models.model import InvalidInput, Model
-from service.control.slo import SLO
+from models.model import Generator, InvalidInput, Model
+from service.control.generation_slo import Objective
 from service.engine.dispatch import expired
 from service.engine.entry import Entry, Ran, Reply
+from service.engine.generation import GenerationRequest, Piece
 from service.engine.hosted import HostedModel
 from service.engine.observer import Observer, RequestOutcome
 from service.engine.request import Finished, Request
@@ -24,7 +26,7 @@ from service.engine.scheduler import Scheduler
 from service.engine.settings import EngineSettings
 from service.engine.slo_store import SloStore, SloStoreError
 from service.engine.snapshot import Health, ModelSnapshot
-from service.engine.warmup import warm_up
+from service.engine.stream import Stream
 from service.errors import Internal, InvalidRequest, NotFound, ServiceError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -36,7 +38,7 @@ _DRAIN_POLL_SECONDS = 0.005
 
 @dataclass(slots=True)
 class _Place:
-    """Where a model is, or was, hosted. `active` counts the requests inside `submit`."""
+    """Where a model is, or was, hosted. `active` counts the requests inside `submit` and `generate`."""
 
     state: State
     reason: str = ""
@@ -66,7 +68,7 @@ class Engine:
         self._observer = observer
         self._load = load
         self._clock = clock
-        self._scheduler = Scheduler(settings, clock, self._deliver)
+        self._scheduler = Scheduler(settings, clock, self._deliver, self._pass_on)
         self._places = {model.name: _Place("LOADING", hosted=self._host(model)) for model in models}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -127,11 +129,7 @@ class Engine:
             self._tell(request.model, request.protocol, request.arrival, error)
             raise
         except asyncio.CancelledError:
-            self._observer.finished(
-                RequestOutcome(
-                    self._label(request.model), request.protocol, "cancelled", self._clock() - request.arrival, None
-                )
-            )
+            self._cancelled(request)
             raise
         except Exception as error:
             fault = Internal(f"the server failed on this request: {type(error).__name__}")
@@ -141,6 +139,34 @@ class Engine:
             RequestOutcome(request.model, request.protocol, "ok", finished.duration, finished.slo_met, finished)
         )
         return finished
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
+        """Makes text, piece by piece; the last has `finished`. Raises `ServiceError`, before the first piece or later.
+        Closing it, or cancelling the task that waits for a piece, ends the generation within one step.
+
+        However it ends, the observer is told here, once.
+        """
+        told = False
+        try:
+            async with aclosing(self._pieces(request)) as pieces:
+                async for piece in pieces:
+                    if done := piece.finished:
+                        told = True
+                        self._observer.finished(
+                            RequestOutcome(request.model, request.protocol, "ok", done.duration, done.slo_met, done)
+                        )
+                    yield piece
+        except ServiceError as error:
+            self._tell(request.model, request.protocol, request.arrival, error)
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            if not told:
+                self._cancelled(request)
+            raise
+        except Exception as error:
+            fault = Internal(f"the server failed on this request: {type(error).__name__}")
+            self._tell(request.model, request.protocol, request.arrival, fault)
+            raise fault from error
 
     def reject(self, model: str, protocol: str, arrival: float, error: ServiceError) -> None:
         """Counts a request that failed before it could be submitted: a body that cannot be read, say."""
@@ -163,11 +189,11 @@ class Engine:
         """Raises `NotFound`, or `Unavailable` when it is not loaded."""
         return self._hosted(name).model
 
-    def slo(self, name: str) -> SLO:
+    def slo(self, name: str) -> Objective:
         """The SLO in force. Raises `NotFound`, or `Unavailable` when the model is not loaded."""
         return self._hosted(name).slo
 
-    def set_slo(self, name: str, slo: SLO) -> SLO:
+    def set_slo(self, name: str, slo: Objective) -> Objective:
         """Keeps an SLO and puts it in force for the next request. Where it cannot be kept, `Unavailable` is raised and
         the old one stays.
         """
@@ -185,7 +211,7 @@ class Engine:
         """Raises `NotFound`, or `Unavailable` when the model is not loaded."""
         hosted = self._hosted(name)
         with self._scheduler.lock:
-            return hosted.snapshot(self._clock(), self.is_ready(name))
+            return self._scheduler.snapshot(hosted, self._clock(), self.is_ready(name))
 
     def snapshots(self) -> list[ModelSnapshot]:
         """Of every model that is loaded."""
@@ -193,7 +219,7 @@ class Engine:
         with self._scheduler.lock:
             now = self._clock()
             return [
-                hosted.snapshot(now, place.state == "READY" and self._accepting)
+                self._scheduler.snapshot(hosted, now, place.state == "READY" and self._accepting)
                 for place in places
                 if (hosted := place.hosted) is not None
             ]
@@ -262,12 +288,7 @@ class Engine:
         place.state, place.reason, place.hosted = "UNAVAILABLE", "unloaded", None
 
     async def _serve(self, request: Request) -> Finished:
-        place = self._place(request.model)
-        if not self._accepting:
-            raise Unavailable("the server does not take requests: it is starting or stopping")
-        if place.hosted is None or place.state != "READY":
-            raise _not_ready(request.model, place)
-        hosted = place.hosted
+        place, hosted = self._open(request.model)
         macs = _checked(hosted.model, request)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Ran] = loop.create_future()
@@ -290,6 +311,40 @@ class Engine:
             entry.reply = None
             del future
 
+    async def _pieces(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
+        place, hosted = self._open(request.model)
+        stream = Stream()
+        entry = self._scheduler.admit_generation(hosted, request, stream)
+        timer = None
+        if entry.expires < inf:
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(entry.expires - entry.admitted, self._scheduler.expire_generation, entry)
+        place.active += 1
+        try:
+            while True:
+                piece = await stream.get()
+                yield piece
+                if piece.finished:
+                    return
+                self._scheduler.read(entry)
+        except ServiceError as error:
+            self._scheduler.generation_failed(entry, error)
+            raise
+        finally:
+            place.active -= 1
+            if timer is not None:
+                timer.cancel()
+            self._scheduler.withdraw_generation(entry)
+
+    def _open(self, name: str) -> tuple[_Place, HostedModel]:
+        """Where requests for a model are taken. Raises `NotFound` or `Unavailable`."""
+        place = self._place(name)
+        if not self._accepting:
+            raise Unavailable("the server does not take requests: it is starting or stopping")
+        if place.hosted is None or place.state != "READY":
+            raise _not_ready(name, place)
+        return place, place.hosted
+
     def _time_out(self, entry: Entry) -> None:
         self._scheduler.withdraw(entry)
         _resolve(entry.reply, expired(entry, max(self._clock(), entry.expires)))
@@ -299,6 +354,17 @@ class Engine:
         # A loop that is closed has nobody left who waits.
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(_resolve, reply, result)
+
+    def _pass_on(self, stream: Stream, item: Piece | ServiceError) -> None:
+        assert self._loop is not None
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(stream.put, item)
+
+    def _cancelled(self, request: Request | GenerationRequest) -> None:
+        seconds = self._clock() - request.arrival
+        self._observer.finished(
+            RequestOutcome(self._label(request.model), request.protocol, "cancelled", seconds, None)
+        )
 
     def _tell(self, model: str, protocol: str, arrival: float, error: ServiceError) -> None:
         met = None if error.outcome in ("invalid", "cancelled") else False
@@ -321,11 +387,17 @@ class Engine:
         return place.hosted
 
     def _host(self, model: Model) -> HostedModel:
-        slo = self._store.get(model.name) or self._settings.slos.get(model.name, self._settings.default_slo)
-        return HostedModel(model, slo)
+        usual: Objective = self._settings.default_slo
+        if isinstance(model, Generator):
+            usual = self._settings.default_generation_slo
+        kept = self._store.get(model.name) or self._settings.slos.get(model.name)
+        # One of another kind was kept for another model of this name.
+        hosted = HostedModel(model, kept if isinstance(kept, type(usual)) else usual)
+        self._scheduler.host(hosted)
+        return hosted
 
     def _warm(self, hosted: HostedModel) -> None:
-        hosted.typical_macs = warm_up(hosted.model, hosted.latency, self._settings.warmup_runs)
+        self._scheduler.warm_up(hosted)
 
     def _load_and_warm(self, load: Callable[[str], Model], name: str) -> HostedModel:
         hosted = self._host(load(name))

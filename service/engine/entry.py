@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from models.model import GateContext
+from service.control.generation_slo import Objective
 from service.control.level import Ceiling
 from service.control.load import Work
-from service.control.slo import SLO
 from service.engine.request import Request
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Entry:
     request: Request
     hosted: "HostedModel"
     reply: Reply
-    slo: SLO
+    slo: Objective
     deadline: float
     due: float
     planned: float

@@ -7,14 +7,15 @@ from models.gating.profile import Profile
 from models.model import GateContext, Model
 from service.control.admission import Target, plan
 from service.control.feedback import SafetyMargin
+from service.control.generation_slo import Objective
 from service.control.guard import QualityGuard
 from service.control.latency_model import LatencyModel
 from service.control.level import Ceiling, Demand, Dial, ceiling_of, choose_level
 from service.control.load import Work
 from service.control.quantile import UpperQuantile
-from service.control.slo import SLO
 from service.engine.entry import Entry, Ran
-from service.engine.request import Request
+from service.engine.generation import GenerationRequest
+from service.engine.request import Finished, Request
 from service.engine.snapshot import GateSnapshot, LastActive, LayerGate, ModelSnapshot, Statistics
 from service.engine.statistics import GatedWindow, RecentLevels, Tail, Timer, layer_rates, ratio
 
@@ -39,7 +40,7 @@ class HostedModel:
     without.
     """
 
-    def __init__(self, model: Model, slo: SLO) -> None:
+    def __init__(self, model: Model, slo: Objective) -> None:
         self.model = model
         self.name = model.name
         self.profile: Profile = model.profile
@@ -65,7 +66,7 @@ class HostedModel:
         self.slo = slo
         self._ceiling = self._ceiling_for(slo.quality_floor)
 
-    def set_slo(self, slo: SLO) -> None:
+    def set_slo(self, slo: Objective) -> None:
         self.slo = slo
         self._ceiling = self._ceiling_for(slo.quality_floor)
 
@@ -107,14 +108,33 @@ class HostedModel:
         counts.last_inference_ms = time.time_ns() // 1_000_000
         self.tail.add(now, now - entry.request.arrival)
 
+    def advanced(self, now: float, context: GateContext, prompt: bool) -> None:
+        """Counts the work of one step of a generation."""
+        self.gated.add(now, context)
+        if not prompt:
+            self._last_run = (context, 1)
+
+    def generated(self, now: float, input_seconds: float, finished: Finished) -> None:
+        """Counts a generation that came to its end at `now`."""
+        assert finished.tokens is not None
+        counts = self.counts
+        counts.inferences += 1
+        counts.success.add(finished.duration)
+        counts.queue.add(finished.queue_seconds)
+        counts.compute_input.add(input_seconds)
+        counts.compute_infer.add(finished.compute_seconds)
+        counts.compute_output.add(0.0)
+        counts.last_inference_ms = time.time_ns() // 1_000_000
+        self.tail.add(now, finished.tokens.first_token_seconds)
+
     def judge(self, now: float, entry: Entry, met: bool) -> None:
         """Tells the feedback of an outcome that it could have changed; `met` is with half of the plan's room."""
         if entry.pinned is None and entry.attainable:
             self.margin(entry.request).record(now, met, entry.slo.allowed_misses)
 
-    def margin(self, request: Request) -> SafetyMargin:
+    def margin(self, request: Request | GenerationRequest) -> SafetyMargin:
         """What feedback has made of the misses of requests like this one."""
-        return self._margin if request.options.slo_ms is None else self._margin_of_own_slos
+        return self._margin_of_own_slos if request.options.own_slo else self._margin
 
     def shadowed(self, level: float, agreement: float) -> None:
         """Counts a gated request that was run again dense."""

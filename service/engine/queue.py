@@ -30,6 +30,11 @@ class Queue:
     def __iter__(self) -> Iterator[Entry]:
         return (entry for _, entry in self._entries)
 
+    @property
+    def first(self) -> Entry | None:
+        """The next to be taken; None when none waits."""
+        return self._entries[0][1] if self._entries else None
+
     def push(self, entry: Entry) -> None:
         key = (entry.request.options.urgency, entry.due, next(self._sequence))
         insort(self._entries, (key, entry))

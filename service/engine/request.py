@@ -43,6 +43,11 @@ class RequestOptions:
             raise InvalidRequest("must be a whole number, 0 or more", field="priority")
 
     @property
+    def own_slo(self) -> bool:
+        """Whether the client asks for a latency of its own."""
+        return self.slo_ms is not None
+
+    @property
     def urgency(self) -> int:
         """The lower, the earlier."""
         return self.priority if self.priority != DEFAULT_PRIORITY else LOWEST_PRIORITY
@@ -71,6 +76,18 @@ class Request:
         return hash((self.model, tuple(parts)))
 
 
+@dataclass(frozen=True, slots=True)
+class TokenTimes:
+    """Of a generation. `first_token_seconds` runs from arrival to the first token, `token_seconds` is the mean time of
+    each further one, None where there was none. A client that does not read stops the second clock.
+    """
+
+    prompt_tokens: int
+    generated_tokens: int
+    first_token_seconds: float
+    token_seconds: float | None
+
+
 @dataclass(slots=True)
 class Finished:
     """A request that was computed. Times are seconds; `duration` runs from arrival to the hand-over of the outputs.
@@ -92,6 +109,8 @@ class Finished:
     slo_attainable: bool = True
     taken: float = 0.0
     started: float = 0.0
+    tokens: TokenTimes | None = None
+    """What was generated, where the request was for that; the outputs are empty then."""
 
 
 def _is_count(value: object) -> bool:

@@ -10,33 +10,45 @@ from collections.abc import Callable
 from functools import partial
 
 from models.model import Cancelled, GateContext
+from service.engine.counts import check_counts
 from service.engine.dispatch import Assignment, Dispatch, Running
 from service.engine.entry import Entry, Ran, Reply
 from service.engine.executor import Executor, Job
+from service.engine.generation import GenerationRequest, Piece
+from service.engine.generation_entry import GenerationEntry
+from service.engine.generation_pool import Step
+from service.engine.generation_step import run_step
+from service.engine.generations import Generations
 from service.engine.hosted import HostedModel
 from service.engine.request import Finished, Request
 from service.engine.settings import EngineSettings
 from service.engine.shadow import Shadow
-from service.errors import ClientGone, Internal, ServiceError
+from service.engine.snapshot import ModelSnapshot
+from service.engine.stream import Stream
+from service.engine.warmup import warm_up, warm_up_generation
+from service.errors import ClientGone, Internal, InvalidRequest, ServiceError, Unavailable
 
 log = logging.getLogger(__name__)
 
 Deliver = Callable[[Reply, Ran | ServiceError], None]
+PassOn = Callable[[Stream, Piece | ServiceError], None]
 
 
 class Scheduler:
-    """`deliver` hands a result to the event loop; it is called from any thread."""
+    """`deliver` hands a result to the event loop, `pass_on` a piece of a generation; any thread calls them."""
 
-    def __init__(self, settings: EngineSettings, clock: Callable[[], float], deliver: Deliver) -> None:
+    def __init__(self, settings: EngineSettings, clock: Callable[[], float], deliver: Deliver, pass_on: PassOn) -> None:
         self.lock = threading.Lock()
         """Guards the dispatch and every `HostedModel`."""
         self.replaced = 0
         self._settings = settings
         self._clock = clock
         self._deliver = deliver
+        self._pass_on = pass_on
         self._dispatch: Dispatch[Executor] = Dispatch(
             settings.executors, settings.queue_limit, settings.shadow_share, self._answer
         )
+        self._generations: Generations[Executor] = Generations(settings, self._pass_piece)
         self._idle: list[Executor] = []
         self._executors: list[Executor] = []
         self._hung: set[Executor] = set()
@@ -45,6 +57,19 @@ class Scheduler:
     def hung(self) -> int:
         """Executors that were given up and have not come back."""
         return len(self._hung)
+
+    def host(self, hosted: HostedModel) -> None:
+        """A model is there."""
+        with self.lock:
+            self._generations.host(hosted)
+
+    def warm_up(self, hosted: HostedModel) -> None:
+        """The first runs of a model that is not served yet. Blocks."""
+        runs = self._settings.warmup_runs
+        if pool := self._generations.pool(hosted):
+            warm_up_generation(pool, runs)
+        else:
+            hosted.typical_macs = warm_up(hosted.model, hosted.latency, runs)
 
     def start(self) -> None:
         """Starts the executors."""
@@ -56,6 +81,7 @@ class Scheduler:
         """Answers all that wait or run with `error`, and retires the executors, which are returned."""
         with self.lock:
             self._dispatch.clear(error)
+            self._generations.clear(error)
             for running in self._dispatch.running.values():
                 if running.entry is not None:
                     running.entry.withdrawn = True
@@ -72,8 +98,7 @@ class Scheduler:
         with self.lock:
             now = self._clock()
             entry = self._dispatch.admit(now, hosted, request, macs, reply, idle=bool(self._idle))
-            if self._idle:
-                self._idle.pop().ring()
+            self._ring_one()
         return entry
 
     def withdraw(self, entry: Entry) -> None:
@@ -85,6 +110,49 @@ class Scheduler:
         """The model is unloaded: nothing is kept that would run it again, or keep it in memory."""
         with self.lock:
             self._dispatch.forget(hosted)
+            self._generations.forget(hosted, Unavailable(f"the model {hosted.name!r} was unloaded"))
+
+    def admit_generation(self, hosted: HostedModel, request: GenerationRequest, stream: Stream) -> GenerationEntry:
+        """Queues a generation. Raises `Refused`; `Expired` when its timeout has passed already; `InvalidRequest` where
+        the model makes no text.
+        """
+        with self.lock:
+            pool = self._generations.pool(hosted)
+            if pool is None:
+                raise InvalidRequest(f"{hosted.name!r} does not generate text", "model")
+            entry = pool.admit(self._clock(), request, stream)
+            self._ring_one()
+        return entry
+
+    def read(self, entry: GenerationEntry) -> None:
+        """A piece of a generation was read."""
+        with self.lock:
+            if entry.read(self._clock()):
+                self._ring_one()
+
+    def expire_generation(self, entry: GenerationEntry) -> None:
+        """The timeout that its client gave has passed."""
+        with self.lock:
+            if pool := self._generations.pool(entry.hosted):
+                pool.expire(max(self._clock(), entry.expires), entry)
+
+    def withdraw_generation(self, entry: GenerationEntry) -> None:
+        """Nobody waits for more of it: at most the step that it is in is still done."""
+        with self.lock:
+            if pool := self._generations.pool(entry.hosted):
+                pool.withdraw(entry)
+
+    def generation_failed(self, entry: GenerationEntry, error: ServiceError) -> None:
+        """Counts a generation that was admitted and came to no end of its own."""
+        with self.lock:
+            if pool := self._generations.pool(entry.hosted):
+                pool.failed(self._clock(), entry, error)
+
+    def snapshot(self, hosted: HostedModel, now: float, ready: bool) -> ModelSnapshot:
+        """To be called with the lock held."""
+        pool = self._generations.pool(hosted)
+        shown = hosted.snapshot(now, ready)
+        return shown if pool is None else pool.shown(shown)
 
     def settle(self, entry: Entry, ran: Ran) -> Finished:
         """Counts a request that ran. Raises `Expired` when its timeout has passed."""
@@ -103,6 +171,7 @@ class Scheduler:
         with self.lock:
             now = self._clock()
             self._dispatch.sweep(now)
+            self._generations.sweep(now)
             for executor, running in list(self._dispatch.running.items()):
                 if now - running.since > self._settings.hang_seconds:
                     self._replace(executor, running)
@@ -112,6 +181,11 @@ class Scheduler:
             now = self._clock()
             if executor.retired:
                 return _nothing
+            if step := self._generations.take(now, executor, self._dispatch.laxity(now), len(self._idle)):
+                self._dispatch.occupy(now, executor, step.until, step.pool.hosted.name)
+                if self._generations.laxity(now) is not None:
+                    self._ring_one()
+                return partial(self._run_step, executor, step)
             task = self._dispatch.take(now, executor, spare=bool(self._idle))
             if task is None:
                 self._idle.append(executor)
@@ -119,6 +193,23 @@ class Scheduler:
         if isinstance(task, Assignment):
             return partial(self._run, executor, task)
         return partial(self._run_shadow, executor, task)
+
+    def _run_step(self, executor: Executor, step: Step) -> None:
+        results = run_step(step)
+        with self.lock:
+            if self._was_given_up(executor):
+                return
+            now = self._clock()
+            self._dispatch.ended(now, executor)
+            self._generations.stepped(now, executor, results)
+
+    def _ring_one(self) -> None:
+        if self._idle:
+            self._idle.pop().ring()
+
+    def _pass_piece(self, entry: GenerationEntry, item: Piece | ServiceError) -> None:
+        if entry.stream is not None:
+            self._pass_on(entry.stream, item)
 
     def _run(self, executor: Executor, task: Assignment) -> None:
         entry = task.entry
@@ -129,7 +220,7 @@ class Scheduler:
         try:
             outputs = hosted.model.run(entry.request.inputs, context)
             ended = self._clock()
-            _check_counts(context)
+            check_counts(context)
             quality = hosted.dial.quality(task.level) if task.level > 0 else 1.0
             result = Ran(outputs, context, quality, task.since, task.taken, started, ended)
         except Cancelled:
@@ -182,17 +273,14 @@ class Scheduler:
         executor.retired = True
         self._hung.add(executor)
         self.replaced += 1
-        if running.entry is not None:
-            name, limit = running.entry.hosted.name, self._settings.hang_seconds
-            log.error("model %s ran for more than %g s: its executor is replaced", name, limit)
-            self._answer(running.entry, Internal(f"the model {name!r} took longer than {limit:g} s and was given up"))
+        if running.model:
+            limit = self._settings.hang_seconds
+            log.error("model %s ran for more than %g s: its executor is replaced", running.model, limit)
+            error = Internal(f"the model {running.model!r} took longer than {limit:g} s and was given up")
+            self._generations.gave_up(executor, error)
+            if running.entry is not None:
+                self._answer(running.entry, error)
         self._add_executor()
-
-
-def _check_counts(context: GateContext) -> None:
-    """Numbers that cannot be would stay in what control has learned, long after the request."""
-    if not 0 <= context.macs_skipped <= context.macs:
-        raise ValueError(f"it counted {context.macs_skipped} skipped of {context.macs} multiply-accumulates")
 
 
 def _nothing() -> None:

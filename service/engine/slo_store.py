@@ -3,12 +3,15 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Protocol
 
+from service.control.generation_slo import GenerationSLO, Objective
 from service.control.slo import SLO, InvalidSLO
 
 _LOCKED_SECONDS = 1.0
+_TABLES: tuple[tuple[str, type[SLO] | type[GenerationSLO]], ...] = (("slo", SLO), ("generation_slo", GenerationSLO))
 
 
 class SloStoreError(Exception):
@@ -18,10 +21,10 @@ class SloStoreError(Exception):
 class SloStore(Protocol):
     """Keeps the SLO of each model by its name."""
 
-    def get(self, model: str) -> SLO | None:
+    def get(self, model: str) -> Objective | None:
         """The SLO kept for a model, None where there is none. Raises `SloStoreError`."""
 
-    def put(self, model: str, slo: SLO) -> None:
+    def put(self, model: str, slo: Objective) -> None:
         """Keeps an SLO, whole or not at all. Raises `SloStoreError`."""
 
 
@@ -29,12 +32,12 @@ class MemorySloStore:
     """Keeps SLOs as long as the process lives."""
 
     def __init__(self) -> None:
-        self._slos: dict[str, SLO] = {}
+        self._slos: dict[str, Objective] = {}
 
-    def get(self, model: str) -> SLO | None:
+    def get(self, model: str) -> Objective | None:
         return self._slos.get(model)
 
-    def put(self, model: str, slo: SLO) -> None:
+    def put(self, model: str, slo: Objective) -> None:
         self._slos[model] = slo
 
 
@@ -56,30 +59,33 @@ class SqliteSloStore:
             # The write-ahead log makes a commit one append: it survives the process being killed, without a sync of the
             # disk each time.
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS slo (model TEXT PRIMARY KEY, latency_ms REAL NOT NULL,"
-                " percentile REAL NOT NULL, quality_floor REAL NOT NULL, shed INTEGER NOT NULL)"
-            )
+            for table, kind in _TABLES:
+                connection.execute(f"CREATE TABLE IF NOT EXISTS {table} (model TEXT PRIMARY KEY, {_columns(kind)})")
 
-    def get(self, model: str) -> SLO | None:
-        with self._connection() as connection:
-            row = connection.execute(
-                "SELECT latency_ms, percentile, quality_floor, shed FROM slo WHERE model = ?", (model,)
-            ).fetchone()
-        if row is None:
-            return None
-        latency_ms, percentile, quality_floor, shed = row
-        try:
-            return SLO(latency_ms, percentile, quality_floor, bool(shed))
-        except InvalidSLO as error:
-            raise SloStoreError(f"SLO store {self._path}: the SLO of {model!r} cannot be: {error}") from error
+    def get(self, model: str) -> Objective | None:
+        for table, kind in _TABLES:
+            names = [field.name for field in fields(kind)]
+            with self._connection() as connection:
+                row = connection.execute(f"SELECT {', '.join(names)} FROM {table} WHERE model = ?", (model,)).fetchone()
+            if row is None:
+                continue
+            values = dict(zip(names, row, strict=True))
+            try:
+                return kind(**{**values, "shed": bool(values["shed"])})
+            except InvalidSLO as error:
+                raise SloStoreError(f"SLO store {self._path}: the SLO of {model!r} cannot be: {error}") from error
+        return None
 
-    def put(self, model: str, slo: SLO) -> None:
+    def put(self, model: str, slo: Objective) -> None:
         with self._connection() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO slo VALUES (?, ?, ?, ?, ?)",
-                (model, slo.latency_ms, slo.percentile, slo.quality_floor, slo.shed),
-            )
+            for table, kind in _TABLES:
+                if isinstance(slo, kind):
+                    marks = ", ".join("?" * len(slo.as_dict()))
+                    values = (model, *slo.as_dict().values())
+                    connection.execute(f"INSERT OR REPLACE INTO {table} VALUES (?, {marks})", values)
+                else:
+                    # A name that stood for another kind of model before.
+                    connection.execute(f"DELETE FROM {table} WHERE model = ?", (model,))
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -97,3 +103,8 @@ class SqliteSloStore:
             raise SloStoreError(
                 f"SLO store {self._path}: {error}; move the file away to start with the SLOs of the settings"
             ) from error
+
+
+def _columns(kind: type[SLO] | type[GenerationSLO]) -> str:
+    types = {"shed": "INTEGER"}
+    return ", ".join(f"{field.name} {types.get(field.name, 'REAL')} NOT NULL" for field in fields(kind))

@@ -85,11 +85,19 @@ class LastActive:
 
 
 @dataclass(frozen=True, slots=True)
+class GenerationSnapshot:
+    """Of a language model: tokens since it was loaded, of prompts that were computed and of generated text."""
+
+    prompt_tokens: int
+    generated_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSnapshot:
     """Everything that metrics read of a model at scrape time. Counts are since the model was loaded.
 
-    `tail_seconds` holds the latency at each of `TAIL_PERCENTILES` over the last 10 s, and nothing when no request was
-    served in them.
+    `tail_seconds` holds the latency (of generations, the time to the first token) at each of `TAIL_PERCENTILES` over
+    the last 10 s, and nothing when no request was served in them.
     """
 
     name: str
@@ -106,6 +114,8 @@ class ModelSnapshot:
     inflight: int
     last_active: Mapping[str, LastActive] = field(default_factory=dict)
     """What the last run computed, by layer."""
+    generation: GenerationSnapshot | None = None
+    """None for a model that is no language model."""
 
 
 @dataclass(frozen=True, slots=True)

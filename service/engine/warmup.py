@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from models.model import GateContext, Model, TensorSpec, Transcriber
 from service.control.latency_model import LatencyModel
+from service.engine.generation_pool import GenerationPool
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ _DTYPES = {
     "FP64": "f8",
 }
 _TEXT = b"zero " * 32
+_TOKENS = 4
 
 
 def warm_up(model: Model, latency: LatencyModel, runs: int) -> int:
@@ -65,3 +67,33 @@ def _inputs(specs: Sequence[TensorSpec]) -> Mapping[str, NDArray[np.generic]] | 
 
 def _input(datatype: str, shape: list[int]) -> NDArray[np.generic]:
     return np.full(shape, _TEXT, object) if datatype == "BYTES" else np.zeros(shape, _DTYPES[datatype])
+
+
+def warm_up_generation(pool: GenerationPool, runs: int) -> None:
+    """Runs a prompt and a few tokens `runs` times at each of three levels, as `warm_up` does."""
+    model = pool.model
+    try:
+        prompt = (model.encode(_TEXT.decode()) or [0])[: model.context_length - _TOKENS - 1]
+        for run in range(runs):
+            for level in (0.0, 0.5, 1.0):
+                _generate(pool, prompt, level, learn=run > 0 or level > 0)
+    except Exception as error:
+        log.info("model %s is not warmed up: %s: %s", model.name, type(error).__name__, error)
+
+
+def _generate(pool: GenerationPool, prompt: list[int], level: float, learn: bool) -> None:
+    model, sequence, macs = pool.model, pool.model.begin(prompt), 0
+    for number in range(_TOKENS):
+        logits = None
+        while logits is None:
+            context = GateContext(level)
+            started = time.perf_counter()
+            (logits,) = model.step([sequence], [context])
+            seconds = time.perf_counter() - started
+            macs += context.macs
+            if learn:
+                latency = pool.tokens if number else pool.prompts
+                latency.observe(context.macs - context.macs_skipped, seconds)
+        if number == 0:
+            pool.learn(len(prompt), macs)
+        sequence.append(int(logits.argmax()))

@@ -1,10 +1,11 @@
 """What the routes need of the rest of the server; ``service.engine.engine.Engine`` is the real one."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from models.model import Model
-from service.control.slo import SLO
+from service.control.generation_slo import Objective
+from service.engine.generation import GenerationRequest, Piece
 from service.engine.request import Finished, Request
 from service.engine.snapshot import Health, ModelSnapshot
 from service.errors import ServiceError
@@ -18,8 +19,8 @@ class InferenceEngine(Protocol):
     def is_ready(self, name: str) -> bool: ...
     def health(self) -> Health: ...
     def model(self, name: str) -> Model: ...
-    def slo(self, name: str) -> SLO: ...
-    def set_slo(self, name: str, slo: SLO) -> SLO: ...
+    def slo(self, name: str) -> Objective: ...
+    def set_slo(self, name: str, slo: Objective) -> Objective: ...
     def snapshot(self, name: str) -> ModelSnapshot: ...
     def snapshots(self) -> Sequence[ModelSnapshot]: ...
     async def load(self, name: str) -> None: ...
@@ -27,6 +28,9 @@ class InferenceEngine(Protocol):
 
     async def submit(self, request: Request) -> Finished:
         """Raises ServiceError; cancelling it withdraws the request."""
+
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
+        """Raises ServiceError, at the first piece or later; closing it ends the generation."""
 
     def reject(self, model: str, protocol: str, arrival: float, error: ServiceError) -> None:
         """Counts a request that could not be submitted."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 
 from models.model import Model
+from service.control.generation_slo import GenerationSLO, Objective
 from service.control.slo import SLO, InvalidSLO
 from service.engine.snapshot import GateSnapshot
 from service.errors import InvalidRequest
@@ -17,8 +18,7 @@ from service.protocol.limits import Limits
 from service.protocol.routing import ADMIN_ERRORS, BODY_ERRORS, ERRORS, hosted_model, json_response
 from service.protocol.v2_request import parse_json_object
 
-_SLO_PROPERTIES: dict[str, Any] = {
-    "latency_ms": {"type": "number", "exclusiveMinimum": 0, "example": 20},
+_SHARED: dict[str, Any] = {
     "percentile": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 100, "example": 99},
     "quality_floor": {"type": "number", "minimum": 0, "maximum": 1, "example": 0.95},
     "shed": {
@@ -27,6 +27,9 @@ _SLO_PROPERTIES: dict[str, Any] = {
         "example": True,
     },
 }
+_MILLISECONDS = {"type": "number", "exclusiveMinimum": 0}
+_LATENCY = {"latency_ms": {**_MILLISECONDS, "example": 20}}
+_TOKENS = {"first_token_ms": {**_MILLISECONDS, "example": 1000}, "token_ms": {**_MILLISECONDS, "example": 80}}
 
 
 def gate_router(engine: InferenceEngine, limits: Limits, authorise: Authorise) -> APIRouter:
@@ -34,7 +37,7 @@ def gate_router(engine: InferenceEngine, limits: Limits, authorise: Authorise) -
     router = APIRouter(prefix="/v2/models/{model}", tags=["SLO and gate"])
     Hosted = Annotated[Model, Depends(hosted_model(engine))]
     change: dict[str, Any] = {
-        "response_model": SLO,
+        "response_model": SLO | GenerationSLO,
         "dependencies": [Depends(authorise)],
         "responses": ERRORS | ADMIN_ERRORS | BODY_ERRORS,
     }
@@ -43,7 +46,7 @@ def gate_router(engine: InferenceEngine, limits: Limits, authorise: Authorise) -
         body = await receive_body(request.headers, request.receive, limits.body_bytes)
         return parse_json_object(body, limits)
 
-    @router.get("/slo", summary="The SLO in force", response_model=SLO, responses=ERRORS)
+    @router.get("/slo", summary="The SLO in force", response_model=SLO | GenerationSLO, responses=ERRORS)
     async def slo(model: Hosted) -> Response:
         return json_response(engine.slo(model.name).as_dict())
 
@@ -55,7 +58,7 @@ def gate_router(engine: InferenceEngine, limits: Limits, authorise: Authorise) -
     @router.put("/slo", summary="Change all of the SLO", openapi_extra=_slo_body(True), **change)
     async def put_slo(request: Request, model: Hosted) -> Response:
         values = await slo_of(request)
-        return _set_slo(engine, model.name, lambda: SLO.from_dict(values))
+        return _set_slo(engine, model.name, lambda: type(engine.slo(model.name)).from_dict(values))
 
     @router.get("/gate", summary="Where the gate stands, and why", response_model=GateSnapshot, responses=ERRORS)
     async def gate(model: Hosted) -> Response:
@@ -68,7 +71,7 @@ def gate_router(engine: InferenceEngine, limits: Limits, authorise: Authorise) -
     return router
 
 
-def _set_slo(engine: InferenceEngine, name: str, make: Callable[[], SLO]) -> Response:
+def _set_slo(engine: InferenceEngine, name: str, make: Callable[[], Objective]) -> Response:
     try:
         slo = make()
     except InvalidSLO as error:
@@ -77,7 +80,10 @@ def _set_slo(engine: InferenceEngine, name: str, make: Callable[[], SLO]) -> Res
 
 
 def _slo_body(all_required: bool) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": "object", "properties": _SLO_PROPERTIES, "additionalProperties": False}
-    if all_required:
-        schema["required"] = list(_SLO_PROPERTIES)
+    def of_kind(title: str, times: dict[str, Any]) -> dict[str, Any]:
+        properties = times | _SHARED
+        required = {"required": list(properties)} if all_required else {}
+        return {"title": title, "type": "object", "properties": properties, "additionalProperties": False, **required}
+
+    schema = {"oneOf": [of_kind("SLO", _LATENCY), of_kind("SLO of a language model", _TOKENS)]}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -36,14 +36,19 @@ def in_their_shape(endpoint: Endpoint) -> Endpoint:
 def openai_error_response(error: ServiceError) -> Response:
     """The response for one of the service's errors, with the status and headers that it has everywhere."""
     response = service_error_response(error)
+    headers = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
+    return Response(orjson.dumps(openai_error(error)), error.status, headers, "application/json")
+
+
+def openai_error(error: ServiceError) -> dict[str, Any]:
+    """The error in their shape."""
     described: dict[str, Any] = {
         "message": error.message,
         "type": "invalid_request_error" if error.status < 500 else "server_error",
         "param": error.field or None if isinstance(error, InvalidRequest) else None,
         "code": _code(error),
     }
-    headers = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
-    return Response(orjson.dumps({"error": described}), error.status, headers, "application/json")
+    return {"error": described}
 
 
 def _code(error: ServiceError) -> str | None:

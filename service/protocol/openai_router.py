@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, FastAPI, Request, Response
 
-from models.model import Embedder, Transcriber
+from models.model import Embedder, Generator, Transcriber
 from service.engine.request import Request as EngineRequest
 from service.errors import InvalidRequest, NotFound
 from service.protocol.body import compress_for, receive_body
@@ -18,6 +18,9 @@ from service.protocol.disconnect import caller_of, unless_disconnected
 from service.protocol.intake import Intake
 from service.protocol.limits import Limits
 from service.protocol.openai_audio import add_transcriptions
+from service.protocol.openai_chat import parse_chat
+from service.protocol.openai_completions import parse_completion
+from service.protocol.openai_documentation import CHAT_BODY, COMPLETION_BODY, EMBEDDINGS_BODY
 from service.protocol.openai_embeddings import (
     EmbeddingsRequest,
     check_dimensions,
@@ -25,6 +28,7 @@ from service.protocol.openai_embeddings import (
     render_embeddings,
 )
 from service.protocol.openai_errors import in_their_shape
+from service.protocol.openai_text import answer_text
 from service.protocol.routing import json_response
 
 PROTOCOL = "openai"
@@ -47,7 +51,7 @@ def mount_openai(app: FastAPI, engine: InferenceEngine, limits: Limits) -> None:
             raise NotFound(f"no model {model!r} is hosted here that these calls can use")
         return json_response(_described(model, since))
 
-    @router.post("/embeddings", summary="Vectors of texts", openapi_extra={"requestBody": _EMBEDDINGS_BODY})
+    @router.post("/embeddings", summary="Vectors of texts", openapi_extra={"requestBody": EMBEDDINGS_BODY})
     @in_their_shape
     async def embeddings(request: Request) -> Response:
         with Intake(engine, PROTOCOL) as intake:
@@ -70,6 +74,16 @@ def mount_openai(app: FastAPI, engine: InferenceEngine, limits: Limits) -> None:
 
     add_transcriptions(router, engine, limits)
 
+    @router.post("/chat/completions", summary="The next message", openapi_extra={"requestBody": CHAT_BODY})
+    @in_their_shape
+    async def chat_completions(request: Request) -> Response:
+        return await answer_text(engine, limits, request, parse_chat, "chatcmpl")
+
+    @router.post("/completions", summary="How a text goes on", openapi_extra={"requestBody": COMPLETION_BODY})
+    @in_their_shape
+    async def completions(request: Request) -> Response:
+        return await answer_text(engine, limits, request, parse_completion, "cmpl")
+
     @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
     @in_their_shape
     async def unknown(request: Request, path: str) -> Response:
@@ -82,7 +96,7 @@ def _names(engine: InferenceEngine) -> list[str]:
     return [
         name
         for name in engine.names()
-        if engine.is_ready(name) and isinstance(engine.model(name), Embedder | Transcriber)
+        if engine.is_ready(name) and isinstance(engine.model(name), Embedder | Generator | Transcriber)
     ]
 
 
@@ -99,26 +113,3 @@ def _embedder(engine: InferenceEngine, name: str) -> Embedder:
 
 def _tokens(model: Embedder, request: EmbeddingsRequest) -> int:
     return sum(len(model.tokens(text)) for text in request.texts)
-
-
-_EMBEDDINGS_BODY = {
-    "required": True,
-    "content": {
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "required": ["model", "input"],
-                "properties": {
-                    "model": {"type": "string"},
-                    "input": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
-                    "encoding_format": {"enum": ["float", "base64"], "default": "float"},
-                    "dimensions": {"type": "integer", "minimum": 1},
-                    "slo_ms": {"type": "number"},
-                    "quality_floor": {"type": "number"},
-                    "level": {"type": "number"},
-                },
-            },
-            "example": {"model": "minilm", "input": ["A text.", "Another one."]},
-        }
-    },
-}

@@ -19,12 +19,14 @@ class Distribution:
     def __init__(self, bounds: Sequence[float]) -> None:
         """``bounds`` are the buckets' upper ends in seconds, rising, without the last, which has none."""
         self.sum = 0.0
+        self.count = 0
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
 
     def add(self, seconds: float) -> None:
         self._counts[bisect_left(self._bounds, seconds)] += 1
         self.sum += seconds
+        self.count += 1
 
     def buckets(self) -> list[tuple[str, float]]:
         """Each bucket's upper end as Prometheus writes it, and how many were at or below it."""

@@ -64,6 +64,14 @@ def request_fields(record: RequestRecord) -> dict[str, Any]:
                 "queue_ms": _milliseconds(finished.queue_seconds),
                 "compute_ms": _milliseconds(finished.compute_seconds),
             }
+            if tokens := finished.tokens:
+                fields |= {
+                    "prompt_tokens": tokens.prompt_tokens,
+                    "generated_tokens": tokens.generated_tokens,
+                    "first_token_ms": _milliseconds(tokens.first_token_seconds),
+                }
+                if tokens.token_seconds is not None:
+                    fields["token_ms"] = _milliseconds(tokens.token_seconds)
     return fields
 
 

@@ -20,7 +20,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from models import kernels
-from service.control.slo import SLO
+from service.control.generation_slo import GenerationSLO, Objective
 from service.engine.observer import RequestOutcome
 from service.engine.snapshot import Health, ModelSnapshot
 from service.errors import Outcome
@@ -65,6 +65,10 @@ class RequestMetrics(Collector):
             times.request.add(outcome.duration)
             times.queue.add(outcome.finished.queue_seconds)
             times.compute.add(outcome.finished.compute_seconds)
+            if tokens := outcome.finished.tokens:
+                times.first_token.add(tokens.first_token_seconds)
+                if tokens.token_seconds is not None:
+                    times.token.add(tokens.token_seconds)
 
     def totals(self, model: str) -> dict[str, int]:
         """The requests of a model so far: by outcome, and as "met" and "missed" those that were judged by an SLO."""
@@ -101,10 +105,24 @@ class RequestMetrics(Collector):
         compute = HistogramMetricFamily(
             "sluice_compute_duration_seconds", "What the model ran for a request.", labels=("model",)
         )
+        first_token = HistogramMetricFamily(
+            "sluice_first_token_duration_seconds",
+            "From the arrival of a generation that came to its end to its first token.",
+            labels=("model",),
+        )
+        token = HistogramMetricFamily(
+            "sluice_token_duration_seconds",
+            "The mean time of each further token, of a generation that came to its end.",
+            labels=("model",),
+        )
         for model, times in self._times.items():
             for family, part in ((duration, times.request), (queue, times.queue), (compute, times.compute)):
                 family.add_metric((model,), part.buckets(), part.sum)
-        yield from (requests, judged, duration, queue, compute)
+            # Of language models alone.
+            for family, part in ((first_token, times.first_token), (token, times.token)):
+                if part.count:
+                    family.add_metric((model,), part.buckets(), part.sum)
+        yield from (requests, judged, duration, queue, compute, first_token, token)
 
 
 def _distribution() -> Distribution:
@@ -118,12 +136,14 @@ class _Times:
     request: Distribution = field(default_factory=_distribution)
     queue: Distribution = field(default_factory=_distribution)
     compute: Distribution = field(default_factory=_distribution)
+    first_token: Distribution = field(default_factory=_distribution)
+    token: Distribution = field(default_factory=_distribution)
 
 
 class EngineCollector(Collector):
     """The families that show the engine's state, read at each scrape. Loading a model again resets its counters."""
 
-    def __init__(self, models: Callable[[], Iterable[tuple[ModelSnapshot, SLO]]]) -> None:
+    def __init__(self, models: Callable[[], Iterable[tuple[ModelSnapshot, Objective]]]) -> None:
         self._models = models
 
     def collect(self) -> Iterator[Metric]:
@@ -132,14 +152,17 @@ class EngineCollector(Collector):
         yield from work(models)
         yield from gates(models)
         yield from load(models)
+        yield from generation(models)
 
 
-Models = Iterable[tuple[ModelSnapshot, SLO]]
+Models = Iterable[tuple[ModelSnapshot, Objective]]
 
 
 def objective(models: Models) -> Iterator[Metric]:
     """The SLO in force, and the tail that it is about."""
-    latency = GaugeMetricFamily("sluice_slo_latency_seconds", "The SLO's latency.", labels=("model",))
+    latency = GaugeMetricFamily(
+        "sluice_slo_latency_seconds", "The SLO's latency; of a language model, to the first token.", labels=("model",)
+    )
     percentile = GaugeMetricFamily(
         "sluice_slo_percentile_ratio", "The share of requests that the SLO wants within its latency.", labels=("model",)
     )
@@ -153,7 +176,8 @@ def objective(models: Models) -> Iterator[Metric]:
     )
     tail = GaugeMetricFamily(
         "sluice_tail_latency_seconds",
-        "Latency of the requests of the last 10 s at a percentile; absent after 10 s without any.",
+        "Latency of the requests of the last 10 s at a percentile (of generations, to the first token); absent after"
+        " 10 s without any.",
         labels=("model", "percentile"),
     )
     for model, slo in models:
@@ -221,12 +245,37 @@ def gates(models: Models) -> Iterator[Metric]:
 
 def load(models: Models) -> Iterator[Metric]:
     """What is waiting and what is running."""
-    depth = GaugeMetricFamily("sluice_queue_depth", "Requests that wait for an executor.", labels=("model",))
-    inflight = GaugeMetricFamily("sluice_inflight", "Requests that executors are running.", labels=("model",))
+    depth = GaugeMetricFamily(
+        "sluice_queue_depth",
+        "Requests that wait for an executor, and generations that wait for a place.",
+        labels=("model",),
+    )
+    inflight = GaugeMetricFamily(
+        "sluice_inflight", "Requests that executors are running, and generations that have a place.", labels=("model",)
+    )
     for model, _ in models:
         depth.add_metric((model.name,), model.queue_depth)
         inflight.add_metric((model.name,), model.inflight)
     yield from (depth, inflight)
+
+
+def generation(models: Models) -> Iterator[Metric]:
+    """What language models make."""
+    tokens = CounterMetricFamily(
+        "sluice_tokens",
+        "Tokens that a language model computed, by kind: of prompts, and generated, for clients that left too.",
+        labels=("model", "kind"),
+    )
+    pace = GaugeMetricFamily(
+        "sluice_slo_token_seconds", "The SLO's time per token, of a language model.", labels=("model",)
+    )
+    for model, slo in models:
+        if model.generation is not None:
+            tokens.add_metric((model.name, "prompt"), model.generation.prompt_tokens)
+            tokens.add_metric((model.name, "generated"), model.generation.generated_tokens)
+        if isinstance(slo, GenerationSLO):
+            pace.add_metric((model.name,), slo.token)
+    yield from (tokens, pace)
 
 
 class ExecutorCollector(Collector):

@@ -8,13 +8,14 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
 from models.model import GateContext
-from service.control.slo import SLO
+from service.control.generation_slo import GenerationSLO
 from service.engine.observer import RequestOutcome
-from service.engine.request import Finished
+from service.engine.request import Finished, TokenTimes
 from service.engine.snapshot import (
     TAIL_PERCENTILES,
     Duration,
     GateSnapshot,
+    GenerationSnapshot,
     Health,
     LayerGate,
     ModelSnapshot,
@@ -66,6 +67,13 @@ EXAMPLES = {
     "/ rate(sluice_queue_duration_seconds_count[1m])",
     "sluice_compute_duration_seconds": "histogram_quantile(0.5, "
     "sum by (model, le) (rate(sluice_compute_duration_seconds_bucket[1m])))",
+    "sluice_first_token_duration_seconds": "histogram_quantile(0.99, "
+    "sum by (model, le) (rate(sluice_first_token_duration_seconds_bucket[1m])))",
+    "sluice_token_duration_seconds": "histogram_quantile(0.99, "
+    "sum by (model, le) (rate(sluice_token_duration_seconds_bucket[1m])))",
+    "sluice_tokens_total": 'sum by (model) (rate(sluice_tokens_total{kind="generated"}[1m]))',
+    "sluice_slo_token_seconds": "histogram_quantile(0.99, sum by (model, le) (rate("
+    "sluice_token_duration_seconds_bucket[1m]))) / on (model) sluice_slo_token_seconds",
     "sluice_executors_hung": "sum(sluice_executors_hung)",
     "sluice_executors_replaced_total": "increase(sluice_executors_replaced_total[1h])",
     "sluice_profile_stale": "max by (model) (sluice_profile_stale)",
@@ -109,13 +117,15 @@ def _family(metric: Metric) -> Family:
 def _registry() -> CollectorRegistry:
     """All families, with a model and a request of which each has a sample: its labels are read from that."""
     registry = CollectorRegistry()
-    finished = Finished(
-        "", {}, 0.5, 0.99, GateContext(0.5), queue_seconds=0, compute_seconds=0, duration=0, slo_met=True
-    )
+    times = TokenTimes(1, 2, 0.0, 0.0)
+    finished = Finished("", {}, 0.5, 0.99, GateContext(0.5), 0.0, 0.0, 0.0, slo_met=True, tokens=times)
     RequestMetrics(registry, ["example"]).finished(RequestOutcome("example", "v2", "ok", 0, True, finished))
     snapshot = _snapshot()
     register_state(
-        registry, lambda: [(snapshot, SLO(20))], lambda: Health(True, (), 0, 0), lambda: {snapshot.name: False}
+        registry,
+        lambda: [(snapshot, GenerationSLO(1000, 80))],
+        lambda: Health(True, (), 0, 0),
+        lambda: {snapshot.name: False},
     )
     return registry
 
@@ -149,6 +159,7 @@ def _snapshot() -> ModelSnapshot:
         shadow_disagreed=0,
         queue_depth=0,
         inflight=0,
+        generation=GenerationSnapshot(0, 0),
     )
 
 

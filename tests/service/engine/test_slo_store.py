@@ -2,6 +2,7 @@ import sqlite3
 
 import pytest
 
+from service.control.generation_slo import GenerationSLO
 from service.control.slo import SLO
 from service.engine.slo_store import SloStoreError, SqliteSloStore
 
@@ -15,6 +16,31 @@ def test_an_slo_is_there_after_a_restart(tmp_path):
     store.put("fashion", slo)
     store.put("other", SLO(7))
     assert SqliteSloStore(path).get("fashion") == slo
+
+
+def test_a_language_models_slo_takes_the_place_of_one_of_the_other_kind(tmp_path):
+    path = tmp_path / "slo.db"
+    slo = GenerationSLO(800.5, 60, 95, 0.9, shed=False)
+    store = SqliteSloStore(path)
+    store.put("chat", SLO(1))
+    store.put("chat", slo)
+    assert SqliteSloStore(path).get("chat") == slo
+    store.put("chat", SLO(2))
+    assert store.get("chat") == SLO(2)
+
+
+def test_a_file_of_before_there_were_language_models(tmp_path):
+    path = tmp_path / "slo.db"
+    with sqlite3.connect(path) as old:
+        old.execute(
+            "CREATE TABLE slo (model TEXT PRIMARY KEY, latency_ms REAL NOT NULL, percentile REAL NOT NULL,"
+            " quality_floor REAL NOT NULL, shed INTEGER NOT NULL)"
+        )
+        old.execute("INSERT INTO slo VALUES ('fashion', 12.5, 99.0, 0.95, 1)")
+    store = SqliteSloStore(path)
+    assert store.get("fashion") == SLO(12.5)
+    store.put("chat", GenerationSLO(800, 60))
+    assert store.get("chat") == GenerationSLO(800, 60)
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path):

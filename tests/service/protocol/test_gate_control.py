@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from service.control.generation_slo import GenerationSLO
 from service.control.slo import SLO
 
 SLO_PATH = "/v2/models/toy/slo"
@@ -117,3 +118,27 @@ async def test_unknown_models(client, path):
     response = await client.get(f"/v2/models/nope/{path}")
     assert response.status_code == 404
     assert "nope" in response.json()["error"]
+
+
+async def test_the_slo_of_a_language_model_has_its_own_fields(client, engine):
+    engine.objective = GenerationSLO(1000, 80)
+    assert (await client.get(SLO_PATH)).json() == GenerationSLO(1000, 80).as_dict()
+    response = await client.patch(SLO_PATH, json={"token_ms": 50})
+    assert (response.status_code, engine.objective) == (200, GenerationSLO(1000, 50))
+    whole = {"first_token_ms": 700.0, "token_ms": 40.0, "percentile": 95.0, "quality_floor": 0.9, "shed": False}
+    assert (await client.put(SLO_PATH, json=whole)).json() == whole
+    for method, body, field in (
+        ("PATCH", {"latency_ms": 20}, "latency_ms"),
+        ("PUT", WHOLE, "latency_ms"),
+        ("PATCH", {"first_token_ms": 0}, "first_token_ms"),
+    ):
+        refused = await client.request(method, SLO_PATH, json=body)
+        assert refused.status_code == 400
+        assert refused.json()["error"].startswith(f"{field}: ")
+    assert engine.objective == GenerationSLO(**whole)
+
+
+async def test_the_times_of_a_language_model_are_not_for_others(client, engine):
+    refused = await client.patch(SLO_PATH, json={"token_ms": 20})
+    assert refused.status_code == 400
+    assert refused.json()["error"].startswith("token_ms: is not part of this SLO; known are latency_ms")

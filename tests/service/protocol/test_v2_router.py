@@ -45,7 +45,8 @@ def test_the_raw_bodies_are_documented(openapi):
     assert infer["requestBody"]["content"]["application/json"]["schema"]["example"]["inputs"]
     for method in ("put", "patch"):
         body = openapi["paths"]["/v2/models/{model}/slo"][method]["requestBody"]
-        assert "latency_ms" in body["content"]["application/json"]["schema"]["properties"]
+        kinds = body["content"]["application/json"]["schema"]["oneOf"]
+        assert [next(iter(kind["properties"])) for kind in kinds] == ["latency_ms", "first_token_ms"]
 
 
 def test_administrative_calls_show_their_lock(openapi):

@@ -7,10 +7,19 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from models.model import GateContext
+from service.control.generation_slo import GenerationSLO
 from service.control.slo import SLO
 from service.engine.observer import RequestOutcome
-from service.engine.request import Finished
-from service.engine.snapshot import Duration, GateSnapshot, Health, LayerGate, ModelSnapshot, Statistics
+from service.engine.request import Finished, TokenTimes
+from service.engine.snapshot import (
+    Duration,
+    GateSnapshot,
+    GenerationSnapshot,
+    Health,
+    LayerGate,
+    ModelSnapshot,
+    Statistics,
+)
 from service.errors import Outcome
 from service.telemetry.metrics import EngineCollector, ExecutorCollector, ProfileCollector, RequestMetrics
 from tests.live import infer_body, serve
@@ -41,10 +50,16 @@ CONTRACT = {
     "sluice_executors_replaced_total": set(),
     "sluice_profile_stale": {"model"},
 }
+OF_LANGUAGE_MODELS = {
+    "sluice_first_token_duration_seconds_bucket": {"model", "le"},
+    "sluice_token_duration_seconds_bucket": {"model", "le"},
+    "sluice_tokens_total": {"model", "kind"},
+    "sluice_slo_token_seconds": {"model"},
+}
 NOTHING = Duration()
 
 
-def finished(**changes: float) -> Finished:
+def finished(**changes: object) -> Finished:
     times = {"queue_seconds": 0.001, "compute_seconds": 0.004, "duration": 0.005, **changes}
     return Finished("1", {}, 0.5, 0.99, GateContext(0.5), slo_met=True, **times)
 
@@ -151,6 +166,34 @@ def test_state_is_read_at_each_scrape():
     now[0] = snapshot(queue_depth=0, tail_seconds={})
     assert registry.get_sample_value("sluice_queue_depth", model) == 0
     assert registry.get_sample_value("sluice_tail_latency_seconds", {**model, "percentile": "99"}) is None
+
+
+def test_a_generation_shows_its_two_times_and_its_tokens():
+    registry = CollectorRegistry()
+    times = TokenTimes(prompt_tokens=7, generated_tokens=3, first_token_seconds=0.2, token_seconds=0.03)
+    done = finished(duration=0.26, tokens=times)
+    metrics = RequestMetrics(registry)
+    metrics.finished(RequestOutcome("smollm2", "openai", "ok", 0.26, True, done))
+    metrics.finished(RequestOutcome("fashion", "v2", "ok", 0.005, True, finished()))
+    registry.register(
+        EngineCollector(
+            lambda: [
+                (snapshot(name="smollm2", generation=GenerationSnapshot(70, 30)), GenerationSLO(1000, 80)),
+                (snapshot(), SLO(20)),
+            ]
+        )
+    )
+    value, model = registry.get_sample_value, {"model": "smollm2"}
+    assert value("sluice_first_token_duration_seconds_sum", model) == 0.2
+    assert value("sluice_token_duration_seconds_sum", model) == 0.03
+    assert value("sluice_request_duration_seconds_sum", model) == 0.26
+    assert value("sluice_tokens_total", {**model, "kind": "prompt"}) == 70
+    assert value("sluice_tokens_total", {**model, "kind": "generated"}) == 30
+    assert (value("sluice_slo_latency_seconds", model), value("sluice_slo_token_seconds", model)) == (1, 0.08)
+    found = {
+        sample.name for family in registry.collect() for sample in family.samples if "fashion" in sample.labels.values()
+    }
+    assert not found & set(OF_LANGUAGE_MODELS)
 
 
 def test_the_executors_health_is_read_at_each_scrape():

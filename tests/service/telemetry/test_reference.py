@@ -1,5 +1,5 @@
 from service.telemetry.reference import EXAMPLES, PAGE, families, page
-from tests.service.telemetry.test_metrics import CONTRACT
+from tests.service.telemetry.test_metrics import CONTRACT, OF_LANGUAGE_MODELS
 
 
 def test_the_committed_page_is_what_the_code_makes():
@@ -8,7 +8,9 @@ def test_the_committed_page_is_what_the_code_makes():
 
 def test_it_has_every_metric_of_the_contract_and_its_labels():
     described = {family.name: set(family.labels) for family in families()}
-    contract = {name.removesuffix("_bucket"): labels - {"le"} for name, labels in CONTRACT.items()}
+    contract = {
+        name.removesuffix("_bucket"): labels - {"le"} for name, labels in (CONTRACT | OF_LANGUAGE_MODELS).items()
+    }
     assert {**contract, "sluice_build_info": {"version", "kernels", "instruction_set"}} == described
 
 

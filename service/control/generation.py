@@ -1,0 +1,189 @@
+"""The next step of the generations of one model: which of them take part, and at what level each.
+
+A *turn* is what a generation asks of a step: one token, or the next part of its prompt. Its laxity is the time that is
+left when it has been done at its ceiling; the one with the least goes first.
+
+A level keeps two rules, each of which gives a greatest share of the dense MACs, as in `service.control.level`:
+
+1. The step is over when the turn's own next token is due, if all of its turns ran at this level.
+2. Every prompt that waits is done by the time that its first token is due, and all tokens that are due until then,
+   again all at this level: what a prompt costs is spread over its whole time, not laid on the steps beside it.
+
+A generation that is ahead of its SLO has time to give away, so a prompt can go before its next token; one that is
+behind catches up.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, inf
+
+from models.gating.profile import Profile
+from service.control.admission import ROOM
+from service.control.latency_model import LatencyModel
+from service.control.level import Ceiling, level_of_share, share_in_time
+from service.control.load import Work
+
+LEAD = 16
+"""Tokens that a generation may be ahead of its SLO: what is more is not counted, so a stall that a reader would notice
+is one to be prevented, however fast the beginning was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """`slack` is seconds until the next token is due, below 0 when it is late. `work` is the next step's alone, without
+    what a step costs however many take part; a pinned level's does not scale. Of a prompt, `rest` is the work of all of
+    it that is left; None says that the turn is a token, and then `token` is the seconds that one may take.
+    """
+
+    slack: float
+    work: Work
+    ceiling: Ceiling
+    token: float = inf
+    rest: Work | None = None
+    pinned: float | None = None
+
+    @property
+    def least(self) -> float:
+        """Seconds of all that is asked for, at the ceiling."""
+        return (self.rest or self.work).at(self.ceiling.macs_ratio)
+
+    @property
+    def laxity(self) -> float:
+        """Seconds that it can wait."""
+        return self.slack - self.least
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What steps take: of tokens alone, and with a prompt among them. Predicted times are stretched by `margin`."""
+
+    tokens: LatencyModel
+    prompts: LatencyModel
+    margin: float = 1.0
+
+    def step(self, turns: Sequence[Turn]) -> Work:
+        """The work of a step of these turns."""
+        total = Work(self._model(turns).overhead)
+        for turn in turns:
+            total += turn.work
+        return total
+
+    def stretch(self, turns: Sequence[Turn]) -> float:
+        """What the predicted time of a single step is multiplied by."""
+        return self.margin * self._model(turns).tail_ratio
+
+    def _model(self, turns: Sequence[Turn]) -> LatencyModel:
+        return self.tokens if all(turn.rest is None for turn in turns) else self.prompts
+
+
+def choose_turns(turns: Sequence[Turn], pace: Pace, most: int, idle: bool = False) -> list[int]:
+    """The indices of those that take part in the next step; none of no turns. `idle`: another executor could take turns
+    of this model now.
+
+    Tokens are taken together, `most` at once, since a step reads the weights once for all of them. A turn that would
+    make a more urgent one late waits, if it is not late itself by then. One prompt at most is in a step: beside an
+    executor that is free it has the step to itself, and else it takes the tokens along, which would have to wait for it
+    otherwise.
+    """
+    order = sorted(range(len(turns)), key=lambda index: turns[index].laxity)
+    prompts = [index for index in order if turns[index].rest is not None]
+    tokens = [index for index in order if turns[index].rest is None]
+    if not order:
+        return []
+    if idle and order[0] in prompts:
+        return prompts[:1]
+    together = _together([turns[index] for index in tokens], pace, most)
+    chosen = tokens[:together]
+    if prompts and not idle and (order[0] == prompts[0] or _has_time(turns, chosen, prompts[0], pace)):
+        return [*chosen, prompts[0]]
+    return chosen
+
+
+def choose_levels(
+    profile: Profile, turns: Sequence[Turn], chosen: Sequence[int], pace: Pace, executors: int = 1
+) -> list[float]:
+    """The level of each chosen turn. `turns` are all that run, and `executors` those that share the work."""
+    step = pace.step([turns[index] for index in chosen])
+    stretch = pace.stretch([turns[index] for index in chosen])
+    common = _share_for_prompts(turns, pace, executors)
+    return [_level(profile, turns[index], step, stretch, common) for index in chosen]
+
+
+def may_join(running: int, token: float, work: Work, ceiling: Ceiling, pace: Pace, executors: int = 1) -> bool:
+    """Whether one more generation still leaves each its token in time at its ceiling; the first always may.
+
+    `token` is the least time that one of them may take for a token, and `work` what a token is.
+    """
+    if running < executors:
+        return True
+    together = ceil((running + 1) / executors)
+    step = pace.tokens.overhead + together * work.at(ceiling.macs_ratio)
+    return step * pace.margin <= token * (1 - ROOM)
+
+
+def share_of_tokens(running: int, token: float, work: Work, ceiling: Ceiling, pace: Pace, executors: int = 1) -> float:
+    """The share of the executors' time that the tokens of generations that run take at their ceiling, 0 to 0.9: what is
+    never left for a prompt would have it wait for ever."""
+    if not running:
+        return 0.0
+    together = ceil(running / executors)
+    step = pace.tokens.overhead + together * work.at(ceiling.macs_ratio)
+    return min(min(running, executors) / executors * step / token, 0.9)
+
+
+def next_due(due: float, now: float, token: float) -> float:
+    """When the token after the one of `now` is due, which was due at `due`; seconds on any clock."""
+    return min(due, now + LEAD * token) + token
+
+
+def _together(tokens: Sequence[Turn], pace: Pace, most: int) -> int:
+    for count in range(1, min(len(tokens), most)):
+        joining = tokens[count]
+        step = pace.stretch(tokens[: count + 1]) * _least(pace, tokens[: count + 1])
+        alone = pace.stretch([joining]) * _least(pace, [joining])
+        makes_late = step > tokens[0].slack >= pace.stretch(tokens[:count]) * _least(pace, tokens[:count])
+        if makes_late and joining.slack > step + alone:
+            return count
+    return min(len(tokens), most)
+
+
+def _has_time(turns: Sequence[Turn], chosen: Sequence[int], prompt: int, pace: Pace) -> bool:
+    """Whether a prompt's next part fits before the tokens are due, all dense."""
+    both = [*(turns[index] for index in chosen), turns[prompt]]
+    slack = min((turns[index].slack for index in chosen), default=inf)
+    return pace.step(both).at(1.0) * pace.stretch(both) <= slack
+
+
+def _least(pace: Pace, turns: Sequence[Turn]) -> float:
+    ceilings = sum(turn.work.at(turn.ceiling.macs_ratio) for turn in turns)
+    return pace.step(()).fixed + ceilings
+
+
+def _level(profile: Profile, turn: Turn, step: Work, stretch: float, common: float) -> float:
+    if turn.pinned is not None:
+        return turn.pinned
+    # A prompt goes on over many steps: the time that it has is for all of them, and the common share knows that.
+    own = common if turn.rest is not None else share_in_time(turn.slack, step.fixed * stretch, step.scalable * stretch)
+    return level_of_share(profile, turn.ceiling, min(own, common))
+
+
+def _share_for_prompts(turns: Sequence[Turn], pace: Pace, executors: int) -> float:
+    """The greatest share at which all prompts are in time, and the tokens that are due until then."""
+    share, rest, parts = inf, Work(), 0.0
+    tokens = [turn for turn in turns if turn.rest is None]
+    for prompt in sorted((turn for turn in turns if turn.rest is not None), key=lambda turn: turn.slack):
+        assert prompt.rest is not None
+        rest += prompt.rest
+        parts += pace.prompts.overhead * ceil(_ratio(prompt.rest, prompt.work))
+        due = [max((prompt.slack - turn.slack) / turn.token + 1, 0.0) for turn in tokens]
+        total = rest + Work(parts + pace.tokens.overhead * max(due, default=0.0))
+        for turn, count in zip(tokens, due, strict=True):
+            total += Work(turn.work.fixed * count, turn.work.scalable * count)
+        stretch = pace.margin * pace.prompts.tail_ratio
+        time = prompt.slack * min(executors, len(turns))
+        share = min(share, share_in_time(time, total.fixed * stretch, total.scalable * stretch))
+    return share
+
+
+def _ratio(whole: Work, part: Work) -> float:
+    return whole.at(1.0) / part.at(1.0) if part.at(1.0) > 0 else 1.0
