@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.gating.neuron_means import NeuronMeans
 from models.gating.profile import Profile
 from models.model import GateContext, InvalidInput, TensorSpec
 from models.zoo.log_mel import HOP, RATE, log_mel, speech_frames
 from models.zoo.speech_decoding import GreedyDecoder
 from models.zoo.speech_segments import Segment, is_silence, segments_of
-from models.zoo.whisper import Array, Whisper
+from models.zoo.whisper import Whisper
 from models.zoo.whisper_files import read_whisper
+from models.zoo.whisper_layers import Array
+from models.zoo.whisper_words import Calibrated
 from models.zoo.word_errors import word_errors
 
 LONGEST_SECONDS = 600
@@ -89,10 +90,11 @@ class SpeechRecognizer:
         name: str,
         folder: Path,
         profile: Profile | None = None,
-        means: NeuronMeans | None = None,
+        calibrated: Calibrated | None = None,
         datatype: str = "fp32",
     ) -> None:
-        """Reads a folder of a Whisper; without a profile the model is dense, without means it has no gates on neurons.
+        """Reads a folder of a Whisper; without a profile the model is dense, without a calibration it has no gates but
+        that on positions.
 
         Raises `FileNotFoundError`, `ModuleNotFoundError` without the package tokenizers, or `ValueError` for files of
         another architecture."""
@@ -103,7 +105,7 @@ class SpeechRecognizer:
         self.profile = profile or Profile.dense(name, files.digest)
         if self.profile.weights_digest != files.digest:
             raise ValueError(f"the profile of {name} was measured on other weights: run sluice calibrate {name}")
-        self.whisper = Whisper(files.shape, files.tensors, means, datatype)
+        self.whisper = Whisper(files.shape, files.tensors, calibrated, datatype)
         self._tokens = files.tokens
         self._tokenizer = files.tokenizer
         self.decoder = GreedyDecoder(self.whisper, files.tokens)
@@ -187,11 +189,11 @@ class SpeechRecognizer:
             understood = length
             if part.any():
                 spectrum = log_mel(part, self.whisper.shape.mels, self.whisper.shape.frames)
-                states = self.whisper.encode(spectrum, speech_frames(spectrum), context, thresholds)
+                heard = self.whisper.encode(spectrum, speech_frames(spectrum), context, thresholds)
                 if language is None and self.multilingual:
-                    language = self.decoder.language(states, context, thresholds)
+                    language = self.decoder.language(heard, context, thresholds)
                 prompt = self.decoder.prompt(language if self.multilingual else None, earlier, times)
-                said = self.decoder.say(states, prompt, length, times, context, thresholds)
+                said = self.decoder.say(heard, prompt, length, times, context, thresholds)
                 if not is_silence(said):
                     found, understood = segments_of(said, self._tokens, self._text, at / RATE, length)
                     segments += found

@@ -1,4 +1,4 @@
-"""The profile of a model of speech, and the means of its neurons, from recordings without texts. Needs no torch: it
+"""The profile of a model of speech, and the rest of its calibration, from recordings without texts. Needs no torch: it
 runs the serving code."""
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,22 +9,26 @@ import numpy as np
 
 from models.gating.agreement import CONFIDENCE, agreements, operating_point
 from models.gating.greedy import allocate, spread
-from models.gating.neuron_means import NeuronMeans
 from models.gating.profile import OperatingPoint, Profile
 from models.model import GateContext, Tensors
 from models.zoo.log_mel import HOP, RATE, log_mel, speech_frames
 from models.zoo.speech import SpeechRecognizer, Wanted
 from models.zoo.speech_data import Clip
-from models.zoo.whisper import DENSE, FRAMES_GATE, Array, Watch, Whisper
+from models.zoo.whisper import DENSE, POSITIONS_GATE, WORDS_GATE, Whisper
+from models.zoo.whisper_layers import Array, Watch
+from models.zoo.whisper_words import Calibrated, preview_of
 from models.zoo.word_errors import rate_bounds, word_errors
 
 POINTS = 9
 
-MARGINS = (12.0, 8.0, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.75, 0.5)
-"""Seconds behind the speech that are to be heard: what the gate on frames tries."""
+MARGINS = (15.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.25)
+"""Seconds behind the speech that are to be heard: what the gate on positions tries."""
 
 NEURON_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 """Of neurons that are to be skipped: for each gate on them these quantiles of the saliency are tried."""
+
+LEAST_WORD = 0.005
+"""The threshold of the gate on words at the end of the dial: less is gained by more than is risked."""
 
 LEAST_LIKELIHOOD = 0.8
 """Of the dense model's texts, a token, relative to what it is without gates: where the dial ends."""
@@ -33,7 +37,7 @@ TUNING_CLIPS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class Example:
     """A clip as the dense model heard it: its spectrum and speech frames, the tokens of its text behind the `prompted`
     ones, and their mean log probability."""
 
@@ -52,15 +56,15 @@ def calibrate(
     report: Callable[[float], None],
     *,
     points: int = POINTS,
-) -> tuple[Profile, NeuronMeans]:
-    """Means and thresholds from `tuning`, the latter allocated greedily; what to expect of them from `held_out`.
-    `report` is called with the share done, 0 to 1."""
+) -> tuple[Profile, Calibrated]:
+    """The calibration and thresholds from `tuning`, the latter allocated greedily; what to expect of them from
+    `held_out`. `report` is called with the share done, 0 to 1."""
     plain = SpeechRecognizer(name, folder)
     few = [tuning[i] for i in np.random.default_rng(0).permutation(len(tuning))[:TUNING_CLIPS]]
-    heard = [found for clip in few if (found := listen(plain, clip.audio)) is not None]
+    heard = [example for clip in few if (example := listen(plain, clip.audio)) is not None]
     report(0.1)
-    means = _neuron_means(plain, heard)
-    model = SpeechRecognizer(name, folder, means=means)
+    calibrated = _calibrated(plain, heard)
+    model = SpeechRecognizer(name, folder, calibrated=calibrated)
     report(0.15)
 
     def evaluate(thresholds: Mapping[str, float]) -> tuple[float, float]:
@@ -74,13 +78,14 @@ def calibrate(
 
     seconds = model.window_seconds
     margins = tuple(1 - margin / seconds for margin in MARGINS if margin < seconds)
-    grids = {FRAMES_GATE: margins} | _neuron_grids(model, heard)
+    grids = {POSITIONS_GATE: margins} | _neuron_grids(model, heard)
     path = allocate(grids, evaluate, LEAST_LIKELIHOOD, lambda done: report(0.15 + 0.45 * done))
 
     requests: list[Tensors] = [{"audio": clip.audio} for clip in held_out]
     wanted = [model.run(inputs, GateContext(0.0)) for inputs in requests]
     measured: list[OperatingPoint] = []
-    for i, (level, thresholds) in enumerate(zip(np.linspace(0, 1, points), spread(path, points), strict=True)):
+    for i, (level, found) in enumerate(zip(np.linspace(0, 1, points), spread(path, points), strict=True)):
+        thresholds = found | {WORDS_GATE: float(level) * LEAST_WORD}
         said: list[str] = []
 
         def run(
@@ -96,7 +101,7 @@ def calibrate(
         compared = agreements(run, model.agreement, requests, wanted, float(level))
         measured.append(_with_accuracy(operating_point(float(level), thresholds, compared), said, held_out))
         report(0.6 + 0.4 * (i + 1) / points)
-    return Profile(name, len(held_out), CONFIDENCE, model.digest, tuple(measured)), means
+    return Profile(name, len(held_out), CONFIDENCE, model.digest, tuple(measured)), calibrated
 
 
 def _with_accuracy(point: OperatingPoint, said: Sequence[str], clips: Sequence[Clip]) -> OperatingPoint:
@@ -108,26 +113,32 @@ def _with_accuracy(point: OperatingPoint, said: Sequence[str], clips: Sequence[C
     return replace(point, accuracy=1 - float(errors.sum() / words.sum()), accuracy_lower=1 - highest)
 
 
-def _neuron_means(model: SpeechRecognizer, heard: Sequence[Heard]) -> NeuronMeans:
-    """The mean of each layer's neurons over all positions of the speech."""
+def _calibrated(model: SpeechRecognizer, heard: Sequence[Example]) -> Calibrated:
+    """The mean of each layer's neurons over the positions that are there with a short margin, and the preview of the
+    words."""
     sums: dict[str, Array] = {}
     rows: dict[str, int] = {}
+    states: list[Array] = []
 
-    def watch(gate: str, neurons: Array) -> None:
-        sums[gate] = sums.get(gate, 0) + neurons.sum(0)
-        rows[gate] = rows.get(gate, 0) + len(neurons)
+    def watch(gate: str, values: Array) -> None:
+        if gate == WORDS_GATE:
+            states.append(values)
+        else:
+            sums[gate] = sums.get(gate, 0) + values.sum(0)
+            rows[gate] = rows.get(gate, 0) + len(values)
 
     for clip in heard:
         log_probability(model.whisper, clip, GateContext(0.0), _short(model), watch)
-    return [(sums[gate] / rows[gate]).astype(np.float32) for gate in model.whisper.neuron_gates]
+    means = [(sums[gate] / rows[gate]).astype(np.float32) for gate in model.whisper.neuron_gates]
+    return Calibrated(means, *preview_of(np.concatenate(states), model.whisper.words))
 
 
-def _neuron_grids(model: SpeechRecognizer, heard: Sequence[Heard]) -> dict[str, tuple[float, ...]]:
+def _neuron_grids(model: SpeechRecognizer, heard: Sequence[Example]) -> dict[str, tuple[float, ...]]:
     """For each gate on neurons the thresholds that skip the shares of `NEURON_SHARES` of them."""
     saliencies: dict[str, list[Array]] = {gate: [] for gate in model.whisper.neuron_gates}
 
     def watch(name: str, neurons: Array) -> None:
-        gate = model.whisper.gate(name)
+        gate = model.whisper.gate(name) if name in saliencies else None
         if gate is not None:
             saliencies[name].append(np.sqrt(np.square(neurons - gate.means).mean(0)) * gate.norms)
 
@@ -139,11 +150,11 @@ def _neuron_grids(model: SpeechRecognizer, heard: Sequence[Heard]) -> dict[str, 
 
 
 def _short(model: SpeechRecognizer) -> dict[str, float]:
-    """The gate on frames alone, with a margin of two seconds: what the neurons see where they are gated."""
-    return {FRAMES_GATE: max(0.0, 1 - 2 / model.window_seconds)}
+    """The gate on positions alone, with a margin of two seconds: what the neurons see where they are gated."""
+    return {POSITIONS_GATE: max(0.0, 1 - 2 / model.window_seconds)}
 
 
-def listen(model: SpeechRecognizer, audio: Array) -> Heard | None:
+def listen(model: SpeechRecognizer, audio: Array) -> Example | None:
     """What the dense model hears in the first window of a clip; None where it is silent."""
     shape, context = model.whisper.shape, GateContext(0.0)
     audio = audio[: shape.frames * HOP]
@@ -151,25 +162,25 @@ def listen(model: SpeechRecognizer, audio: Array) -> Heard | None:
         return None
     spectrum = log_mel(audio, shape.mels, shape.frames)
     speech = speech_frames(spectrum)
-    states = model.whisper.encode(spectrum, speech, context)
-    language = model.decoder.language(states, context, DENSE) if model.multilingual else None
+    window = model.whisper.encode(spectrum, speech, context)
+    language = model.decoder.language(window, context, DENSE) if model.multilingual else None
     prompt = model.decoder.prompt(language, (), times=False)
-    said = model.decoder.say(states, prompt, len(audio) / RATE, False, context, DENSE)
+    said = model.decoder.say(window, prompt, len(audio) / RATE, False, context, DENSE)
     tokens = [*prompt, *said.tokens]
-    heard = Heard(spectrum, speech, tokens, len(prompt), 0.0)
+    heard = Example(spectrum, speech, tokens, len(prompt), 0.0)
     return replace(heard, log_probability=log_probability(model.whisper, heard, context))
 
 
 def log_probability(
     whisper: Whisper,
-    heard: Heard,
+    heard: Example,
     context: GateContext,
     thresholds: Mapping[str, float] = DENSE,
     watch: Watch | None = None,
 ) -> float:
     """The mean, over the tokens that were heard, of their log probabilities with these thresholds."""
-    states = whisper.encode(heard.spectrum, heard.speech, context, thresholds, watch)
-    decoding = whisper.listen(states, context)
+    window = whisper.encode(heard.spectrum, heard.speech, context, thresholds, watch)
+    decoding = whisper.listen(window, context)
     logits = whisper.score(heard.tokens, decoding, context, thresholds, watch)[heard.prompted - 1 : -1]
     if not len(logits):
         return 0.0

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.model import GateContext
-from models.zoo.whisper import Array, Whisper
+from models.zoo.whisper import Heard, Whisper
 from models.zoo.whisper_files import SpeechTokens
+from models.zoo.whisper_layers import Array
 
 LATEST_FIRST_TIME = 50
 """The first segment begins in the first second."""
@@ -42,7 +43,7 @@ class GreedyDecoder:
         self._model = model
         self._tokens = tokens
         never = np.zeros(model.shape.vocabulary, np.float32)
-        never[tokens.end + 1 : tokens.first_timestamp] = -np.inf
+        never[tokens.end + 1 :] = -np.inf
         never[list(tokens.suppressed)] = -np.inf
         self._never = never
         self._never_first = never.copy()
@@ -55,14 +56,14 @@ class GreedyDecoder:
         spoken = (tokens.languages[language], tokens.transcribe) if language is not None else ()
         return [*before, tokens.start, *spoken, *(() if times else (tokens.no_timestamps,))]
 
-    def language(self, states: Array, context: GateContext, thresholds: Mapping[str, float]) -> str:
+    def language(self, heard: Heard, context: GateContext, thresholds: Mapping[str, float]) -> str:
         """The likeliest language of a window, of those that the model knows."""
-        logits = self._model.step([self._tokens.start], self._model.listen(states, context), context, thresholds)
+        logits = self._model.step([self._tokens.start], self._model.listen(heard, context), context, thresholds)
         return max(self._tokens.languages, key=lambda name: float(logits[self._tokens.languages[name]]))
 
     def say(
         self,
-        states: Array,
+        heard: Heard,
         prompt: Sequence[int],
         seconds: float,
         times: bool,
@@ -72,35 +73,35 @@ class GreedyDecoder:
         """The tokens of a window of so many seconds, with those of times among them if asked to. Raises `Cancelled`
         between two of them when nobody waits any more."""
         tokens, model, said = self._tokens, self._model, Said()
-        decoding = model.listen(states, context)
-        heard = list(prompt).index(tokens.start) + 1 if times and tokens.no_speech is not None else len(prompt)
-        logits = model.step(prompt[:heard], decoding, context, thresholds)
+        decoding = model.listen(heard, context)
+        asked = list(prompt).index(tokens.start) + 1 if times and tokens.no_speech is not None else len(prompt)
+        possible = None if times else self._never_first
+        logits = model.step(prompt[:asked], decoding, context, thresholds, possible)
         if times and tokens.no_speech is not None:
             said.no_speech = float(np.exp(logits[tokens.no_speech] - _log_sum(logits)))
-        if prompt[heard:]:
-            logits = model.step(prompt[heard:], decoding, context, thresholds)
+        if prompt[asked:]:
+            logits = model.step(prompt[asked:], decoding, context, thresholds, possible)
         limit = min(model.shape.context // 2, int(TOKENS_AT_LEAST + TOKENS_PER_SECOND * seconds))
         for _ in range(min(limit, model.shape.context - len(prompt))):
             context.check_wanted()
-            possible = self._possible(logits, said.tokens, times)
-            token = int(possible.argmax())
-            said.log_probability += float(possible[token]) - _log_sum(possible)
+            if times:
+                logits = self._in_order(logits, said.tokens)
+            token = int(logits.argmax())
+            said.log_probability += float(logits[token]) - _log_sum(logits)
             if token == tokens.end:
                 break
             said.tokens.append(token)
             if surplus := repeated([token for token in said.tokens if token < tokens.end]):
                 del said.tokens[_text_from_end(said.tokens, tokens.end, surplus) :]
                 break
-            logits = model.step([token], decoding, context, thresholds)
+            logits = model.step([token], decoding, context, thresholds, None if times else self._never)
         return said
 
-    def _possible(self, logits: Array, said: Sequence[int], times: bool) -> Array:
-        """The logits, −∞ for tokens that cannot follow."""
+    def _in_order(self, logits: Array, said: Sequence[int]) -> Array:
+        """The logits, −∞ for what cannot follow where times are among the tokens."""
         possible = logits + (self._never if said else self._never_first)
-        if times:
-            keep_times_in_order(possible, said, self._tokens)
-        else:
-            possible[self._tokens.first_timestamp :] = -np.inf
+        possible[self._tokens.first_timestamp :] = logits[self._tokens.first_timestamp :]
+        keep_times_in_order(possible, said, self._tokens)
         return possible
 
 

@@ -5,12 +5,12 @@ import logging
 from importlib.util import find_spec
 from pathlib import Path
 
-from models.gating.neuron_means import load_means
 from models.gating.profile import Profile
 from models.zoo.family import DATATYPES, CatalogEntry, MissingWeights, UnknownModel, split_datatype
 from models.zoo.fashion_weights import PACKAGED
 from models.zoo.speech import SpeechRecognizer
 from models.zoo.whisper_files import is_whisper
+from models.zoo.whisper_words import Calibrated
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +51,8 @@ def load(name: str, calibrations: Path | None = None) -> SpeechRecognizer:
     served, path = f"{short}:{datatype}" if datatype else short, profile_path(name, calibrations)
     if path is None:
         log.warning("%s is served dense: it has no profile; sluice calibrate %s --data CLIPS makes one", served, place)
-    profile, means = (Profile.load(path), load_means(means_beside(path))) if path else (None, None)
-    return SpeechRecognizer(served, folder, profile, means, datatype or DATATYPES[0])
+    profile, calibrated = (Profile.load(path), Calibrated.load(calibrated_beside(path))) if path else (None, None)
+    return SpeechRecognizer(served, folder, profile, calibrated, datatype or DATATYPES[0])
 
 
 def profile_path(name: str, calibrations: Path | None = None) -> Path | None:
@@ -63,8 +63,8 @@ def profile_path(name: str, calibrations: Path | None = None) -> Path | None:
     return next((path for path in paths if path.exists()), None)
 
 
-def means_beside(profile: Path) -> Path:
-    """Where the means of the neurons lie that belong to a profile."""
+def calibrated_beside(profile: Path) -> Path:
+    """Where that lies what belongs to a profile."""
     return profile.with_name(profile.name.replace(".profile.json", ".calibration.safetensors"))
 
 

@@ -7,7 +7,6 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from models.gating.neuron_means import save_means
 from models.zoo import speech_calibration, speech_data, speech_family
 from models.zoo.audio import COMMAND
 from models.zoo.family import UnknownModel
@@ -27,7 +26,7 @@ def calibrate_speech(name: str, data: Path | None, output: Path | None, points: 
         folder.mkdir(parents=True, exist_ok=True)
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task("calibrating", total=1.0)
-            profile, means = speech_calibration.calibrate(
+            profile, calibrated = speech_calibration.calibrate(
                 speech_family.short_name(name),
                 dense.folder,
                 tuning,
@@ -36,7 +35,7 @@ def calibrate_speech(name: str, data: Path | None, output: Path | None, points: 
                 points=points,
             )
         path = folder / f"{profile.model}.profile.json"
-        save_means(means, speech_family.means_beside(path))
+        calibrated.save(speech_family.calibrated_beside(path))
         profile.save(path)
     except ModuleNotFoundError as missing:
         fail(f"{missing}: {COMMAND}")

@@ -1,7 +1,5 @@
 """The encoder, the decoder and greedy decoding beside `transformers`, which is the oracle."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -10,9 +8,10 @@ pytest.importorskip("tokenizers", reason="the extra `speech` is not installed")
 from models.model import GateContext
 from models.zoo.log_mel import log_mel, speech_frames
 from models.zoo.speech_decoding import GreedyDecoder
-from models.zoo.whisper import FRAMES_GATE, Whisper, kept_frames
+from models.zoo.whisper import WORDS_GATE, Whisper
 from models.zoo.whisper_files import read_whisper
-from tests.models.zoo.random_whisper import CONTEXT, FEED_FORWARD, MELS, POSITIONS, write_random_whisper
+from models.zoo.whisper_words import Calibrated, preview_of
+from tests.models.zoo.random_whisper import CONTEXT, FEED_FORWARD, HIDDEN, MELS, POSITIONS, write_random_whisper
 
 FRAMES = 2 * POSITIONS
 
@@ -62,9 +61,9 @@ def test_hidden_states_and_logits_are_those_of_the_oracle(model, oracle, spectru
             decoder_input_ids=torch.tensor([tokens]),
             output_hidden_states=False,
         )
-    states = encoded(model, spectrum)
-    assert_close(states, wanted.encoder_last_hidden_state[0].numpy())
-    decoding, context = model.listen(states, GateContext(0.0)), GateContext(0.0)
+    heard = encoded(model, spectrum)
+    assert_close(heard.states, wanted.encoder_last_hidden_state[0].numpy())
+    decoding, context = model.listen(heard, GateContext(0.0)), GateContext(0.0)
     logits = [model.step(tokens[:3], decoding, context)]
     logits += [model.step([token], decoding, context) for token in tokens[3:]]
     assert_close(np.stack(logits), wanted.logits[0, 2:].numpy())
@@ -76,8 +75,8 @@ def test_greedy_tokens_are_those_of_the_oracle(model, files, oracle, times, seed
     torch = pytest.importorskip("torch")
     spectrum = np.random.default_rng(seed).uniform(-1, 1, (FRAMES, MELS)).astype(np.float32)
     decoder = GreedyDecoder(model, files.tokens)
-    states = encoded(model, spectrum)
-    said = decoder.say(states, decoder.prompt("de", (), times), 30.0, times, GateContext(0.0), {})
+    heard = encoded(model, spectrum)
+    said = decoder.say(heard, decoder.prompt("de", (), times), 30.0, times, GateContext(0.0), {})
     never = [token for token in range(files.shape.vocabulary) if token in files.tokens.suppressed]
     never += [] if times else range(files.tokens.first_timestamp, files.shape.vocabulary)
     with torch.no_grad():
@@ -98,71 +97,63 @@ def test_greedy_tokens_are_those_of_the_oracle(model, files, oracle, times, seed
     assert said.tokens[:compared] == wanted[:compared]
 
 
-def test_a_part_of_the_window_is_what_the_whole_begins_with(files, spectrum):
-    """The convolutions see the frames behind the part, and not its end."""
-    stem_alone = Whisper(replace(files.shape, encoder_layers=0, decoder_layers=0), files.tensors)
-    context = GateContext(0.0)
-    part = stem_alone.encode(spectrum, 40, context, {FRAMES_GATE: 0.8})
-    assert np.allclose(part, encoded(stem_alone, spectrum)[:30], atol=1e-5)
-    assert context.layers[FRAMES_GATE].skipped == 40
-    assert 0.35 < context.macs_skipped_ratio < 0.7
-
-
-def test_frames_are_kept_by_how_far_they_are_from_the_speech():
-    assert kept_frames(300, 3000, 0.0) == 3000
-    assert kept_frames(300, 3000, 0.9) == 600
-    assert kept_frames(300, 3000, 1.0) == 300
-    assert kept_frames(2900, 3000, 0.5) == 3000
-
-
-def means_of(files, model, spectrum):
-    """The means of all neurons over one window and a text."""
+def calibration(model, spectrum):
+    """Of one window and a text."""
     seen = {}
     context = GateContext(0.0)
-    states = model.encode(spectrum, FRAMES, context, watch=lambda gate, rows: seen.update({gate: rows.mean(0)}))
-    model.score(
-        [16, 21, 4, 7],
-        model.listen(states, context),
-        context,
-        watch=lambda gate, rows: seen.update({gate: rows.mean(0)}),
-    )
-    return [seen[gate] for gate in model.neuron_gates]
+    heard = model.encode(spectrum, FRAMES, context, watch=lambda gate, rows: seen.update({gate: rows}))
+    decoding = model.listen(heard, context)
+    model.score([16, 21, 4, 7], decoding, context, watch=lambda gate, rows: seen.update({gate: rows}))
+    means = [seen[gate].mean(0) for gate in model.neuron_gates]
+    return Calibrated(means, *preview_of(seen[WORDS_GATE], model.words, 32))
 
 
 def test_neurons_that_are_skipped_contribute_their_means(files, model, spectrum):
-    means = means_of(files, model, spectrum)
-    gated = Whisper(files.shape, files.tensors, means)
+    found = calibration(model, spectrum)
+    gated = Whisper(files.shape, files.tensors, found)
     context = GateContext(0.0)
-    all_skipped = dict.fromkeys(gated.neuron_gates, 1e9)
-    states = gated.encode(spectrum, FRAMES, context, all_skipped)
+    heard = gated.encode(spectrum, FRAMES, context, dict.fromkeys(gated.neuron_gates, 1e9))
     tensors = dict(files.tensors)
     for i in range(files.shape.encoder_layers):
         name = f"encoder.layers.{i}"
         weight = tensors[f"{name}.fc2.weight"]
-        tensors[f"{name}.fc2.bias"] = tensors[f"{name}.fc2.bias"] + weight @ means[i]
+        tensors[f"{name}.fc2.bias"] = tensors[f"{name}.fc2.bias"] + weight @ found.means[i]
         tensors[f"{name}.fc2.weight"] = np.zeros_like(weight)
     wanted = encoded(Whisper(files.shape, tensors), spectrum)
-    assert np.allclose(states, wanted, atol=1e-4)
+    assert np.allclose(heard.states, wanted.states, atol=1e-4)
     assert context.layers["encoder1.neurons"].skipped == FEED_FORWARD
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.2, 0.3])
 def test_a_gate_on_neurons_is_the_dense_layer_with_some_at_their_means(files, model, spectrum, threshold):
-    means = means_of(files, model, spectrum)
-    gated = Whisper(files.shape, files.tensors, means)
+    found = calibration(model, spectrum)
+    gated = Whisper(files.shape, files.tensors, found)
     context, name = GateContext(0.0), "encoder2.neurons"
-    states = gated.encode(spectrum, FRAMES, context, {name: threshold})
+    heard = gated.encode(spectrum, FRAMES, context, {name: threshold})
     work = context.layers[name]
     assert 0 < work.skipped < FEED_FORWARD
     skipped = np.setdiff1d(np.arange(FEED_FORWARD), work.last_active)
     tensors, layer = dict(files.tensors), "encoder.layers.1"
-    weight = tensors[f"{layer}.fc2.weight"]
-    tensors[f"{layer}.fc2.bias"] = tensors[f"{layer}.fc2.bias"] + weight[:, skipped] @ means[1][skipped]
-    weight = weight.copy()
+    weight = tensors[f"{layer}.fc2.weight"].copy()
+    tensors[f"{layer}.fc2.bias"] = tensors[f"{layer}.fc2.bias"] + weight[:, skipped] @ found.means[1][skipped]
     weight[:, skipped] = 0
     tensors[f"{layer}.fc2.weight"] = weight
-    assert np.allclose(states, encoded(Whisper(files.shape, tensors), spectrum), atol=1e-3)
+    assert np.allclose(heard.states, encoded(Whisper(files.shape, tensors), spectrum).states, atol=1e-3)
     assert context.macs_skipped > 0
+
+
+def test_the_likeliest_words_are_compared_exactly(files, model, spectrum):
+    gated = Whisper(files.shape, files.tensors, calibration(model, spectrum))
+    context, possible = GateContext(0.0), np.zeros(files.shape.vocabulary, np.float32)
+    possible[3] = -np.inf
+    heard = gated.encode(spectrum, FRAMES, context)
+    dense = gated.step([16, 21, 4, 7], gated.listen(heard, context), context, possible=possible)
+    few = gated.step([16, 21, 4, 7], gated.listen(heard, context), context, {WORDS_GATE: 0.1}, possible)
+    active = context.layers[WORDS_GATE].last_active
+    assert 0 < len(active) < files.shape.vocabulary
+    assert few.argmax() == dense.argmax() != 3
+    assert np.allclose(few[active], dense[active], atol=1e-4)
+    assert np.isneginf(np.delete(few, active)).all()
 
 
 def test_a_step_past_the_context_is_refused(model, spectrum):
@@ -173,14 +164,17 @@ def test_a_step_past_the_context_is_refused(model, spectrum):
 
 
 def test_means_of_another_model_are_refused(files):
+    means, preview = [np.zeros(FEED_FORWARD, np.float32)], np.zeros((HIDDEN, 2), np.float32)
     with pytest.raises(ValueError, match="means of 1 layers"):
-        Whisper(files.shape, files.tensors, [np.zeros(FEED_FORWARD, np.float32)])
+        Whisper(files.shape, files.tensors, Calibrated(means, preview, preview))
+    with pytest.raises(ValueError, match=r"preview must be \[64, n\] twice"):
+        Whisper(files.shape, files.tensors, Calibrated(means * 4, preview[:9], preview[:9]))
 
 
 @pytest.mark.parametrize("datatype", ["bf16", "int8"])
 def test_smaller_numbers_are_near(files, model, spectrum, datatype):
-    small = encoded(Whisper(files.shape, files.tensors, datatype=datatype), spectrum)
-    wanted = encoded(model, spectrum)
+    small = encoded(Whisper(files.shape, files.tensors, datatype=datatype), spectrum).states
+    wanted = encoded(model, spectrum).states
     assert 0 < np.linalg.norm(small - wanted) < 0.05 * np.linalg.norm(wanted)
 
 

@@ -1,0 +1,179 @@
+"""The layers of Whisper, of the encoder and the decoder, and how they are made of a model's tensors."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import kernels
+from models.model import GateContext
+
+Array = NDArray[np.float32]
+Watch = Callable[[str, Array], None]
+
+SAMPLED = 8
+"""Every so manieth position of the encoder tells which neurons are needed."""
+
+_EPSILON = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """A layer norm's parameters, [hidden]."""
+
+    weight: Array
+    bias: Array
+
+    def __call__(self, x: Array) -> Array:
+        return kernels.layer_norm(x, self.weight, self.bias, _EPSILON)
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A packed product and its bias [outputs]."""
+
+    packed: kernels.PackedMatrix
+    bias: Array
+
+    def __call__(self, x: Array, activation: str = "none", residual: Array | None = None) -> Array:
+        return kernels.gated_matmul(x, self.packed, shift=self.bias, activation=activation, residual=residual)
+
+
+@dataclass(frozen=True, slots=True)
+class NeuronGate:
+    """The neurons' calibrated `means` and the `norms` of their columns of the second product, [neurons], and that
+    product's bias with the means folded in, [hidden]."""
+
+    means: Array
+    norms: Array
+    bias: Array
+
+
+@dataclass(frozen=True, slots=True)
+class FeedForward:
+    """The neurons of a layer, between two products; `name` is that of their gate."""
+
+    name: str
+    norm: Norm
+    up: Linear
+    down: Linear
+    gate: NeuronGate | None
+
+    def __call__(
+        self, x: Array, context: GateContext, thresholds: Mapping[str, float], watch: Watch | None
+    ) -> tuple[Array, int]:
+        """x and what the layer adds, and how many neurons were active."""
+        rows, neurons, threshold = self.norm(x), self.up.packed.outputs, thresholds.get(self.name, 0.0)
+        if watch is not None:
+            watch(self.name, self.up(rows, "gelu"))
+        if self.gate is None or not threshold:
+            if self.gate is not None:
+                context.record(self.name, neurons, neurons)
+            return self.down(self.up(rows, "gelu"), residual=x), neurons
+        few = len(rows) <= SAMPLED
+        sample = self.up(rows if few else np.ascontiguousarray(rows[::SAMPLED]), "gelu")
+        active, values = kernels.select_channels(sample, self.gate.means, self.gate.norms, threshold)
+        context.record(self.name, neurons, len(active), active)
+        bias = self.gate.bias
+        if not few:
+            values = kernels.gated_matmul(rows, self.up.packed, outputs=active, shift=self.up.bias, activation="gelu")
+            mean = self.gate.means[active][None]
+            bias = bias - kernels.gated_matmul(mean, self.down.packed, inputs=active)[0]
+        return kernels.gated_matmul(values, self.down.packed, inputs=active, shift=bias, residual=x), len(active)
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderLayer:
+    """One layer's weights, in the order of their use."""
+
+    norm: Norm
+    qkv: Linear
+    output: Linear
+    feed_forward: FeedForward
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderLayer:
+    """One layer's weights, in the order of their use; the first three of `heard` attend to the encoder."""
+
+    norm: Norm
+    qkv: Linear
+    output: Linear
+    heard_norm: Norm
+    heard_query: Linear
+    heard_output: Linear
+    heard_keys_values: Linear
+    feed_forward: FeedForward
+
+
+def gate_name(part: str, layer: int) -> str:
+    """Of the gate on a layer's neurons; `part` is "encoder" or "decoder"."""
+    return f"{part}{layer + 1}.neurons"
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """Layers from a model's `tensors`, with the `means` of their neurons by the names of their gates, where there are
+    some."""
+
+    tensors: Mapping[str, Array]
+    means: Mapping[str, Array]
+    datatype: str
+
+    def table(self, name: str, *shape: int) -> Array:
+        found = self.tensors[name]
+        if found.shape != shape:
+            raise ValueError(f"{name}: must have the shape {list(shape)}, got {list(found.shape)}")
+        return found
+
+    def norm(self, name: str) -> Norm:
+        return Norm(self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"])
+
+    def linear(self, *names: str) -> Linear:
+        """The linear layers of these names as one, their outputs side by side; keys have no bias."""
+        weights = [self.tensors[f"{name}.weight"] for name in names]
+        biases = [
+            np.zeros(len(weight), np.float32) if name.endswith("k_proj") else self.tensors[f"{name}.bias"]
+            for name, weight in zip(names, weights, strict=True)
+        ]
+        return Linear(kernels.pack_matrix(np.concatenate(weights), self.datatype), np.concatenate(biases))
+
+    def convolution(self, name: str) -> Linear:
+        weight = self.tensors[f"{name}.weight"]  # [outputs, inputs, taps]
+        rows = np.ascontiguousarray(weight.transpose(0, 2, 1)).reshape(len(weight), -1)
+        return Linear(kernels.pack_matrix(rows, self.datatype), self.tensors[f"{name}.bias"])
+
+    def attention(self, name: str) -> tuple[Norm, Linear, Linear]:
+        attending = f"{name}.self_attn"
+        qkv = self.linear(*(f"{attending}.{part}_proj" for part in "qkv"))
+        return self.norm(f"{name}.self_attn_layer_norm"), qkv, self.linear(f"{attending}.out_proj")
+
+    def feed_forward(self, name: str, gate: str) -> FeedForward:
+        norm, up, down = self.norm(f"{name}.final_layer_norm"), self.linear(f"{name}.fc1"), self.linear(f"{name}.fc2")
+        return FeedForward(gate, norm, up, down, self.neuron_gate(f"{name}.fc2", gate))
+
+    def neuron_gate(self, name: str, gate: str) -> NeuronGate | None:
+        means = self.means.get(gate)
+        if means is None:
+            return None
+        weight, bias = self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"]
+        if means.shape != weight.shape[1:]:
+            raise ValueError(f"{name} has {weight.shape[1]} inputs, and there are means of {len(means)}")
+        return NeuronGate(means, np.linalg.norm(weight, axis=0), bias + weight @ means)
+
+    def encoder_layer(self, i: int) -> EncoderLayer:
+        name = f"encoder.layers.{i}"
+        return EncoderLayer(*self.attention(name), self.feed_forward(name, gate_name("encoder", i)))
+
+    def decoder_layer(self, i: int) -> DecoderLayer:
+        name = f"decoder.layers.{i}"
+        attending = f"{name}.encoder_attn"
+        return DecoderLayer(
+            *self.attention(name),
+            self.norm(f"{attending}_layer_norm"),
+            self.linear(f"{attending}.q_proj"),
+            self.linear(f"{attending}.out_proj"),
+            self.linear(f"{attending}.k_proj", f"{attending}.v_proj"),
+            self.feed_forward(name, gate_name("decoder", i)),
+        )

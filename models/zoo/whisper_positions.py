@@ -1,0 +1,78 @@
+"""The gate on a window's positions: which of them the encoder works on.
+
+Most of a window of 30 s is the silence behind a short clip. The further a position is from the speech, the less it
+matters: past a margin one stands for many, and is attended to as often as it stands for a position (as in token
+merging, Bolya et al. 2023). Without any of that silence the decoder takes a pause for the end, or goes on and on.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from models.zoo.whisper_shape import TAPS
+
+Array = NDArray[np.float32]
+Product = Callable[[Array], Array]
+
+STANDS_FOR = 25
+"""How many positions past the margin one stands for: half a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """The first `near` positions of a window are all there, of those behind them the `ids` [n]; `sizes` [near + n] is
+    how many positions each stands for."""
+
+    near: int
+    ids: NDArray[np.intp]
+    sizes: NDArray[np.intp]
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def all_ids(self) -> NDArray[np.intp]:
+        return np.concatenate([np.arange(self.near), self.ids])
+
+    def bias(self, heads: int, queries: int) -> Array | None:
+        """What is added to the scores of attention to them, [heads, queries, near + n]; None for nothing."""
+        if not len(self.ids):
+            return None
+        added = np.log(self.sizes).astype(np.float32)
+        return np.ascontiguousarray(np.broadcast_to(added, (heads, queries, len(added))))
+
+
+def active_positions(speech: int, window: int, threshold: float) -> Positions:
+    """Those of a window of so many positions, of which the first `speech` hold speech. One of these has the saliency 1;
+    one that is d past them has 1 − d / window, so that a threshold of 0 keeps the whole window and one of 0.9 a tenth
+    of it behind the speech."""
+    near = min(window, speech + round((1 - threshold) * window)) if threshold > 0 else window
+    starts = np.arange(near, window, STANDS_FOR)
+    ends = np.minimum(starts + STANDS_FOR, window)
+    return Positions(near, (starts + ends - 1) // 2, np.concatenate([np.ones(near, np.intp), ends - starts]))
+
+
+def convolved(spectrum: Array, first: Product, second: Product, positions: Positions) -> Array:
+    """Both convolutions of three taps, the second with stride 2, at the positions that are there: the spectrum [frames,
+    mels] to [near + n, hidden]. They are products of windows [rows, taps · inputs]."""
+    near, frames = positions.near, len(spectrum)
+    # One frame more, for the last taps to see what is there and not the zeros past a window's end.
+    beginning = first(_windows(spectrum[: 2 * near + 1], 1))
+    parts = [second(_windows(beginning, 2)[:near])]
+    if len(positions.ids):
+        rows = (2 * positions.ids[:, None] + np.arange(-1, TAPS - 1)).reshape(-1)
+        padded = np.pad(spectrum, ((1, 1), (0, 0)))
+        seen = first(padded[rows[:, None] + np.arange(TAPS)].reshape(len(rows), -1))
+        seen[rows >= frames] = 0
+        parts.append(second(seen.reshape(len(positions.ids), -1)))
+    return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+
+def _windows(x: Array, stride: int) -> Array:
+    """The rows that each output of a convolution sees, side by side: [n, inputs] to [⌈n / stride⌉, taps · inputs]."""
+    channels = x.shape[1]
+    padded = np.pad(x, ((1, 1), (0, 0))).reshape(-1)
+    return np.ascontiguousarray(sliding_window_view(padded, TAPS * channels)[:: stride * channels])

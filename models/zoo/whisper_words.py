@@ -1,0 +1,96 @@
+"""The gate on the words of a vocabulary: which of them may be the next.
+
+The last product of a small decoder, its states with every word, is most of a step's work, and all but a few of its
+results are far below the greatest. A preview in few dimensions tells which few: those in which the states that were
+seen in calibration and the words together vary most (SVD-softmax, Shim et al. 2017, weighted by the states). The logits
+of those words alone are computed then.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from models import kernels
+from models.gating.neuron_means import NeuronMeans
+
+Array = NDArray[np.float32]
+
+PREVIEW = 96
+"""Dimensions of the preview."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """What gates need that calibration found: the means of all layers' neurons, the encoder's first, and the preview's
+    `project` and `lift`, both [hidden, dimensions]: a state h and a word w have the logit (h · project) · (w · lift),
+    about."""
+
+    means: NeuronMeans
+    project: Array
+    lift: Array
+
+    def save(self, path: Path) -> None:
+        """Writes safetensors, all of them or nothing."""
+        partial = path.with_suffix(".partial")
+        arrays = {f"layer{i + 1}": layer for i, layer in enumerate(self.means)}
+        save_file(arrays | {"project": self.project, "lift": self.lift}, partial)
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Raises `FileNotFoundError`, or `ValueError` for another file."""
+        arrays = load_file(path)
+        try:
+            means = [arrays[f"layer{i + 1}"] for i in range(len(arrays) - 2)]
+            return cls(means, arrays["project"], arrays["lift"])
+        except KeyError as missing:
+            raise ValueError(f"{path} has no tensor {missing}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class WordGate:
+    """`words` [vocabulary, hidden], and their preview, packed."""
+
+    words: Array
+    project: Array
+    preview: kernels.PackedMatrix
+
+    @classmethod
+    def of(cls, words: Array, project: Array, lift: Array, datatype: str) -> Self:
+        """Raises `ValueError` for a preview of another model's."""
+        if project.shape != lift.shape or project.shape[:1] != words.shape[1:]:
+            raise ValueError(f"the preview must be [{words.shape[1]}, n] twice, got {project.shape} and {lift.shape}")
+        return cls(words, project, kernels.pack_matrix(words @ lift, datatype))
+
+    def __call__(self, state: Array, possible: Array, threshold: float) -> tuple[Array, NDArray[np.int32]]:
+        """The logits [vocabulary] after a state [1, hidden], with `possible` added, −∞ for words that are not active;
+        and which are: those whose preview makes them likelier than the threshold times the likeliest."""
+        preview = kernels.gated_matmul(state @ self.project, self.preview)[0]
+        preview += possible
+        active = np.flatnonzero(preview >= preview.max() + np.log(threshold)).astype(np.int32)
+        logits = np.full(len(preview), -np.inf, np.float32)
+        logits[active] = self.words[active] @ state[0] + possible[active]
+        return logits, active
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of a preview."""
+        return self.preview.inputs * (len(self.project) + len(self.words))
+
+
+def preview_of(states: Array, words: Array, dimensions: int = PREVIEW) -> tuple[Array, Array]:
+    """`project` and `lift`, of states [n, hidden] that were seen and words [vocabulary, hidden]: the best approximation
+    of their logits of that rank, in the mean of squares."""
+    hidden = states.shape[1]
+    covariance = states.T.astype(np.float64) @ states / len(states)
+    # Directions that were not seen are not impossible.
+    covariance += np.trace(covariance) / hidden * 1e-3 * np.eye(hidden)
+    values, vectors = np.linalg.eigh(covariance)
+    root, inverse = ((vectors * values**power) @ vectors.T for power in (0.5, -0.5))
+    gram = root @ (words.T @ words).astype(np.float64) @ root
+    main = np.linalg.eigh(gram)[1][:, ::-1][:, : min(dimensions, hidden)]
+    return (inverse @ main).astype(np.float32), (root @ main).astype(np.float32)
