@@ -23,6 +23,7 @@ from service.control.latency_model import LatencyModel
 from service.control.level import Ceiling, level_of_share, share_in_time
 from service.control.load import Work
 
+_MANY = 1 << 20
 LEAD = 16
 """Tokens that a generation may be ahead of its SLO: what is more is not counted, so a stall that a reader would notice
 is one to be prevented, however fast the beginning was."""
@@ -109,16 +110,14 @@ def choose_levels(
     return [_level(profile, turns[index], step, stretch, common) for index in chosen]
 
 
-def may_join(running: int, token: float, work: Work, ceiling: Ceiling, pace: Pace, executors: int = 1) -> bool:
-    """Whether one more generation still leaves each its token in time at its ceiling; the first always may.
-
-    `token` is the least time that one of them may take for a token, and `work` what a token is.
+def places(token: float, work: Work, ceiling: Ceiling, pace: Pace, executors: int = 1) -> int:
+    """How many generations may run at once, so that each has its token within `token` seconds at the ceiling; one an
+    executor always may. `work` is what a token is.
     """
-    if running < executors:
-        return True
-    together = ceil((running + 1) / executors)
-    step = pace.tokens.overhead + together * work.at(ceiling.macs_ratio)
-    return step * pace.margin <= token * (1 - ROOM)
+    room = token * (1 - ROOM) / pace.margin - pace.tokens.overhead
+    each = work.at(ceiling.macs_ratio)
+    together = room / each if each > 0 else inf
+    return executors * int(min(max(together, 1), _MANY))
 
 
 def share_of_tokens(running: int, token: float, work: Work, ceiling: Ceiling, pace: Pace, executors: int = 1) -> float:

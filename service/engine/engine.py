@@ -8,19 +8,20 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from math import inf
 from typing import Literal
 
 from models.model import Generator, InvalidInput, Model
 from service.control.generation_slo import Objective
 from service.engine.dispatch import expired
 from service.engine.entry import Entry, Ran, Reply
+from service.engine.generate import generate
 from service.engine.generation import GenerationRequest, Piece
 from service.engine.hosted import HostedModel
-from service.engine.observer import Observer, RequestOutcome
+from service.engine.observer import Observer
+from service.engine.outcomes import Outcomes
 from service.engine.request import Finished, Request
 from service.engine.scheduler import Scheduler
 from service.engine.settings import EngineSettings
@@ -65,7 +66,7 @@ class Engine:
     ) -> None:
         self._settings = settings
         self._store = slo_store
-        self._observer = observer
+        self._outcomes = Outcomes(observer, self._label, clock)
         self._load = load
         self._clock = clock
         self._scheduler = Scheduler(settings, clock, self._deliver, self._pass_on)
@@ -126,51 +127,27 @@ class Engine:
         try:
             finished = await self._serve(request)
         except ServiceError as error:
-            self._tell(request.model, request.protocol, request.arrival, error)
+            self._outcomes.failed(request.model, request.protocol, request.arrival, error)
             raise
         except asyncio.CancelledError:
-            self._cancelled(request)
+            self._outcomes.cancelled(request)
             raise
         except Exception as error:
-            fault = Internal(f"the server failed on this request: {type(error).__name__}")
-            self._tell(request.model, request.protocol, request.arrival, fault)
-            raise fault from error
-        self._observer.finished(
-            RequestOutcome(request.model, request.protocol, "ok", finished.duration, finished.slo_met, finished)
-        )
+            raise self._outcomes.faulty(request, error) from error
+        self._outcomes.served(request, finished)
         return finished
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
         """Makes text, piece by piece; the last has `finished`. Raises `ServiceError`, before the first piece or later.
         Closing it, or cancelling the task that waits for a piece, ends the generation within one step.
 
         However it ends, the observer is told here, once.
         """
-        told = False
-        try:
-            async with aclosing(self._pieces(request)) as pieces:
-                async for piece in pieces:
-                    if done := piece.finished:
-                        told = True
-                        self._observer.finished(
-                            RequestOutcome(request.model, request.protocol, "ok", done.duration, done.slo_met, done)
-                        )
-                    yield piece
-        except ServiceError as error:
-            self._tell(request.model, request.protocol, request.arrival, error)
-            raise
-        except (asyncio.CancelledError, GeneratorExit):
-            if not told:
-                self._cancelled(request)
-            raise
-        except Exception as error:
-            fault = Internal(f"the server failed on this request: {type(error).__name__}")
-            self._tell(request.model, request.protocol, request.arrival, fault)
-            raise fault from error
+        return generate(request, self._inside, self._scheduler, self._outcomes)
 
     def reject(self, model: str, protocol: str, arrival: float, error: ServiceError) -> None:
         """Counts a request that failed before it could be submitted: a body that cannot be read, say."""
-        self._tell(model, protocol, arrival, error)
+        self._outcomes.failed(model, protocol, arrival, error)
 
     def names(self) -> list[str]:
         """The models hosted, and those that were until they were unloaded."""
@@ -268,11 +245,12 @@ class Engine:
             raise Unavailable(f"the model {name!r} could not be loaded anew: {error}") from error
         old = place.hosted
         if place.state != "READY" or old is None:
+            self._scheduler.retire(hosted)
             return
         with self._scheduler.lock:
             hosted.set_slo(old.slo)
         place.hosted = hosted
-        self._scheduler.forget(old)
+        self._scheduler.retire(old)
 
     async def unload(self, name: str) -> None:
         """Takes no more requests for a model, waits for those inside, and lets go of it. Raises `NotFound`."""
@@ -288,13 +266,15 @@ class Engine:
         place.state, place.reason, place.hosted = "UNAVAILABLE", "unloaded", None
 
     async def _serve(self, request: Request) -> Finished:
-        place, hosted = self._open(request.model)
-        macs = _checked(hosted.model, request)
+        with self._inside(request.model) as hosted:
+            macs = _checked(hosted.model, request)
+            return await self._run(hosted, request, macs)
+
+    async def _run(self, hosted: HostedModel, request: Request, macs: int) -> Finished:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Ran] = loop.create_future()
         entry = self._scheduler.admit(hosted, request, macs, future)
         timer = loop.call_later(entry.expires - entry.admitted, self._time_out, entry) if entry.timed else None
-        place.active += 1
         try:
             return self._scheduler.settle(entry, await future)
         except asyncio.CancelledError:
@@ -304,46 +284,25 @@ class Engine:
             self._scheduler.failed(entry, error)
             raise
         finally:
-            place.active -= 1
             if timer is not None:
                 timer.cancel()
             # An error's traceback holds this frame: a ring through its future would keep the model in memory.
             entry.reply = None
             del future
 
-    async def _pieces(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
-        place, hosted = self._open(request.model)
-        stream = Stream()
-        entry = self._scheduler.admit_generation(hosted, request, stream)
-        timer = None
-        if entry.expires < inf:
-            loop = asyncio.get_running_loop()
-            timer = loop.call_later(entry.expires - entry.admitted, self._scheduler.expire_generation, entry)
-        place.active += 1
-        try:
-            while True:
-                piece = await stream.get()
-                yield piece
-                if piece.finished:
-                    return
-                self._scheduler.read(entry)
-        except ServiceError as error:
-            self._scheduler.generation_failed(entry, error)
-            raise
-        finally:
-            place.active -= 1
-            if timer is not None:
-                timer.cancel()
-            self._scheduler.withdraw_generation(entry)
-
-    def _open(self, name: str) -> tuple[_Place, HostedModel]:
-        """Where requests for a model are taken. Raises `NotFound` or `Unavailable`."""
+    @contextmanager
+    def _inside(self, name: str) -> Iterator[HostedModel]:
+        """While something is done with a model. Raises `NotFound` or `Unavailable`."""
         place = self._place(name)
         if not self._accepting:
             raise Unavailable("the server does not take requests: it is starting or stopping")
         if place.hosted is None or place.state != "READY":
             raise _not_ready(name, place)
-        return place, place.hosted
+        place.active += 1
+        try:
+            yield place.hosted
+        finally:
+            place.active -= 1
 
     def _time_out(self, entry: Entry) -> None:
         self._scheduler.withdraw(entry)
@@ -359,17 +318,6 @@ class Engine:
         assert self._loop is not None
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(stream.put, item)
-
-    def _cancelled(self, request: Request | GenerationRequest) -> None:
-        seconds = self._clock() - request.arrival
-        self._observer.finished(
-            RequestOutcome(self._label(request.model), request.protocol, "cancelled", seconds, None)
-        )
-
-    def _tell(self, model: str, protocol: str, arrival: float, error: ServiceError) -> None:
-        met = None if error.outcome in ("invalid", "cancelled") else False
-        outcome = RequestOutcome(self._label(model), protocol, error.outcome, self._clock() - arrival, met)
-        self._observer.finished(outcome)
 
     def _label(self, model: str) -> str:
         return model if model in self._places else ""

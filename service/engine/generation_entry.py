@@ -1,25 +1,22 @@
 """A generation in the engine's hands, from admission to its last token."""
 
 from dataclasses import dataclass, field
-from math import ceil, inf
+from math import inf
 from typing import TYPE_CHECKING
 
 from models.model import GateContext, Generator, Sequence
 from service.control.generation import Turn
 from service.control.generation_slo import GenerationSLO
-from service.control.latency_model import LatencyModel
 from service.control.level import Ceiling
 from service.control.load import Work
 from service.engine.generated_text import GeneratedText
 from service.engine.generation import FinishReason, GenerationRequest, Token
+from service.engine.generation_forecast import Forecast
 from service.engine.sampling import Choice, Sampler
 from service.engine.stream import Stream
 
 if TYPE_CHECKING:
     from service.engine.hosted import HostedModel
-
-PROMPT_PART = 256
-"""Tokens that a step is expected to take of a prompt, until it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +107,9 @@ class GenerationEntry:
         self.paused = None
         return True
 
-    def turn(self, now: float, prompts: LatencyModel, tokens: LatencyModel) -> Turn:
+    def turn(self, now: float, forecast: Forecast) -> Turn:
         """What it asks of the next step."""
+        prompts, tokens = forecast.prompts, forecast.tokens
         if not self.in_prompt:
             work = self._work(tokens.scalable(self.next_macs))
             return Turn(self.due - now, work, self.ceiling, self.token, None, self.pinned)
@@ -167,8 +165,3 @@ def add_counts(total: GateContext, part: GateContext) -> None:
         total.record(layer, work.channels, work.channels - work.skipped, work.last_active)
     total.macs += part.macs
     total.macs_skipped += part.macs_skipped
-
-
-def parts_of(tokens: int) -> int:
-    """Steps that a prompt is expected to take."""
-    return ceil(tokens / PROMPT_PART)

@@ -7,29 +7,24 @@ from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
-from math import ceil, inf
+from math import ceil
 
 from models.model import GateContext, Generator
-from service.control.admission import plan
-from service.control.generation import Pace, choose_levels, choose_turns, may_join, next_due, share_of_tokens
+from service.control.generation import choose_levels, choose_turns, next_due, places
 from service.control.generation_slo import GenerationSLO
-from service.control.latency_model import LatencyModel
-from service.control.level import Ceiling
-from service.control.load import Work
-from service.engine.generated_text import GeneratedText
 from service.engine.generation import GenerationRequest, Piece
-from service.engine.generation_entry import Advance, GenerationEntry, add_counts, parts_of
+from service.engine.generation_admission import late_by, plan_generation, refuse
+from service.engine.generation_entry import Advance, GenerationEntry, add_counts
+from service.engine.generation_forecast import Forecast
 from service.engine.hosted import HostedModel
 from service.engine.request import Finished, TokenTimes
-from service.engine.sampling import Sampler
 from service.engine.settings import EngineSettings
 from service.engine.snapshot import GenerationSnapshot, ModelSnapshot
 from service.engine.stream import Stream
-from service.errors import Expired, Refused, ServiceError
+from service.errors import Expired, ServiceError
 
 Result = Advance | ServiceError
 Answer = Callable[[GenerationEntry, Piece | ServiceError], None]
-_SMOOTH = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +49,7 @@ class GenerationPool:
         assert isinstance(hosted.model, Generator)
         self.hosted = hosted
         self.model: Generator = hosted.model
-        self.tokens = LatencyModel()
-        """Of steps without a prompt."""
-        self.prompts = LatencyModel()
-        """Of those with one."""
-        self.macs_per_token = 0.0
-        """Dense multiply-accumulates, as the prompts of late have had them."""
+        self.forecast = Forecast()
         self._executors = settings.executors
         self._most = settings.generations
         self._queue_limit = settings.queue_limit
@@ -69,16 +59,12 @@ class GenerationPool:
         self._waiting: list[tuple[tuple[int, float, int], GenerationEntry]] = []
         self._order = count()
         self._steps: list[Step] = []
-        self._seconds = 0.0
-        """What a generation takes from its first step to its last, a mean of the recent ones; 0 before any."""
-        self._typical_prompt = 0.0
-        """Dense multiply-accumulates of the last one."""
         self._prompt_tokens = 0
         self._generated_tokens = 0
 
     def admit(self, now: float, request: GenerationRequest, stream: Stream | None = None) -> GenerationEntry:
         """Queues a generation. Raises `Refused`, or `Expired` when its timeout has passed already."""
-        entry = self._plan(now, request, stream)
+        entry = plan_generation(self.hosted, self.forecast, request, now, stream)
         if entry.expires <= now:
             raise expired(entry, now)
         self._refuse_if_late(now, entry)
@@ -86,11 +72,10 @@ class GenerationPool:
         self.hosted.waiting += 1
         return entry
 
-    def learn(self, tokens: int, macs: int) -> None:
-        """That a prompt of so many tokens has so many dense multiply-accumulates."""
-        each = macs / tokens
-        self.macs_per_token += (each - self.macs_per_token) * (_SMOOTH if self.macs_per_token else 1.0)
-        self._typical_prompt = macs
+    @property
+    def busy(self) -> bool:
+        """Whether a generation waits or runs."""
+        return bool(self._running or self._waiting)
 
     def withdraw(self, entry: GenerationEntry) -> None:
         """Nobody waits for it any more: it leaves now, or at the end of the step that it is in."""
@@ -100,9 +85,9 @@ class GenerationPool:
 
     def laxity(self, now: float) -> float | None:
         """Seconds that the most urgent turn can wait; None where there is nothing to do."""
-        turns = [entry.turn(now, self.prompts, self.tokens) for entry in self._ready()]
+        turns = [entry.turn(now, self.forecast) for entry in self._ready()]
         if (joining := self._next(now)) is not None:
-            turns.append(joining.turn(now, self.prompts, self.tokens))
+            turns.append(joining.turn(now, self.forecast))
         return min((turn.laxity for turn in turns), default=None)
 
     def take(self, now: float, idle: int) -> Step | None:
@@ -113,8 +98,8 @@ class GenerationPool:
         ready = self._ready()
         if not ready:
             return None
-        turns = [entry.turn(now, self.prompts, self.tokens) for entry in ready]
-        pace = self._pace(now, ready)
+        turns = [entry.turn(now, self.forecast) for entry in ready]
+        pace = self.forecast.pace(self._margin(now, ready))
         chosen = choose_turns(turns, pace, self._part_of_one(idle), idle > 0)
         levels = choose_levels(self.hosted.profile, turns, chosen, pace, 1 + idle + len(self._steps))
         entries = tuple(ready[index] for index in chosen)
@@ -138,7 +123,7 @@ class GenerationPool:
         macs = sum(result.context.macs - result.context.macs_skipped for result in done)
         if len(done) == len(results):
             with_prompt = any(entry.in_prompt for entry in step.entries)
-            (self.prompts if with_prompt else self.tokens).observe(macs, seconds)
+            (self.forecast.prompts if with_prompt else self.forecast.tokens).observe(macs, seconds)
         for entry, result in zip(step.entries, results, strict=True):
             entry.stepping = False
             if isinstance(result, Advance):
@@ -184,83 +169,35 @@ class GenerationPool:
         """What the model shows, with its generations."""
         slo = self.hosted.slo
         assert isinstance(slo, GenerationSLO)
-        ceiling = self.hosted.ceiling(None, None)
-        prompt = self.prompts.upper(self._typical_prompt * ceiling.macs_ratio) if self.prompts.trusted else 0.0
-        attainable = prompt <= slo.latency and self._token_alone(ceiling) <= slo.token
+        attainable = self.forecast.attainable(self.hosted.ceiling(None, None), slo.latency, slo.token)
         return replace(
             snapshot,
             gate=replace(snapshot.gate, slo_attainable=attainable),
             generation=GenerationSnapshot(self._prompt_tokens, self._generated_tokens),
         )
 
-    def _plan(self, now: float, request: GenerationRequest, stream: Stream | None) -> GenerationEntry:
-        hosted, options, slo = self.hosted, request.options, self.hosted.slo
-        assert isinstance(slo, GenerationSLO)
-        ceiling = hosted.ceiling(options.common.quality_floor, options.common.level)
-        macs = len(request.tokens) * self.macs_per_token
-        overhead = parts_of(len(request.tokens)) * self.prompts.overhead
-        least = overhead + self.prompts.scalable(macs * ceiling.macs_ratio)
-        asked = slo.latency if options.first_token_ms is None else options.first_token_ms / 1e3
-        token = slo.token if options.token_ms is None else options.token_ms / 1e3
-        target = plan(asked, least * self.prompts.tail_ratio if self.prompts.trusted else 0.0)
-        timeout = options.common.timeout_us
-        room = self.model.context_length - len(request.tokens)
-        return GenerationEntry(
-            request=request,
-            hosted=hosted,
-            stream=stream,
-            slo=slo,
-            ceiling=ceiling,
-            first_due=request.arrival + target.latency,
-            due=request.arrival + target.planned,
-            token=token,
-            attainable=target.attainable and self._token_alone(ceiling) <= token,
-            prompt_macs=macs,
-            least=least,
-            admitted=now,
-            expires=request.arrival + timeout / 1e6 if timeout else inf,
-            asked=asked,
-            most_tokens=room if request.max_tokens is None else min(request.max_tokens, room),
-            text=GeneratedText(request.stops),
-            sampler=Sampler(request.sampling),
-            next_macs=macs / max(parts_of(len(request.tokens)), 1),
-        )
-
     def _refuse_if_late(self, now: float, entry: GenerationEntry) -> None:
-        late_by, full = self._late_by(now, entry), len(self._waiting) >= self._queue_limit
-        if not full and (late_by <= 0 or not entry.slo.shed or not self.prompts.trusted):
-            return
-        self.hosted.counts.fail.add(now - entry.request.arrival)
-        retry = max(ceil(late_by), 1)
-        late = f"even at level {entry.ceiling.level:.2f} ({entry.ceiling.reason}) its first token would be"
-        why = f"{len(self._waiting)} wait, the most that may" if full else f"{late} {late_by * 1e3:.0f} ms late"
-        raise Refused(f"{self.hosted.name!r} is overloaded: {why}; come back in {retry} s", retry)
-
-    def _late_by(self, now: float, entry: GenerationEntry) -> float:
-        """Seconds by which its first token is too late, at the ceiling, as things stand; below 0 where it is not."""
         key = (entry.request.options.common.urgency, entry.first_due)
         before = [other for place, other in self._waiting if place[:2] <= key]
-        prompts = sum(other.least for other in before)
-        prompts += sum(other.turn(now, self.prompts, self.tokens).least for other in self._running if other.in_prompt)
-        pace, work = self._pace(now, [entry]), self._token_work()
-        share = share_of_tokens(len(self._running), self._token_time(), work, entry.ceiling, pace, self._executors)
-        wait = prompts / self._executors
-        behind = len(self._running) + len(before) + 1 - self._most
-        if behind > 0:
-            wait = max(wait, behind * self._seconds / self._most)
-        own = entry.least * self.prompts.tail_ratio
-        late = now + pace.margin * (wait + own) / (1 - share) - entry.first_due
-        return late if self._running or before else min(late, 0.0)
+        full, late = len(self._waiting) >= self._queue_limit, 0.0
+        if self._running or before:
+            margin = self._margin(now, [entry])
+            late = late_by(now, entry, self._running, before, self.forecast, margin, self._executors, self._most)
+        if full or (late > 0 and entry.slo.shed and self.forecast.prompts.trusted):
+            self.hosted.counts.fail.add(now - entry.request.arrival)
+            raise refuse(self.hosted.name, entry, late, len(self._waiting), full)
 
     def _next(self, now: float) -> GenerationEntry | None:
         """The first that waits, if it may join."""
         if not self._waiting or len(self._running) >= self._most:
             return None
         entry = self._waiting[0][1]
-        pace = self._pace(now, [entry])
-        token = min(self._token_time(), entry.token)
-        allowed = may_join(len(self._running), token, self._token_work(), entry.ceiling, pace, self._executors)
-        return entry if allowed or not self.tokens.trusted or not entry.slo.shed else None
+        if not self.forecast.tokens.trusted or not entry.slo.shed:
+            return entry
+        token = min((other.token for other in self._running), default=entry.token)
+        pace, work = self.forecast.pace(self._margin(now, [entry])), self.forecast.token()
+        room = places(min(token, entry.token), work, entry.ceiling, pace, self._executors)
+        return entry if len(self._running) < room else None
 
     def _join(self, now: float, entry: GenerationEntry) -> None:
         del self._waiting[0]
@@ -271,6 +208,8 @@ class GenerationPool:
 
     def _leave(self, entry: GenerationEntry) -> None:
         entry.over = True
+        # Its cache is large, and whoever waits for what it answered may hold the entry for long.
+        entry.sequence = None
         if entry in self._running:
             self._running.remove(entry)
             self.hosted.running -= 1
@@ -321,14 +260,13 @@ class GenerationPool:
         entry.due = now + entry.token
         prompt = len(entry.request.tokens)
         self._prompt_tokens += prompt
-        self.learn(prompt, entry.context.macs)
+        self.forecast.saw_prompt(prompt, entry.context.macs)
         self._judge(now, entry, now <= entry.first_due)
 
     def _finish(self, now: float, entry: GenerationEntry) -> Finished:
         assert entry.first is not None
         arrival = entry.request.arrival
-        seconds = now - entry.taken - entry.paused_seconds
-        self._seconds += (seconds - self._seconds) * (_SMOOTH if self._seconds else 1.0)
+        self.forecast.saw_generation(now - entry.taken - entry.paused_seconds)
         first = entry.first - arrival
         others = entry.generated - 1
         token = max(entry.last - entry.first - entry.paused_seconds, 0.0) / others if others else None
@@ -365,19 +303,8 @@ class GenerationPool:
     def _ready(self) -> list[GenerationEntry]:
         return [entry for entry in self._running if not (entry.stepping or entry.paused is not None or entry.over)]
 
-    def _pace(self, now: float, entries: list[GenerationEntry]) -> Pace:
-        margin = max(self.hosted.margin(entry.request).at(now) for entry in entries)
-        return Pace(self.tokens, self.prompts, margin)
-
-    def _token_work(self) -> Work:
-        return Work(0.0, self.tokens.scalable(self.macs_per_token))
-
-    def _token_alone(self, ceiling: Ceiling) -> float:
-        """The upper time of a token of one generation alone, at the ceiling; 0 while nothing is known."""
-        return self.tokens.upper(self.macs_per_token * ceiling.macs_ratio) if self.tokens.trusted else 0.0
-
-    def _token_time(self) -> float:
-        return min((entry.token for entry in self._running), default=inf)
+    def _margin(self, now: float, entries: list[GenerationEntry]) -> float:
+        return max(self.hosted.margin(entry.request).at(now) for entry in entries)
 
 
 def expired(entry: GenerationEntry, now: float) -> Expired:

@@ -4,6 +4,7 @@ from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 from models.model import Generator
+from service.engine.generation_entry import GenerationEntry
 from service.engine.generation_pool import Answer, GenerationPool, Result, Step
 from service.engine.hosted import HostedModel
 from service.engine.settings import EngineSettings
@@ -19,6 +20,7 @@ class Generations(Generic[E]):
         self._settings = settings
         self._answer = answer
         self._pools: dict[HostedModel, GenerationPool] = {}
+        self._retired: set[HostedModel] = set()
         self._steps: dict[E, Step] = {}
         self._stepped_last: set[E] = set()
         self._coming: set[E] = set()
@@ -35,8 +37,21 @@ class Generations(Generic[E]):
 
     def forget(self, hosted: HostedModel, error: ServiceError) -> None:
         """The model is unloaded: what is left of its generations ends with `error`."""
+        self._retired.discard(hosted)
         if pool := self._pools.pop(hosted, None):
             pool.clear(error)
+
+    def retire(self, hosted: HostedModel) -> None:
+        """Another takes the model's place; it is forgotten when its last generation has ended."""
+        if hosted in self._pools:
+            self._retired.add(hosted)
+        self._forget_retired()
+
+    def withdraw(self, entry: GenerationEntry) -> None:
+        """Nobody waits for more of a generation: at most the step that it is in is still done."""
+        if pool := self._pools.get(entry.hosted):
+            pool.withdraw(entry)
+            self._forget_retired()
 
     def clear(self, error: ServiceError) -> None:
         """Ends all with `error`."""
@@ -75,6 +90,7 @@ class Generations(Generic[E]):
         step = self._steps.pop(executor)
         self._coming.add(executor)
         step.pool.stepped(now, step, results)
+        self._forget_retired()
 
     def gave_up(self, executor: E, error: Internal) -> bool:
         """The executor hangs; whether it is in a step, whose generations end with `error`."""
@@ -82,6 +98,11 @@ class Generations(Generic[E]):
         if step is not None:
             step.pool.gave_up(step, error)
         return step is not None
+
+    def _forget_retired(self) -> None:
+        for hosted in [hosted for hosted in self._retired if not self._pools[hosted].busy]:
+            self._retired.remove(hosted)
+            del self._pools[hosted]
 
     def _laxities(self, now: float) -> list[tuple[float, GenerationPool]]:
         return [(slack, pool) for pool in self._pools.values() if (slack := pool.laxity(now)) is not None]

@@ -112,6 +112,12 @@ class Scheduler:
             self._dispatch.forget(hosted)
             self._generations.forget(hosted, Unavailable(f"the model {hosted.name!r} was unloaded"))
 
+    def retire(self, hosted: HostedModel) -> None:
+        """Another takes its place: its generations go on to their end, and nothing else is kept of it."""
+        with self.lock:
+            self._dispatch.forget(hosted)
+            self._generations.retire(hosted)
+
     def admit_generation(self, hosted: HostedModel, request: GenerationRequest, stream: Stream) -> GenerationEntry:
         """Queues a generation. Raises `Refused`; `Expired` when its timeout has passed already; `InvalidRequest` where
         the model makes no text.
@@ -139,8 +145,7 @@ class Scheduler:
     def withdraw_generation(self, entry: GenerationEntry) -> None:
         """Nobody waits for more of it: at most the step that it is in is still done."""
         with self.lock:
-            if pool := self._generations.pool(entry.hosted):
-                pool.withdraw(entry)
+            self._generations.withdraw(entry)
 
     def generation_failed(self, entry: GenerationEntry, error: ServiceError) -> None:
         """Counts a generation that was admitted and came to no end of its own."""

@@ -92,8 +92,8 @@ def _generate(pool: GenerationPool, prompt: list[int], level: float, learn: bool
             seconds = time.perf_counter() - started
             macs += context.macs
             if learn:
-                latency = pool.tokens if number else pool.prompts
+                latency = pool.forecast.tokens if number else pool.forecast.prompts
                 latency.observe(context.macs - context.macs_skipped, seconds)
         if number == 0:
-            pool.learn(len(prompt), macs)
+            pool.forecast.saw_prompt(len(prompt), macs)
         sequence.append(int(logits.argmax()))

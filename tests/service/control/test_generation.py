@@ -8,8 +8,8 @@ from service.control.generation import (
     Turn,
     choose_levels,
     choose_turns,
-    may_join,
     next_due,
+    places,
     share_of_tokens,
 )
 from service.control.latency_model import LatencyModel
@@ -131,13 +131,16 @@ def test_an_executor_that_is_free_leaves_the_other_the_prompt_or_the_tokens():
     assert choose_turns(turns, PACE, most=8, idle=True) == [1]
 
 
-def test_who_may_join():
+def test_how_many_may_run():
     work = Work(0.0, 0.01)
-    assert may_join(0, 1e-6, work, CEILING, PACE)
+    assert places(1e-6, work, CEILING, PACE) == 1
+    assert places(1e-6, work, CEILING, PACE, executors=2) == 2
     # Ten at the ceiling take 2 ms + 10 × 2 ms; a part of the time stays free.
-    assert may_join(9, 0.026, work, CEILING, PACE)
-    assert not may_join(9, 0.022, work, CEILING, PACE)
-    assert may_join(9, 0.022, work, CEILING, PACE, executors=2)
+    assert places(0.0251, work, CEILING, PACE) == 10
+    assert places(0.0249, work, CEILING, PACE) == 9
+    assert places(0.0251, work, CEILING, PACE, executors=2) == 20
+    assert places(0.0251, work, CEILING, Pace(known(), known(), margin=1.5)) == 6
+    assert places(1.0, Work(), CEILING, PACE) > 1000
 
 
 def test_the_share_that_tokens_take():

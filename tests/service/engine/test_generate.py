@@ -1,7 +1,9 @@
 """Generations on a running engine: continuous batching, streams, ends of every kind, and that each is counted once."""
 
 import asyncio
+import gc
 import time
+import weakref
 from contextlib import aclosing
 
 import pytest
@@ -272,6 +274,20 @@ async def test_an_unloaded_model_ends_what_is_left():
         await engine.load("fake")
         text, _ = await text_of(engine, generation(max_tokens=3))
         assert text == "Hel"
+
+
+async def test_a_model_that_is_loaded_anew_ends_what_it_began_and_is_forgotten():
+    made = [FakeGenerator(endless=True, work=taking(0.002)), FakeGenerator(reply=b"New.")]
+    old = weakref.ref(made[0])
+    async with hosting(FakeGenerator(), load=lambda name: made.pop(0)) as engine:
+        await engine.reload("fake")
+        task = asyncio.create_task(text_of(engine, generation(max_tokens=40)))
+        await until(lambda: engine.inflight("fake") == 1)
+        await engine.reload("fake")
+        assert (await text_of(engine, generation()))[0] == "New."
+        text, _ = await task
+        assert len(text) == 40
+        await until(lambda: gc.collect() >= 0 and old() is None)
 
 
 async def test_requests_and_generations_share_the_executors():

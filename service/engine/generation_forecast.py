@@ -1,0 +1,71 @@
+"""What is known of the generations of a model: how long their steps take, and how long they run."""
+
+from dataclasses import dataclass, field
+from math import ceil
+
+from service.control.generation import Pace
+from service.control.latency_model import LatencyModel
+from service.control.level import Ceiling
+from service.control.load import Work
+
+PROMPT_PART = 256
+"""Tokens that a step is expected to take of a prompt."""
+_SMOOTH = 0.1
+
+
+@dataclass(slots=True)
+class Forecast:
+    """`tokens` is of steps without a prompt, and `prompts` of those with one. `macs_per_token` are dense
+    multiply-accumulates, as the prompts of late have had them, and `typical_prompt` those of the last one. `seconds` is
+    what a generation runs from its first step to its last, a mean of the recent ones; 0 before any.
+    """
+
+    tokens: LatencyModel = field(default_factory=LatencyModel)
+    prompts: LatencyModel = field(default_factory=LatencyModel)
+    macs_per_token: float = 0.0
+    typical_prompt: float = 0.0
+    seconds: float = 0.0
+
+    def saw_prompt(self, tokens: int, macs: int) -> None:
+        """A prompt of so many tokens had so many dense multiply-accumulates."""
+        self.macs_per_token = _followed(self.macs_per_token, macs / tokens)
+        self.typical_prompt = macs
+
+    def saw_generation(self, seconds: float) -> None:
+        """One has run so long."""
+        self.seconds = _followed(self.seconds, seconds)
+
+    def pace(self, margin: float) -> Pace:
+        return Pace(self.tokens, self.prompts, margin)
+
+    def prompt(self, tokens: int, ceiling: Ceiling) -> float:
+        """Seconds of a prompt at the ceiling."""
+        return parts_of(tokens) * self.prompts.overhead + self.prompts.scalable(
+            tokens * self.macs_per_token * ceiling.macs_ratio
+        )
+
+    def token(self) -> Work:
+        """The work of one token, without what a step costs however many take part."""
+        return Work(0.0, self.tokens.scalable(self.macs_per_token))
+
+    def prompt_alone(self, seconds: float) -> float:
+        """The upper time of a prompt that takes `seconds`; 0 while nothing is known."""
+        return seconds * self.prompts.tail_ratio if self.prompts.trusted else 0.0
+
+    def token_alone(self, ceiling: Ceiling) -> float:
+        """The upper time of a token of one generation alone, at the ceiling; 0 while nothing is known."""
+        return self.tokens.upper(self.macs_per_token * ceiling.macs_ratio) if self.tokens.trusted else 0.0
+
+    def attainable(self, ceiling: Ceiling, first_token: float, token: float) -> bool:
+        """Whether one generation alone, with a typical prompt, keeps these times at the ceiling; seconds."""
+        prompt = self.prompts.seconds(self.typical_prompt * ceiling.macs_ratio)
+        return self.prompt_alone(prompt) <= first_token and self.token_alone(ceiling) <= token
+
+
+def parts_of(tokens: int) -> int:
+    """Steps that a prompt is expected to take."""
+    return ceil(tokens / PROMPT_PART)
+
+
+def _followed(mean: float, value: float) -> float:
+    return mean + (value - mean) * _SMOOTH if mean else value
