@@ -95,7 +95,7 @@ def choose_turns(turns: Sequence[Turn], pace: Pace, most: int, idle: bool = Fals
         return prompts[:1]
     together = _together([turns[index] for index in tokens], pace, most)
     chosen = tokens[:together]
-    if prompts and not idle and (order[0] == prompts[0] or _has_time(turns, chosen, prompts[0], pace)):
+    if prompts and not idle and _prompt_goes(turns, chosen, prompts[0], pace):
         return [*chosen, prompts[0]]
     return chosen
 
@@ -146,8 +146,12 @@ def _together(tokens: Sequence[Turn], pace: Pace, most: int) -> int:
     return min(len(tokens), most)
 
 
-def _has_time(turns: Sequence[Turn], chosen: Sequence[int], prompt: int, pace: Pace) -> bool:
-    """Whether a prompt's next part fits before the tokens are due, all dense."""
+def _prompt_goes(turns: Sequence[Turn], chosen: Sequence[int], prompt: int, pace: Pace) -> bool:
+    """Whether a prompt's next part fits before the tokens are due, all dense, or cannot wait for one step of them more,
+    however late they are."""
+    tokens = [turns[index] for index in chosen]
+    if turns[prompt].laxity <= pace.step(tokens).at(1.0) * pace.stretch(tokens):
+        return True
     both = [*(turns[index] for index in chosen), turns[prompt]]
     slack = min((turns[index].slack for index in chosen), default=inf)
     return pace.step(both).at(1.0) * pace.stretch(both) <= slack

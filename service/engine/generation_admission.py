@@ -29,7 +29,7 @@ def plan_generation(
     token = slo.token if options.token_ms is None else options.token_ms / 1e3
     target = plan(asked, forecast.prompt_alone(least))
     timeout, room = options.common.timeout_us, hosted.model.context_length - prompt
-    macs = prompt * forecast.macs_per_token
+    macs = prompt * forecast.macs_in_prompt
     return GenerationEntry(
         request=request,
         hosted=hosted,
@@ -73,7 +73,8 @@ def late_by(
     room = min(most, places(min(token, entry.token), work, entry.ceiling, pace, executors))
     behind = len(running) + len(before) + 1 - room
     if behind > 0:
-        wait = max(wait, behind * forecast.seconds / room)
+        # Places come free one after the other, as those that run come to their ends.
+        wait = max(wait, behind * forecast.duration(ceil(room / executors), token) / room)
     share = share_of_tokens(len(running), token, work, entry.ceiling, pace, executors)
     own = entry.least * forecast.prompts.tail_ratio
     return now + margin * (wait + own) / (1 - share) - entry.first_due

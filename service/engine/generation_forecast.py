@@ -1,4 +1,4 @@
-"""What is known of the generations of a model: how long their steps take, and how long they run."""
+"""What is known of the generations of a model: how long their steps take, and how many they are."""
 
 from dataclasses import dataclass, field
 from math import ceil
@@ -16,24 +16,30 @@ _SMOOTH = 0.1
 @dataclass(slots=True)
 class Forecast:
     """`tokens` is of steps without a prompt, and `prompts` of those with one. `macs_per_token` are dense
-    multiply-accumulates, as the prompts of late have had them, and `typical_prompt` those of the last one. `seconds` is
-    what a generation runs from its first step to its last, a mean of the recent ones; 0 before any.
+    multiply-accumulates as those of late have had them, of a generated token and of one in a prompt
+    (`macs_in_prompt`), whose successor is known; `typical_prompt` are those of the last one. `length` is
+    how many tokens a generation makes, a mean of the recent ones; 0 before any.
     """
 
     tokens: LatencyModel = field(default_factory=LatencyModel)
     prompts: LatencyModel = field(default_factory=LatencyModel)
     macs_per_token: float = 0.0
+    macs_in_prompt: float = 0.0
     typical_prompt: float = 0.0
-    seconds: float = 0.0
+    length: float = 0.0
 
     def saw_prompt(self, tokens: int, macs: int) -> None:
         """A prompt of so many tokens had so many dense multiply-accumulates."""
-        self.macs_per_token = _followed(self.macs_per_token, macs / tokens)
+        self.macs_in_prompt = _followed(self.macs_in_prompt, macs / tokens)
         self.typical_prompt = macs
 
-    def saw_generation(self, seconds: float) -> None:
-        """One has run so long."""
-        self.seconds = _followed(self.seconds, seconds)
+    def saw_token(self, macs: int) -> None:
+        """A generated token had so many."""
+        self.macs_per_token = _followed(self.macs_per_token, macs)
+
+    def saw_generation(self, tokens: int) -> None:
+        """One came to its end after so many tokens."""
+        self.length = _followed(self.length, tokens)
 
     def pace(self, margin: float) -> Pace:
         return Pace(self.tokens, self.prompts, margin)
@@ -41,12 +47,17 @@ class Forecast:
     def prompt(self, tokens: int, ceiling: Ceiling) -> float:
         """Seconds of a prompt at the ceiling."""
         return parts_of(tokens) * self.prompts.overhead + self.prompts.scalable(
-            tokens * self.macs_per_token * ceiling.macs_ratio
+            tokens * self.macs_in_prompt * ceiling.macs_ratio
         )
 
     def token(self) -> Work:
         """The work of one token, without what a step costs however many take part."""
         return Work(0.0, self.tokens.scalable(self.macs_per_token))
+
+    def duration(self, together: int, token: float) -> float:
+        """Seconds of a generation's tokens, where each step has so many of them and a token may take `token` seconds:
+        dense if there is time for that, and else at a level that leaves just the time."""
+        return self.length * min(self.tokens.seconds(together * self.macs_per_token), token)
 
     def prompt_alone(self, seconds: float) -> float:
         """The upper time of a prompt that takes `seconds`; 0 while nothing is known."""

@@ -241,6 +241,7 @@ class GenerationPool:
         if entry.first is None:
             self._first_token(now, entry)
         else:
+            self.forecast.saw_token(context.macs)
             entry.due = next_due(entry.due, now, entry.token)
         if entry.over:
             return
@@ -266,7 +267,7 @@ class GenerationPool:
     def _finish(self, now: float, entry: GenerationEntry) -> Finished:
         assert entry.first is not None
         arrival = entry.request.arrival
-        self.forecast.saw_generation(now - entry.taken - entry.paused_seconds)
+        self.forecast.saw_generation(entry.generated)
         first = entry.first - arrival
         others = entry.generated - 1
         token = max(entry.last - entry.first - entry.paused_seconds, 0.0) / others if others else None

@@ -96,4 +96,6 @@ def _generate(pool: GenerationPool, prompt: list[int], level: float, learn: bool
                 latency.observe(context.macs - context.macs_skipped, seconds)
         if number == 0:
             pool.forecast.saw_prompt(len(prompt), macs)
+        else:
+            pool.forecast.saw_token(context.macs)
         sequence.append(int(logits.argmax()))

@@ -116,6 +116,10 @@ def test_a_prompt_goes_before_tokens_that_have_time_for_it():
     assert sorted(choose_turns(close, PACE, most=8)) == [0, 1]
     urgent = [token(0.05), token(0.3), prompt(0.03)]
     assert sorted(choose_turns(urgent, PACE, most=8)) == [0, 1, 2]
+    # Tokens that are late for ever do not keep one waiting past its own time.
+    late = [token(-9.0), token(-9.0), prompt(0.04)]
+    assert sorted(choose_turns(late, PACE, most=8)) == [0, 1, 2]
+    assert sorted(choose_turns([*late[:2], prompt(0.05)], PACE, most=8)) == [0, 1]
 
 
 def test_of_two_prompts_the_more_urgent_is_in_a_step():
