@@ -75,6 +75,38 @@ class PackedMatrix:
     def macs(self, rows: int, n_inputs: int, n_outputs: int) -> int:
         """Multiply-accumulates for that many rows and active channels."""
 
+class RowMatrix:
+    """A linear layer for a few rows. Immutable; made by `pack_rows`."""
+
+    @property
+    def outputs(self) -> int: ...
+    @property
+    def inputs(self) -> int: ...
+    @property
+    def datatype(self) -> str: ...
+    @property
+    def by(self) -> str: ...
+    @property
+    def instruction_set(self) -> str: ...
+    @property
+    def nbytes(self) -> int:
+        """Memory of the weights, with what pads them."""
+    @property
+    def norms(self) -> Floats:
+        """Those of the columns of the weight, [K]."""
+    def with_means(self, means: Floats | None) -> RowMatrix:
+        """The same weights, with the calibrated means [K] of the inputs, which stand for those that are skipped."""
+
+class DecoderLayer:
+    """Made by `decoder_layer`."""
+
+class Decoder:
+    """Made by `decoder`."""
+
+    @property
+    def gates(self) -> int:
+        """Four to a layer, and that of the head."""
+
 class PackedDepthwise:
     """A depthwise convolution's weights. Immutable; made by `pack_depthwise`."""
 
@@ -294,6 +326,88 @@ def select_channels(
     the result beyond its calibrated mean, which is in the layer's bias (b + W · mean). norms [K] are those of the
     columns of W; mean is [K], None for 0. Returns (active int32 [n] in ascending order, x − mean of those [M, n]):
     the inputs and the x of `gated_matmul`. A channel that is no number anywhere is active.
+    """
+
+def pack_rows(
+    weight: Floats,
+    datatype: str = "fp32",
+    by: str = "inputs",
+    *,
+    bias: Floats | None = None,
+    instruction_set: str | None = None,
+) -> RowMatrix:
+    """Packs weight [N, K] for products with a few rows, which read each weight once: those of an input (or of an
+    output, as `by` says) lie together, so that those of an inactive one are never read.
+
+    In "bf16" weights are rounded to it, in "int8" to numbers from -127 to 127 times a scale for each output.
+    Activations stay in float32 for a few rows, and are rounded to bf16 for many. Both take weights that are finite.
+    """
+
+def row_matmul(
+    x: Floats,
+    matrix: RowMatrix,
+    *,
+    activation: str = "none",
+    residual: Floats | None = None,
+    out: Floats | None = None,
+) -> Floats:
+    """residual + x · Wᵀ + bias over all channels, or act(x · Wᵀ + bias) with the activation "silu": x is [M, K], the
+    result and the residual [M, N]. The result is written to out if given, which may be residual itself."""
+
+def decoder_layer(
+    *,
+    attention_norm: Floats,
+    qkv: RowMatrix,
+    query_norm: Floats | None = None,
+    key_norm: Floats | None = None,
+    output: RowMatrix,
+    norm: Floats,
+    gate: RowMatrix,
+    up: RowMatrix,
+    down: RowMatrix,
+    neuron_norms: Floats | None = None,
+    window: int = 0,
+) -> DecoderLayer:
+    """A layer of a decoder of the Llama family: RMS norms [H], queries, keys and values as one product, norms of each
+    head's queries and keys [head size] or None, and a gated feed-forward block of F neurons.
+
+    up is packed by outputs, all others by inputs. neuron_norms [F] are what a neuron's gate value is multiplied by to
+    be its saliency; without them neurons are not skipped. window is how many positions are seen, 0 for all.
+    """
+
+def decoder(
+    layers: list[DecoderLayer],
+    norm: Floats,
+    head: RowMatrix,
+    *,
+    heads: int,
+    key_heads: int,
+    head_size: int,
+    epsilon: float,
+) -> Decoder:
+    """The layers with the last norm and the product that makes logits."""
+
+def decode_step(
+    decoder: Decoder,
+    x: Floats,
+    caches: list[Floats],
+    lengths: list[int],
+    cosines: Floats,
+    sines: Floats,
+    thresholds: Floats,
+    active: Channels,
+) -> Floats:
+    """One token of each of M sequences through all layers: x [M, H] are the tokens' embeddings, written over, the
+    result their logits [M, V].
+
+    A cache is [layers, 2, capacity, key heads · head size], keys and values, of which lengths[i] positions are there
+    and one more is written. cosines and sines [M, head size / 2] are of the tokens' positions.
+
+    thresholds [M, G] and active [M, G], which is written, are of each layer's qkv, output, gate and neurons, and of the
+    head at last; 0 is dense. An input of a linear layer is active when |x_k - mean_k| · ‖W_k‖ is above the threshold
+    (TEAL, Liu et al. 2024; WINA, Chen et al. 2025), a neuron when |silu(gate_n)| · neuron_norms_n is (CATS, Lee et al.
+    2024). Weights of a channel that is active for some rows are read once for those; what comes out for a row does not
+    depend on the others.
     """
 
 def instruction_sets(datatype: str = "fp32") -> tuple[str, ...]:

@@ -47,7 +47,9 @@ def load(name: str, calibrations: Path | None = None) -> LanguageModel:
     folder = folder_of(place, calibrations.parent if calibrations else default_home())
     path, served = profile_path(name, calibrations), _short(place)
     profile = Profile.load(path) if path else None
-    return LanguageModel(f"{served}:{datatype}" if datatype else served, folder, profile, datatype or DATATYPES[0])
+    return LanguageModel(
+        f"{served}:{datatype}" if datatype else served, folder, profile, datatype=datatype or DATATYPES[0]
+    )
 
 
 def profile_path(name: str, calibrations: Path | None = None) -> Path | None:

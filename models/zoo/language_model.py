@@ -1,7 +1,8 @@
 """A language model as it is served: sequences that are advanced together, or whole texts at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from models.gating.profile import Profile
 from models.model import GateContext, InvalidInput, TensorSpec
 from models.zoo.folder import read_json
 from models.zoo.language_text import ChatTemplate, Vocabulary
-from models.zoo.llama import Cache, Llama
+from models.zoo.llama import UNCALIBRATED, Cache, Llama
 from models.zoo.llama_files import Checkpoint
 from models.zoo.llama_shape import read_shape
 
@@ -20,6 +21,7 @@ Array = NDArray[np.float32]
 CHUNK = 256
 """Tokens of a prompt that one step computes."""
 
+REMEMBERED_LEVELS = 256
 DEFAULT_TOKENS = 64
 """What a request without `max_tokens` gets."""
 
@@ -50,8 +52,16 @@ class LanguageModel:
     inputs = (TensorSpec("prompt", "BYTES", (-1,)), TensorSpec("max_tokens", "INT32", (1,), optional=True))
     outputs = (TensorSpec("text", "BYTES", (-1,)),)
 
-    def __init__(self, name: str, folder: Path, profile: Profile | None = None, datatype: str = "fp32") -> None:
-        """Reads a Hugging Face folder; without a profile the model is dense.
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        profile: Profile | None = None,
+        calibration: Mapping[str, Array] = UNCALIBRATED,
+        datatype: str = "fp32",
+        report: Callable[[float], None] = lambda done: None,
+    ) -> None:
+        """Reads a Hugging Face folder; without a profile the model is dense. `report` is called with the share done.
 
         Raises `FileNotFoundError`, `ModuleNotFoundError` without the package tokenizers, or `ValueError` for files of
         another architecture."""
@@ -60,7 +70,7 @@ class LanguageModel:
         config = read_json(folder / "config.json")
         self.vocabulary = Vocabulary(folder)
         checkpoint = Checkpoint(folder)
-        self.network = Llama(read_shape(config), checkpoint, datatype)
+        self.network = Llama(read_shape(config), checkpoint, datatype, calibration, report)
         self.digest = checkpoint.digest
         self.profile = profile or Profile.dense(name, self.digest)
         if self.profile.weights_digest != self.digest:
@@ -68,6 +78,13 @@ class LanguageModel:
         self.end_tokens = _end_tokens(folder, config)
         self.context_length = self.network.shape.positions
         self.chat_prompt = ChatTemplate(folder, self.vocabulary)
+        channels, macs = self.network.shape.gates()
+        self._channels, self._channel_macs = np.array(channels, np.int64), np.array(macs, np.int64)
+        self._thresholds = lru_cache(REMEMBERED_LEVELS)(self._thresholds_at)
+
+    def _thresholds_at(self, level: float) -> Array:
+        known = self.profile.at(level).thresholds
+        return np.array([known.get(gate, 0.0) for gate in self.network.gates], np.float32)
 
     def encode(self, text: str) -> list[int]:
         return list(self.vocabulary.encode(text))
@@ -98,14 +115,45 @@ class LanguageModel:
                 raise ValueError("a sequence has no pending token: append one")
             if last > self.context_length:
                 raise ValueError(f"a sequence is at the end of the context of {self.context_length} tokens")
-        return [self._advance(sequence, context) for sequence, context in zip(sequences, contexts, strict=True)]
+        results: list[Array | None] = [None] * len(sequences)
+        single = []
+        for i, (sequence, context) in enumerate(zip(sequences, contexts, strict=True)):
+            if len(sequence.pending()) == 1:
+                single.append(i)
+            else:
+                results[i] = self._advance(sequence, context)
+        if single:
+            answers = self._decode([sequences[i] for i in single], [contexts[i] for i in single])
+            for i, logits in zip(single, answers, strict=True):
+                results[i] = logits
+        return results
 
     def _advance(self, sequence: Generation, context: GateContext) -> Array | None:
+        """Part of a prompt: many positions need nearly all channels between them, so it is dense."""
         context.macs += self.step_macs(sequence)
-        states = self.network.advance(sequence.pending(), sequence.cache)
-        if sequence.cache.length < len(sequence.tokens):
+        tokens = sequence.pending()
+        states = self.network.advance(tokens, sequence.cache)
+        ends = sequence.cache.length == len(sequence.tokens)
+        for gate, channels in zip(self.network.gates, self._channels.tolist(), strict=True):
+            met = channels * (len(tokens) if gate != "head" else int(ends))
+            context.record(gate, met, met)
+        if not ends:
             return None
         logits: Array = self.network.logits(states[-1:])[0]
+        return logits
+
+    def _decode(self, sequences: Sequence[Generation], contexts: Sequence[GateContext]) -> Array:
+        """The next token of each, together: logits [n, vocabulary]."""
+        thresholds = np.stack([self._thresholds(context.level) for context in contexts])
+        for sequence, context in zip(sequences, contexts, strict=True):
+            context.macs += self.step_macs(sequence)
+        tokens = [sequence.tokens[-1] for sequence in sequences]
+        logits, active = self.network.decode(tokens, [sequence.cache for sequence in sequences], thresholds)
+        skipped = (self._channels - active) @ self._channel_macs
+        for context, counts, macs in zip(contexts, active.tolist(), skipped.tolist(), strict=True):
+            context.macs_skipped += macs
+            for gate, channels, count in zip(self.network.gates, self._channels.tolist(), counts, strict=True):
+                context.record(gate, channels, count)
         return logits
 
     def check(self, inputs: Mapping[str, NDArray[Any]]) -> None:

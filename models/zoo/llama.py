@@ -7,13 +7,17 @@
     logits = head(norm(x))
 
 What the families add is found in the checkpoint: biases (Qwen2), norms of each head's queries and keys (Qwen3), a
-window of positions (Mistral), a head that is the table (tied). Keys and values are kept: a position is computed
-once.
+window of positions (Mistral), a head that is the table (tied). Keys and values are kept: a position is computed once.
+
+There are two ways through it. `advance` takes many tokens of one sequence, a prompt, and is dense. `decode` takes the
+next token of a few sequences, in one call of the kernels, and each layer has four gates there: on the inputs of three
+of its products, and on the neurons, which are known once their gate half is; the logits have one more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from types import MappingProxyType
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +26,17 @@ from models import kernels
 from models.zoo.llama_shape import LlamaShape
 
 Array = NDArray[np.float32]
+Watch = Callable[[int, Array], Array]
+"""Is shown what a gate, by its number, would see of each position [n, channels], and gives what is used instead."""
+
+GATES = ("attention", "output", "feed_forward", "neurons")
+"""Of a layer, in order: on the inputs of queries, keys and values, of what follows attention, of the feed-forward
+block, and on its neurons."""
+
 FIRST_CAPACITY = 128
 """Positions that a new cache has room for; it doubles when it is full."""
+
+UNCALIBRATED: Mapping[str, Array] = MappingProxyType({})
 
 
 class Weights(Protocol):
@@ -38,113 +51,151 @@ class Weights(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Linear:
-    """A packed product and its bias [outputs], None for 0."""
-
-    packed: kernels.PackedMatrix
-    bias: Array | None
-
-
-@dataclass(frozen=True, slots=True)
 class LlamaLayer:
     """One layer's weights, in the order of their use; the norms of queries and keys are of one head, or None."""
 
     attention_norm: Array
-    qkv: Linear
+    qkv: kernels.RowMatrix
     query_norm: Array | None
     key_norm: Array | None
-    output: Linear
+    output: kernels.RowMatrix
     norm: Array
-    gate: Linear
-    up: Linear
-    down: Linear
+    gate: kernels.RowMatrix
+    up: kernels.RowMatrix
+    down: kernels.RowMatrix
     window: int
 
 
 @dataclass(slots=True)
 class Cache:
-    """The keys and values [capacity, key heads · head size] that each layer has computed of one sequence."""
+    """The keys and values of one sequence: `content` is [layers, 2, capacity, key heads · head size], of which `length`
+    positions are there."""
 
+    layers: int
     size: int
     length: int = 0
-    keys: list[Array] = field(default_factory=list)
-    values: list[Array] = field(default_factory=list)
+    content: Array = field(init=False)
 
-    def reserve(self, layers: int, length: int) -> None:
+    def __post_init__(self) -> None:
+        self.content = np.zeros((self.layers, 2, FIRST_CAPACITY, self.size), np.float32)
+
+    def reserve(self, length: int) -> None:
         """Makes room for so many positions."""
-        capacity = self.keys[0].shape[0] if self.keys else 0
-        if length <= capacity:
-            return
-        capacity = max(FIRST_CAPACITY, 2 * capacity, length)
-        self.keys = [self._grown(self.keys, i, capacity) for i in range(layers)]
-        self.values = [self._grown(self.values, i, capacity) for i in range(layers)]
-
-    def _grown(self, parts: list[Array], layer: int, capacity: int) -> Array:
-        grown = np.zeros((capacity, self.size), np.float32)
-        if parts:
-            grown[: self.length] = parts[layer][: self.length]
-        return grown
+        capacity = self.content.shape[2]
+        if length > capacity:
+            grown = np.zeros((self.layers, 2, max(2 * capacity, length), self.size), np.float32)
+            grown[:, :, : self.length] = self.content[:, :, : self.length]
+            self.content = grown
 
 
 class Llama:
-    """A decoder with its weights. Runs may overlap in several threads, each with a cache of its own."""
+    """A decoder with its weights. Runs may overlap in several threads, each with caches of its own."""
 
-    def __init__(self, shape: LlamaShape, weights: Weights, datatype: str = "fp32") -> None:
-        """Packs the weights; the products are in the `datatype` "fp32", "bf16" or "int8", all else is in float32.
+    def __init__(
+        self,
+        shape: LlamaShape,
+        weights: Weights,
+        datatype: str = "fp32",
+        calibration: Mapping[str, Array] = UNCALIBRATED,
+        report: Callable[[float], None] = lambda done: None,
+    ) -> None:
+        """Packs the weights; those of the products are in the `datatype` "fp32", "bf16" or "int8", all else is in
+        float32. Of what was calibrated a gate on inputs has their means by its name, one on neurons what their gate
+        values are multiplied by. `report` is called with the share done, 0 to 1.
 
         Raises `ValueError` for weights of another shape."""
         self.shape = shape
         self._weights = weights
         self._norm = weights["model.norm.weight"]
-        self.layers = tuple(_layer(weights, shape, i, datatype) for i in range(shape.layers))
-        head = "model.embed_tokens" if shape.tied or "lm_head.weight" not in weights else "lm_head"
-        self._head = _linear(weights, datatype, head)
-        if self._head.packed.outputs != shape.vocabulary or self._head.packed.inputs != shape.hidden:
-            raise ValueError(f"{head}.weight must be [{shape.vocabulary}, {shape.hidden}], as config.json says")
+        layers, packing = [], _Packing(weights, datatype)
+        for i in range(shape.layers):
+            layers.append(_layer(packing, shape, i, calibration))
+            report((i + 1) / (shape.layers + 2))
+        self.layers = tuple(layers)
+        name = "model.embed_tokens" if shape.tied or "lm_head.weight" not in weights else "lm_head"
+        head = packing.matrix("inputs", name)
+        if (head.outputs, head.inputs) != (shape.vocabulary, shape.hidden):
+            raise ValueError(f"{name}.weight must be [{shape.vocabulary}, {shape.hidden}], as config.json says")
+        self.head = head.with_means(calibration.get("head"))
+        self.gates = (*(gate_name(i, gate) for i in range(shape.layers) for gate in GATES), "head")
+        self._decoder = kernels.decoder(
+            [_decoder_layer(layer, calibration.get(gate_name(i, "neurons"))) for i, layer in enumerate(layers)],
+            self._norm,
+            self.head,
+            heads=shape.heads,
+            key_heads=shape.key_heads,
+            head_size=shape.head_size,
+            epsilon=shape.epsilon,
+        )
+        report(1.0)
 
     def start(self) -> Cache:
         """The cache of a new sequence."""
-        return Cache(self.shape.key_heads * self.shape.head_size)
+        return Cache(self.shape.layers, self.shape.key_heads * self.shape.head_size)
 
-    def advance(self, tokens: Sequence[int], cache: Cache) -> Array:
+    def advance(self, tokens: Sequence[int], cache: Cache, watch: Watch | None = None) -> Array:
         """The last hidden states [n, hidden] of tokens [n] that follow those in the cache, which they are added to."""
         shape, first = self.shape, cache.length
-        cache.reserve(shape.layers, first + len(tokens))
-        positions = np.arange(first, first + len(tokens), dtype=np.float32)
-        angles = positions[:, None] * shape.frequencies
-        turn = np.cos(angles), np.sin(angles)
+        cache.reserve(first + len(tokens))
+        turn = self._turn(np.arange(first, first + len(tokens), dtype=np.float32))
         x = self._weights.rows("model.embed_tokens.weight", tokens)
         for i, layer in enumerate(self.layers):
-            x = self._attend(x, layer, turn, first, cache.keys[i], cache.values[i])
-            normed = kernels.rms_norm(x, layer.norm, shape.epsilon)
-            neurons = _product(normed, layer.gate, activation="silu") * _product(normed, layer.up)
-            x = _product(neurons, layer.down, residual=x)
+            seen = _Watched(watch, 4 * i)
+            x = self._attend(x, layer, turn, first, cache.content[i], seen)
+            normed = seen(2, kernels.rms_norm(x, layer.norm, shape.epsilon))
+            gates = seen(3, kernels.row_matmul(normed, layer.gate, activation="silu"))
+            # The gate on the inputs is that of the gate half alone.
+            whole = normed if watch is None else kernels.rms_norm(x, layer.norm, shape.epsilon)
+            x = kernels.row_matmul(gates * kernels.row_matmul(whole, layer.up), layer.down, residual=x)
         cache.length = first + len(tokens)
         return x
 
-    def logits(self, states: Array) -> Array:
+    def logits(self, states: Array, watch: Watch | None = None) -> Array:
         """What follows each of the last hidden states [n, hidden]: [n, vocabulary]."""
-        return _product(kernels.rms_norm(states, self._norm, self.shape.epsilon), self._head)
+        normed = kernels.rms_norm(states, self._norm, self.shape.epsilon)
+        return kernels.row_matmul(_Watched(watch, len(self.gates) - 1)(0, normed), self.head)
+
+    def decode(
+        self, tokens: Sequence[int], caches: Sequence[Cache], thresholds: Array
+    ) -> tuple[Array, NDArray[np.int32]]:
+        """The next token of each sequence, under the thresholds [n, gates] of its own, 0 for dense: the logits [n,
+        vocabulary] of what follows, and how many channels each gate found active [n, gates]."""
+        for cache in caches:
+            cache.reserve(cache.length + 1)
+        lengths = [cache.length for cache in caches]
+        active = np.empty((len(caches), len(self.gates)), np.int32)
+        x = self._weights.rows("model.embed_tokens.weight", tokens)
+        contents = [cache.content for cache in caches]
+        turn = self._turn(np.array(lengths, np.float32))
+        logits = kernels.decode_step(self._decoder, x, contents, lengths, *turn, thresholds, active)
+        for cache in caches:
+            cache.length += 1
+        return logits, active
+
+    def _turn(self, positions: Array) -> tuple[Array, Array]:
+        """Cosines and sines of the rotary embedding, [n, head size / 2] each."""
+        angles = positions[:, None] * self.shape.frequencies
+        return np.cos(angles), np.sin(angles)
 
     def _attend(
-        self, x: Array, layer: LlamaLayer, turn: tuple[Array, Array], first: int, keys: Array, values: Array
+        self, x: Array, layer: LlamaLayer, turn: tuple[Array, Array], first: int, cache: Array, seen: "_Watched"
     ) -> Array:
         """The first half of a layer, for positions from `first` on, whose keys and values go into the cache."""
         shape, last = self.shape, first + len(x)
         width, key_width = shape.heads * shape.head_size, shape.key_heads * shape.head_size
-        qkv = _product(kernels.rms_norm(x, layer.attention_norm, shape.epsilon), layer.qkv)
-        queries, new_keys = qkv[:, :width], qkv[:, width : width + key_width]
+        qkv = kernels.row_matmul(seen(0, kernels.rms_norm(x, layer.attention_norm, shape.epsilon)), layer.qkv)
+        queries, keys = qkv[:, :width], qkv[:, width : width + key_width]
         if layer.query_norm is not None and layer.key_norm is not None:
             queries = self._head_norm(queries, layer.query_norm)
-            new_keys = self._head_norm(new_keys, layer.key_norm)
-        queries = kernels.rotary(queries, *turn)
-        kernels.rotary(new_keys, *turn, out=keys[first:last])
-        values[first:last] = qkv[:, width + key_width :]
-        heads = self._attention(queries, keys[:last], values[:last], layer.window)
-        return _product(heads, layer.output, residual=x)
+            keys = self._head_norm(keys, layer.key_norm)
+        kernels.rotary(keys, *turn, out=cache[0, first:last])
+        cache[1, first:last] = qkv[:, width + key_width :]
+        heads = self._attention(kernels.rotary(queries, *turn), cache[:, :last], layer.window)
+        return kernels.row_matmul(seen(1, heads), layer.output, residual=x)
 
-    def _attention(self, queries: Array, keys: Array, values: Array, window: int) -> Array:
+    def _attention(self, queries: Array, cache: Array, window: int) -> Array:
         """Each query attends to the keys up to its own, or to the last `window` of those."""
+        keys, values = cache
         if not window or len(keys) <= window:
             return kernels.attention(queries, keys, values, self.shape.head_size, causal=True)
         heads = np.empty(queries.shape, np.float32)
@@ -159,39 +210,80 @@ class Llama:
         return kernels.rms_norm(heads, weight, self.shape.epsilon).reshape(x.shape)
 
 
-def _product(x: Array, linear: Linear, activation: str = "none", residual: Array | None = None) -> Array:
-    return kernels.gated_matmul(x, linear.packed, shift=linear.bias, activation=activation, residual=residual)
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """The gates from one number on, of which each is shown to the watch, if there is one."""
+
+    watch: Watch | None
+    first: int
+
+    def __call__(self, gate: int, values: Array) -> Array:
+        return values if self.watch is None else self.watch(self.first + gate, values)
 
 
-def _layer(weights: Weights, shape: LlamaShape, index: int, datatype: str) -> LlamaLayer:
+def gate_name(layer: int, gate: str) -> str:
+    """What a profile calls one of `GATES` of a layer."""
+    return f"layer{layer + 1}.{gate}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Packing:
+    """How the matrices of a checkpoint become those of the kernels."""
+
+    weights: Weights
+    datatype: str
+
+    def matrix(self, by: Literal["inputs", "outputs"], *names: str) -> kernels.RowMatrix:
+        """The linear layers of these names as one, their outputs side by side."""
+        matrices = [self.weights[f"{name}.weight"] for name in names]
+        biases = [_optional(self.weights, f"{name}.bias") for name in names]
+        bias = None
+        if any(part is not None for part in biases):
+            parts = [
+                np.zeros(len(matrix), np.float32) if part is None else part
+                for part, matrix in zip(biases, matrices, strict=True)
+            ]
+            bias = np.concatenate(parts)
+        matrix = matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
+        return kernels.pack_rows(matrix, self.datatype, by, bias=bias)
+
+
+def _layer(packing: _Packing, shape: LlamaShape, index: int, calibration: Mapping[str, Array]) -> LlamaLayer:
     name = f"model.layers.{index}"
-    attention, feed_forward = f"{name}.self_attn", f"{name}.mlp"
-    query_norm, key_norm = f"{attention}.q_norm.weight", f"{attention}.k_norm.weight"
+    weights, attention, feed_forward = packing.weights, f"{name}.self_attn", f"{name}.mlp"
+
+    def gated(gate: str, *names: str) -> kernels.RowMatrix:
+        return packing.matrix("inputs", *names).with_means(calibration.get(gate_name(index, gate)))
+
     return LlamaLayer(
         attention_norm=weights[f"{name}.input_layernorm.weight"],
-        qkv=_linear(weights, datatype, *(f"{attention}.{part}_proj" for part in "qkv")),
-        query_norm=_optional(weights, query_norm),
-        key_norm=_optional(weights, key_norm),
-        output=_linear(weights, datatype, f"{attention}.o_proj"),
+        qkv=gated("attention", *(f"{attention}.{part}_proj" for part in "qkv")),
+        query_norm=_optional(weights, f"{attention}.q_norm.weight"),
+        key_norm=_optional(weights, f"{attention}.k_norm.weight"),
+        output=gated("output", f"{attention}.o_proj"),
         norm=weights[f"{name}.post_attention_layernorm.weight"],
-        gate=_linear(weights, datatype, f"{feed_forward}.gate_proj"),
-        up=_linear(weights, datatype, f"{feed_forward}.up_proj"),
-        down=_linear(weights, datatype, f"{feed_forward}.down_proj"),
+        gate=gated("feed_forward", f"{feed_forward}.gate_proj"),
+        up=packing.matrix("outputs", f"{feed_forward}.up_proj"),
+        down=packing.matrix("inputs", f"{feed_forward}.down_proj"),
         window=shape.windows[index],
+    )
+
+
+def _decoder_layer(layer: LlamaLayer, neuron_norms: Array | None) -> kernels.DecoderLayer:
+    return kernels.decoder_layer(
+        attention_norm=layer.attention_norm,
+        qkv=layer.qkv,
+        query_norm=layer.query_norm,
+        key_norm=layer.key_norm,
+        output=layer.output,
+        norm=layer.norm,
+        gate=layer.gate,
+        up=layer.up,
+        down=layer.down,
+        neuron_norms=neuron_norms,
+        window=layer.window,
     )
 
 
 def _optional(weights: Weights, name: str) -> Array | None:
     return weights[name] if name in weights else None  # noqa: SIM401
-
-
-def _linear(weights: Weights, datatype: str, *names: str) -> Linear:
-    """The linear layers of these names as one, their outputs side by side."""
-    matrices = [weights[f"{name}.weight"] for name in names]
-    biases = [
-        weights[f"{name}.bias"] if f"{name}.bias" in weights else np.zeros(len(matrix), np.float32)
-        for name, matrix in zip(names, matrices, strict=True)
-    ]
-    has_bias = any(f"{name}.bias" in weights for name in names)
-    packed = kernels.pack_matrix(matrices[0] if len(matrices) == 1 else np.concatenate(matrices), datatype)
-    return Linear(packed, np.concatenate(biases) if has_bias else None)

@@ -40,14 +40,22 @@ class LlamaShape:
         return self.heads * self.head_size * self.hidden
 
     @property
-    def neuron_macs(self) -> int:
-        """Those of one neuron in one of its three products."""
-        return self.hidden
-
-    @property
     def head_macs(self) -> int:
         """Those of the logits."""
         return self.hidden * self.vocabulary
+
+    def gates(self) -> tuple[list[int], list[int]]:
+        """The channels of each gate of a step, layer by layer and the head at last, and the multiply-accumulates that
+        one channel of each is worth."""
+        width = self.heads * self.head_size
+        channels = [self.hidden, width, self.hidden, self.feed_forward] * self.layers + [self.hidden]
+        worth = [
+            width + 2 * self.key_heads * self.head_size,
+            self.hidden,
+            self.feed_forward,
+            2 * self.hidden,
+        ] * self.layers + [self.vocabulary]
+        return channels, worth
 
     def macs(self, first: int, last: int, logits: bool) -> int:
         """Multiply-accumulates of the positions first … last − 1, and of the logits of the last one."""

@@ -20,6 +20,8 @@ NB_MODULE(_core, m) {
     sluice::bind_attention(m);
     sluice::bind_depthwise(m);
     sluice::bind_roofline(m);
+    sluice::bind_rows(m);
+    sluice::bind_decoder(m);
 
     m.def(
         "instruction_sets",

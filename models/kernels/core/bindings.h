@@ -12,5 +12,7 @@ void bind_norms(nanobind::module_ &m);
 void bind_attention(nanobind::module_ &m);
 void bind_depthwise(nanobind::module_ &m);
 void bind_roofline(nanobind::module_ &m);
+void bind_rows(nanobind::module_ &m);
+void bind_decoder(nanobind::module_ &m);
 
 }  // namespace sluice

@@ -7,6 +7,16 @@ weights give an exact yardstick.
 
 from models.kernels.reference.arrays import instruction_sets
 from models.kernels.reference.attention import attention, rotary
+from models.kernels.reference.decoding import (
+    Decoder,
+    DecoderLayer,
+    RowMatrix,
+    decode_step,
+    decoder,
+    decoder_layer,
+    pack_rows,
+    row_matmul,
+)
 from models.kernels.reference.depthwise import PackedDepthwise, depthwise_conv2d, pack_depthwise
 from models.kernels.reference.gate import channel_means, gate_channels, max_pool2x2, select_channels, squeeze_channels
 from models.kernels.reference.norms import layer_norm, rms_norm
@@ -21,11 +31,17 @@ from models.kernels.reference.products import (
 )
 
 __all__ = [
+    "Decoder",
+    "DecoderLayer",
     "PackedConvolution",
     "PackedDepthwise",
     "PackedMatrix",
+    "RowMatrix",
     "attention",
     "channel_means",
+    "decode_step",
+    "decoder",
+    "decoder_layer",
     "depthwise_conv2d",
     "gate_channels",
     "gated_conv2d",
@@ -37,8 +53,10 @@ __all__ = [
     "pack_convolution",
     "pack_depthwise",
     "pack_matrix",
+    "pack_rows",
     "rms_norm",
     "rotary",
+    "row_matmul",
     "select_channels",
     "squeeze_channels",
 ]

@@ -1,0 +1,129 @@
+// Matrices for a few rows of activations.
+#include <algorithm>
+#include <cmath>
+
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include "bindings.h"
+#include "reduced_arguments.h"
+#include "row_arguments.h"
+
+namespace sluice {
+
+std::vector<float> float_vector(nb::handle value, const char *name, std::size_t length, const char *what) {
+    const OptionalFloats floats = optional_floats(value, name, length, what);
+    return floats.data ? std::vector<float>(floats.data, floats.data + length) : std::vector<float>();
+}
+
+namespace {
+
+RowMatrix pack(nb::handle weight_, const std::string &datatype_, const std::string &by, nb::handle bias,
+               const std::optional<std::string> &instruction_set) {
+    const Argument weight = float_array(weight_, "weight", 2);
+    const std::size_t outputs = weight.size(0), inputs = weight.size(1);
+    if (outputs == 0 || inputs == 0) reject("weight must have at least one output and one input");
+    if (outputs > kMostChannels || inputs > kMostChannels) reject("weight must have at most 2^24 outputs and inputs");
+    if (by != "inputs" && by != "outputs") reject("by must be inputs or outputs, not '" + by + "'");
+    const Datatype datatype = datatype_named(datatype_);
+    const InstructionSet &floats = instruction_set_named(instruction_set);
+    std::vector<float> added = float_vector(bias, "bias", outputs, "outputs");
+    bool finite = true;
+    std::shared_ptr<RowWeights> packed;
+    {
+        const nb::gil_scoped_release released;
+        for (std::size_t i = 0; i < outputs * inputs && datatype != Datatype::fp32; ++i)
+            finite = finite && std::isfinite(weight.floats()[i]);
+        if (finite) {
+            packed = std::make_shared<RowWeights>(pack_rows(weight.floats(), outputs, inputs, datatype, by == "inputs",
+                                                            row_set_named(floats.name), floats));
+        }
+    }
+    if (!finite) reject("weight must be finite for " + datatype_);
+    packed->bias = std::move(added);
+    return {packed};
+}
+
+// [rows][outputs] of x [rows][inputs], without bias.
+void multiply(const RowWeights &w, const float *x, std::size_t rows, const float *shift, const float *residual,
+              float *out) {
+    if (rows > kFewRows) return multiply_many(w, x, rows, shift, residual, out);
+    const std::size_t width = w.by_input ? w.inputs : w.groups * kGroup, padded = w.padded_outputs();
+    std::vector<float> values(rows * width), sums(rows * padded);
+    const float *from[kFewRows];
+    float *to[kFewRows];
+    for (std::size_t r = 0; r < rows; ++r) {
+        std::copy_n(x + r * w.inputs, w.inputs, values.data() + r * width);
+        from[r] = values.data() + r * width;
+        to[r] = sums.data() + r * padded;
+    }
+    sum_few(w, from, rows, {nullptr, w.inputs}, {nullptr, w.outputs}, to);
+    for (std::size_t r = 0; r < rows; ++r) {
+        for (std::size_t j = 0; j < w.outputs; ++j) {
+            const std::size_t at = r * w.outputs + j;
+            out[at] = to[r][j] * (w.scales.empty() ? 1.0f : w.scales[j]) + (shift ? shift[j] : 0.0f) +
+                      (residual ? residual[at] : 0.0f);
+        }
+    }
+}
+
+nb::object row_matmul(nb::handle x_, const RowMatrix &matrix, const std::string &activation, nb::handle residual_,
+                      nb::handle out) {
+    const RowWeights &w = *matrix.weights;
+    const Argument x = float_array(x_, "x", 2);
+    if (x.size(1) != w.inputs) reject("x must have " + std::to_string(w.inputs) + " channels, not " + std::to_string(x.size(1)));
+    if (activation != "none" && activation != "silu") reject("activation must be none or silu, not '" + activation + "'");
+    if (activation == "silu" && !residual_.is_none()) reject("residual must be None where there is an activation");
+    const Argument residual = optional_array(residual_, "residual", {x.size(0), w.outputs});
+    const Result y = result(out, {x.size(0), w.outputs});
+    y.check_apart(x, "x");
+    y.check_apart_or_same(residual, "residual");
+    {
+        const nb::gil_scoped_release released;
+        multiply(w, x.floats(), x.size(0), w.bias.empty() ? nullptr : w.bias.data(),
+                 residual.is_valid() ? residual.floats() : nullptr, y.data);
+        if (activation == "silu") w.set->silu(y.data, x.size(0) * w.outputs);
+    }
+    return y.object;
+}
+
+// The same weights with the inputs' means, and what those add to the result.
+RowMatrix with_means(const RowMatrix &matrix, nb::handle means_) {
+    auto made = std::make_shared<RowWeights>(*matrix.weights);
+    made->means = float_vector(means_, "means", made->inputs, "inputs");
+    if (made->means.empty()) {
+        made->folded.clear();
+        return {made};
+    }
+    made->folded.resize(made->outputs);
+    multiply(*made, made->means.data(), 1, made->bias.empty() ? nullptr : made->bias.data(), nullptr,
+             made->folded.data());
+    return {made};
+}
+
+}  // namespace
+
+void bind_rows(nb::module_ &m) {
+    using namespace nb::literals;
+
+    nb::class_<RowMatrix>(m, "RowMatrix")
+        .def_prop_ro("outputs", [](const RowMatrix &p) { return p.weights->outputs; })
+        .def_prop_ro("inputs", [](const RowMatrix &p) { return p.weights->inputs; })
+        .def_prop_ro("datatype", [](const RowMatrix &p) { return name_of(p.weights->datatype); })
+        .def_prop_ro("by", [](const RowMatrix &p) { return p.weights->by_input ? "inputs" : "outputs"; })
+        .def_prop_ro("instruction_set", [](const RowMatrix &p) { return p.weights->floats->name; })
+        .def_prop_ro("nbytes", [](const RowMatrix &p) { return p.weights->bytes(); })
+        .def_prop_ro("norms",
+                     [](const RowMatrix &p) {
+                         const Result made = result(nb::none(), {p.weights->inputs});
+                         std::copy(p.weights->norms.begin(), p.weights->norms.end(), made.data);
+                         return made.object;
+                     })
+        .def("with_means", &with_means, "means"_a.none());
+    m.def("pack_rows", &pack, "weight"_a.none(), "datatype"_a = "fp32", "by"_a = "inputs", nb::kw_only(),
+          "bias"_a = nb::none(), "instruction_set"_a = nb::none());
+    m.def("row_matmul", &row_matmul, "x"_a.none(), "matrix"_a, nb::kw_only(), "activation"_a = "none", "residual"_a = nb::none(),
+          "out"_a = nb::none());
+}
+
+}  // namespace sluice

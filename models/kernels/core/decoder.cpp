@@ -1,0 +1,245 @@
+#include "decoder.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "attention.h"
+#include "memory.h"
+
+namespace sluice {
+namespace {
+
+// One to a thread, so that calls share nothing and, once warm, allocate nothing.
+struct Workspace {
+    FloatBuffer normed, picked, sums, qkv, attended, gate, neurons;
+    std::vector<std::int32_t> ids, key_heads;
+    std::vector<std::uint8_t> taken;
+};
+
+Workspace &workspace() {
+    thread_local Workspace kept;
+    return kept;
+}
+
+struct Step {
+    const Decoder &decoder;
+    float *x;
+    DecoderRow *rows;
+    std::size_t count;
+    Workspace &work;
+
+    float *row(float *values, std::size_t r, std::size_t width) const { return values + r * width; }
+
+    // y[r] = W · x[r] + bias (+ y[r] if it adds), over the inputs that are active for some row: those that are so for
+    // this row less their means, and 0 for the others.
+    void gated(const RowWeights &w, std::size_t gate, const float *values, float *y, bool adds) const {
+        const Channels active = select(w, gate, values);
+        const float *picked[kFewRows];
+        for (std::size_t r = 0; r < count; ++r)
+            picked[r] = active.ids ? work.picked.reserve(0) + r * active.count : values + r * w.inputs;
+        multiply(w, picked, active, y, [&](std::size_t r) {
+            return rows[r].thresholds[gate] > 0 && !w.folded.empty() ? w.folded.data() : bias(w);
+        }, adds);
+    }
+
+    static const float *bias(const RowWeights &w) { return w.bias.empty() ? nullptr : w.bias.data(); }
+
+    template <typename Shift>
+    void multiply(const RowWeights &w, const float *const *values, Channels inputs, float *y, Shift shift,
+                  bool adds) const {
+        const std::size_t padded = w.padded_outputs();
+        float *sums = work.sums.reserve(count * padded);
+        float *to[kFewRows];
+        for (std::size_t r = 0; r < count; ++r) to[r] = row(sums, r, padded);
+        sum_few(w, values, count, inputs, {nullptr, w.outputs}, to);
+        for (std::size_t r = 0; r < count; ++r) finish(w, to[r], shift(r), row(y, r, w.outputs), adds);
+    }
+
+    static void finish(const RowWeights &w, const float *sums, const float *shift, float *y, bool adds) {
+        const float *scales = w.scales.empty() ? nullptr : w.scales.data();
+        for (std::size_t j = 0; j < w.outputs; ++j) {
+            const float value = (scales ? sums[j] * scales[j] : sums[j]) + (shift ? shift[j] : 0.0f);
+            y[j] = adds ? y[j] + value : value;
+        }
+    }
+
+    // The inputs of w that are active for some row, their values in work.picked [rows][active]; no ids where all rows
+    // are dense.
+    Channels select(const RowWeights &w, std::size_t gate, const float *values) const {
+        const std::size_t n = w.inputs;
+        const float *means = w.means.empty() ? nullptr : w.means.data();
+        bool dense = true;
+        work.taken.assign(n, 0);
+        for (std::size_t r = 0; r < count; ++r) {
+            const float threshold = rows[r].thresholds[gate];
+            rows[r].active[gate] = static_cast<std::int32_t>(n);
+            if (!(threshold > 0)) {
+                std::fill(work.taken.begin(), work.taken.end(), 1);
+                continue;
+            }
+            dense = false;
+            std::size_t active = 0;
+            const float *own = values + r * n;
+            for (std::size_t k = 0; k < n; ++k) {
+                const bool is = !(std::abs(own[k] - (means ? means[k] : 0.0f)) * w.norms[k] <= threshold);
+                work.taken[k] |= is;
+                active += is;
+            }
+            rows[r].active[gate] = static_cast<std::int32_t>(active);
+        }
+        if (dense) return {nullptr, n};
+        work.ids.resize(n);
+        std::size_t found = 0;
+        for (std::size_t k = 0; k < n; ++k) {
+            work.ids[found] = static_cast<std::int32_t>(k);
+            found += work.taken[k];
+        }
+        float *picked = work.picked.reserve(count * n);
+        for (std::size_t r = 0; r < count; ++r) {
+            const float threshold = rows[r].thresholds[gate];
+            const float *own = values + r * n;
+            float *to = picked + r * found;
+            for (std::size_t i = 0; i < found; ++i) {
+                const auto k = static_cast<std::size_t>(work.ids[i]);
+                const float value = own[k] - (threshold > 0 && means ? means[k] : 0.0f);
+                to[i] = threshold > 0 && std::abs(value) * w.norms[k] <= threshold ? 0.0f : value;
+            }
+        }
+        return {work.ids.data(), found};
+    }
+
+    const float *normalised(const std::vector<float> &weight) const {
+        float *to = work.normed.reserve(count * decoder.hidden());
+        decoder.head.floats->normalise({x, nullptr, weight.data(), nullptr, decoder.epsilon, count, decoder.hidden(), to});
+        return to;
+    }
+
+    void attend_layer(std::size_t index) const {
+        const DecoderLayer &layer = decoder.layers[index];
+        const InstructionSet &set = *decoder.head.floats;
+        const std::size_t depth = decoder.head_size, width = decoder.heads * depth, key_width = decoder.key_width();
+        float *qkv = work.qkv.reserve(count * layer.qkv.outputs), *heads = work.attended.reserve(count * width);
+        gated(layer.qkv, 4 * index, normalised(layer.attention_norm), qkv, false);
+        for (std::size_t r = 0; r < count; ++r) {
+            DecoderRow &own = rows[r];
+            float *queries = row(qkv, r, layer.qkv.outputs), *new_keys = queries + width;
+            float *keys = own.cache + 2 * index * own.capacity * key_width, *values = keys + own.capacity * key_width;
+            float *key = keys + own.length * key_width;
+            if (!layer.query_norm.empty()) {
+                set.normalise({queries, nullptr, layer.query_norm.data(), nullptr, decoder.epsilon, decoder.heads, depth,
+                               queries});
+                set.normalise({new_keys, nullptr, layer.key_norm.data(), nullptr, decoder.epsilon, decoder.key_heads,
+                               depth, new_keys});
+            }
+            set.rotate({queries, width, 1, decoder.heads, depth / 2, own.cosines, own.sines, queries, width});
+            set.rotate({new_keys, key_width, 1, decoder.key_heads, depth / 2, own.cosines, own.sines, key, key_width});
+            std::copy_n(new_keys + key_width, key_width, values + own.length * key_width);
+            const std::size_t all = own.length + 1, seen = layer.window ? std::min(all, layer.window) : all;
+            const std::size_t skipped = (all - seen) * key_width;
+            const Attention attention{{queries, 1, width},
+                                      {keys + skipped, seen, key_width},
+                                      {values + skipped, seen, key_width},
+                                      decoder.heads,
+                                      depth,
+                                      work.key_heads.data(),
+                                      nullptr,
+                                      1.0f / std::sqrt(static_cast<float>(depth)),
+                                      true};
+            attend(set, attention, row(heads, r, width));
+        }
+        gated(layer.output, 4 * index + 1, heads, x, true);
+    }
+
+    void feed_forward(std::size_t index) const {
+        const DecoderLayer &layer = decoder.layers[index];
+        const std::size_t neurons = layer.gate.outputs, gate = 4 * index + 3;
+        const float *normed = normalised(layer.norm);
+        float *values = work.gate.reserve(count * neurons);
+        gated(layer.gate, 4 * index + 2, normed, values, false);
+        layer.gate.set->silu(values, count * neurons);
+        const Channels active = select_neurons(layer, gate, values);
+        const float *inputs[kFewRows];
+        float *sums = work.sums.reserve(count * active.count), *to[kFewRows];
+        for (std::size_t r = 0; r < count; ++r) {
+            inputs[r] = padded(normed, r, layer.up);
+            to[r] = row(sums, r, active.count);
+        }
+        sum_few(layer.up, inputs, count, {nullptr, layer.up.inputs}, active, to);
+        float *products = work.neurons.reserve(count * active.count);
+        const float *picked[kFewRows];
+        for (std::size_t r = 0; r < count; ++r) {
+            const float threshold = layer.neuron_norms.empty() ? 0.0f : rows[r].thresholds[gate];
+            float *own = row(products, r, active.count);
+            picked[r] = own;
+            for (std::size_t i = 0; i < active.count; ++i) {
+                const std::size_t n = active.ids ? static_cast<std::size_t>(active.ids[i]) : i;
+                const float value = values[r * neurons + n];
+                const bool skipped = threshold > 0 && std::abs(value) * layer.neuron_norms[n] <= threshold;
+                const float up = to[r][i] * (layer.up.scales.empty() ? 1.0f : layer.up.scales[n]) +
+                                 (layer.up.bias.empty() ? 0.0f : layer.up.bias[n]);
+                own[i] = skipped ? 0.0f : value * up;
+            }
+        }
+        multiply(layer.down, picked, active, x, [&](std::size_t) { return bias(layer.down); }, true);
+    }
+
+    // A row of values, of which the last group that the weights have is filled up with zeros.
+    const float *padded(const float *values, std::size_t r, const RowWeights &w) const {
+        const std::size_t width = w.groups * kGroup;
+        if (width == w.inputs) return values + r * w.inputs;
+        float *all = work.picked.reserve(count * width), *own = all + r * width;
+        std::copy_n(values + r * w.inputs, w.inputs, own);
+        std::fill(own + w.inputs, own + width, 0.0f);
+        return own;
+    }
+
+    Channels select_neurons(const DecoderLayer &layer, std::size_t gate, const float *values) const {
+        const std::size_t n = layer.gate.outputs;
+        bool dense = layer.neuron_norms.empty();
+        for (std::size_t r = 0; r < count; ++r) {
+            rows[r].active[gate] = static_cast<std::int32_t>(n);
+            dense = dense || !(rows[r].thresholds[gate] > 0);
+        }
+        if (layer.neuron_norms.empty()) return {nullptr, n};
+        work.taken.assign(n, dense);
+        for (std::size_t r = 0; r < count; ++r) {
+            const float threshold = rows[r].thresholds[gate];
+            if (!(threshold > 0)) continue;
+            std::size_t active = 0;
+            for (std::size_t k = 0; k < n; ++k) {
+                const bool is = !(std::abs(values[r * n + k]) * layer.neuron_norms[k] <= threshold);
+                work.taken[k] |= is;
+                active += is;
+            }
+            rows[r].active[gate] = static_cast<std::int32_t>(active);
+        }
+        if (dense) return {nullptr, n};
+        work.ids.resize(n);
+        std::size_t found = 0;
+        for (std::size_t k = 0; k < n; ++k) {
+            work.ids[found] = static_cast<std::int32_t>(k);
+            found += work.taken[k];
+        }
+        return {work.ids.data(), found};
+    }
+};
+
+}  // namespace
+
+void decode(const Decoder &decoder, float *x, DecoderRow *rows, std::size_t count, float *logits) {
+    Workspace &work = workspace();
+    const std::size_t share = decoder.heads / decoder.key_heads;
+    work.key_heads.resize(decoder.heads);
+    for (std::size_t h = 0; h < decoder.heads; ++h) work.key_heads[h] = static_cast<std::int32_t>(h / share);
+    for (std::size_t first = 0; first < count; first += kFewRows) {
+        const Step step{decoder, x + first * decoder.hidden(), rows + first, std::min(kFewRows, count - first), work};
+        for (std::size_t i = 0; i < decoder.layers.size(); ++i) {
+            step.attend_layer(i);
+            step.feed_forward(i);
+        }
+        step.gated(decoder.head, decoder.gates() - 1, step.normalised(decoder.norm),
+                   logits + first * decoder.head.outputs, false);
+    }
+}
+
+}  // namespace sluice

@@ -1,0 +1,48 @@
+// One step of a decoder of the Llama family for a few sequences at once: a token each, all layers in one call.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "rows.h"
+
+namespace sluice {
+
+struct DecoderLayer {
+    std::vector<float> attention_norm, query_norm, key_norm;  // the latter of one head, or empty
+    RowWeights qkv, output;                                   // by input
+    std::vector<float> norm;
+    RowWeights gate, up, down;  // by input, by output, by input
+    std::vector<float> neuron_norms;  // what a neuron's gate value is multiplied by to be its saliency; empty: no gate
+    std::size_t window;               // positions that are seen, 0: all
+};
+
+struct Decoder {
+    std::vector<DecoderLayer> layers;
+    std::vector<float> norm;
+    RowWeights head;  // by input
+    std::size_t heads, key_heads, head_size;
+    float epsilon;
+
+    std::size_t hidden() const { return norm.size(); }
+    std::size_t key_width() const { return key_heads * head_size; }
+    std::size_t gates() const { return layers.size() * 4 + 1; }
+};
+
+// One sequence's own.
+struct DecoderRow {
+    float *cache;          // [layers][keys, values][capacity][key width]
+    std::size_t capacity, length;
+    const float *cosines, *sines;  // [head size / 2], of its position
+    const float *thresholds;       // [gates]: of each layer's qkv, output, gate and neurons, and of the head; 0: dense
+    std::int32_t *active;          // [gates]: how many channels were
+};
+
+// x [rows][hidden] are the tokens' embeddings and become their last hidden states; logits are [rows][vocabulary].
+// Thresholds hold for |x_k − mean_k| · ‖W_k‖ of the input of a linear layer (TEAL, Liu et al. 2024; WINA, Chen et al.
+// 2025) and for |silu(gate_n)| · norm_n of a neuron (CATS, Lee et al. 2024). The weights of a channel that is active for
+// some rows are read once for those.
+void decode(const Decoder &decoder, float *x, DecoderRow *rows, std::size_t count, float *logits);
+
+}  // namespace sluice

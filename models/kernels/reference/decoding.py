@@ -1,0 +1,267 @@
+"""Matrices for a few rows, and a step of a decoder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import silu
+
+from models.kernels.reference.arrays import (
+    Floats,
+    checked_instruction_set,
+    deliver,
+    float_tensor,
+    per_channel,
+    shaped_tensor,
+    tensor_of,
+)
+from models.kernels.reference.attention import attention, rotary
+from models.kernels.reference.datatypes import checked_datatype, reduced_weight
+from models.kernels.reference.norms import rms_norm
+
+
+@dataclass(frozen=True, slots=True)
+class RowMatrix:
+    """A linear layer, weight [N, K]; see `pack_rows`."""
+
+    weight: Tensor
+    datatype: str
+    by: str
+    column_norms: Tensor
+    bias: Tensor | None = None
+    means: Tensor | None = None
+
+    @property
+    def outputs(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def inputs(self) -> int:
+        return self.weight.shape[1]
+
+    @property
+    def instruction_set(self) -> str:
+        return "torch"
+
+    @property
+    def nbytes(self) -> int:
+        return self.weight.nbytes
+
+    @property
+    def norms(self) -> NDArray[Any]:
+        return deliver(self.column_norms, None)
+
+    def with_means(self, means: Floats | None) -> "RowMatrix":
+        """The same weights, with means [K] that stand for skipped inputs."""
+        if means is None:
+            return replace(self, means=None)
+        return replace(self, means=per_channel(means, "means", self.inputs, "inputs", self.weight.dtype))
+
+
+def pack_rows(
+    weight: Floats,
+    datatype: str = "fp32",
+    by: Literal["inputs", "outputs"] = "inputs",
+    *,
+    bias: Floats | None = None,
+    instruction_set: str | None = None,
+) -> RowMatrix:
+    """A linear layer of weight [N, K], rounded to the datatype."""
+    checked_instruction_set(instruction_set)
+    if by not in ("inputs", "outputs"):
+        raise ValueError(f"by must be inputs or outputs, not '{by}'")
+    matrix = float_tensor(weight, "weight", 2)
+    if 0 in matrix.shape:
+        raise ValueError("weight must have at least one output and one input")
+    added = None if bias is None else per_channel(bias, "bias", len(matrix), "outputs", matrix.dtype)
+    rounded = reduced_weight(matrix, checked_datatype(datatype))
+    return RowMatrix(rounded, datatype, by, torch.linalg.vector_norm(matrix, dim=0), added)
+
+
+def row_matmul(
+    x: Floats,
+    matrix: RowMatrix,
+    *,
+    activation: Literal["none", "silu"] = "none",
+    residual: Floats | None = None,
+    out: Floats | None = None,
+) -> NDArray[Any]:
+    """residual + x · Wᵀ + bias, or silu of it without a residual, [M, N]."""
+    if activation not in ("none", "silu"):
+        raise ValueError(f"activation must be none or silu, not '{activation}'")
+    if activation == "silu" and residual is not None:
+        raise ValueError("residual must be None where there is an activation")
+    rows = float_tensor(x, "x", 2, matrix.weight.dtype)
+    if rows.shape[1] != matrix.inputs:
+        raise ValueError(f"x must have {matrix.inputs} channels, not {rows.shape[1]}")
+    result = rows @ matrix.weight.T
+    if matrix.bias is not None:
+        result = result + matrix.bias
+    if activation == "silu":
+        result = silu(result)
+    if residual is not None:
+        result = result + shaped_tensor(residual, "residual", result.shape, result.dtype)
+    return deliver(result, out)
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderLayer:
+    """See `decoder_layer`."""
+
+    attention_norm: Floats
+    qkv: RowMatrix
+    query_norm: Floats | None
+    key_norm: Floats | None
+    output: RowMatrix
+    norm: Floats
+    gate: RowMatrix
+    up: RowMatrix
+    down: RowMatrix
+    neuron_norms: Tensor | None
+    window: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """See `decoder`."""
+
+    layers: tuple[DecoderLayer, ...]
+    norm: Floats
+    head: RowMatrix
+    heads: int
+    key_heads: int
+    head_size: int
+    epsilon: float
+
+    @property
+    def gates(self) -> int:
+        return 4 * len(self.layers) + 1
+
+
+def decoder_layer(
+    *,
+    attention_norm: Floats,
+    qkv: RowMatrix,
+    query_norm: Floats | None = None,
+    key_norm: Floats | None = None,
+    output: RowMatrix,
+    norm: Floats,
+    gate: RowMatrix,
+    up: RowMatrix,
+    down: RowMatrix,
+    neuron_norms: Floats | None = None,
+    window: int = 0,
+) -> DecoderLayer:
+    """A layer's weights in the order of their use."""
+    if up.by != "outputs":
+        raise ValueError("up must be packed by outputs")
+    if (query_norm is None) != (key_norm is None):
+        raise ValueError("query_norm and key_norm must both be there, or neither")
+    known = None
+    if neuron_norms is not None:
+        known = per_channel(neuron_norms, "neuron_norms", gate.outputs, "neurons", gate.weight.dtype)
+    return DecoderLayer(attention_norm, qkv, query_norm, key_norm, output, norm, gate, up, down, known, window)
+
+
+def decoder(
+    layers: Sequence[DecoderLayer],
+    norm: Floats,
+    head: RowMatrix,
+    *,
+    heads: int,
+    key_heads: int,
+    head_size: int,
+    epsilon: float,
+) -> Decoder:
+    """The layers with what follows them."""
+    if not layers:
+        raise ValueError("layers must hold at least one")
+    if heads % key_heads or head_size % 2:
+        raise ValueError("heads must be a multiple of key_heads, and head_size even")
+    return Decoder(tuple(layers), norm, head, heads, key_heads, head_size, epsilon)
+
+
+def decode_step(
+    decoder: Decoder,
+    x: Floats,
+    caches: Sequence[NDArray[Any]],
+    lengths: Sequence[int],
+    cosines: Floats,
+    sines: Floats,
+    thresholds: Floats,
+    active: NDArray[np.int32],
+) -> NDArray[Any]:
+    """One token of each sequence, each alone: logits [M, vocabulary]. x [M, H] and active [M, G] are written."""
+    states, kind = float_tensor(x, "x", 2), decoder.head.weight.dtype
+    limits = shaped_tensor(thresholds, "thresholds", (len(caches), decoder.gates), kind)
+    turns = float_tensor(cosines, "cosines", 2), float_tensor(sines, "sines", 2)
+    logits = []
+    for r, (cache, length) in enumerate(zip(caches, lengths, strict=True)):
+        if length >= cache.shape[2]:
+            raise ValueError("caches must have room for one more position")
+        turn = turns[0][r : r + 1], turns[1][r : r + 1]
+        row = _Row(decoder, cache, length, turn, limits[r], active[r])
+        state, own = row.run(states[r : r + 1].clone())
+        deliver(state, x[r : r + 1])
+        logits.append(own)
+    return deliver(torch.cat(logits), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    decoder: Decoder
+    cache: NDArray[Any]
+    length: int
+    turn: tuple[Tensor, Tensor]
+    thresholds: Tensor
+    active: NDArray[np.int32]
+
+    def run(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        for i, layer in enumerate(self.decoder.layers):
+            x = self._attend(x, i, layer)
+            gates = silu(self._gated(self._normed(x, layer.norm), layer.gate, 4 * i + 2))
+            if layer.neuron_norms is not None:
+                gates = self._select(4 * i + 3, gates, layer.neuron_norms)
+            else:
+                self.active[4 * i + 3] = gates.shape[1]
+            up = tensor_of(row_matmul(self._normed(x, layer.norm), layer.up))
+            x = tensor_of(row_matmul(gates * up, layer.down, residual=x))
+        last = len(self.decoder.layers) * 4
+        return x, self._gated(self._normed(x, self.decoder.norm), self.decoder.head, last)
+
+    def _normed(self, x: Tensor, weight: Floats) -> Tensor:
+        return tensor_of(rms_norm(x, weight, self.decoder.epsilon))
+
+    def _select(self, gate: int, values: Tensor, norms: Tensor) -> Tensor:
+        """The values, of which those that are not active are 0."""
+        threshold = self.thresholds[gate]
+        chosen = ~(values.abs() * norms <= threshold) if threshold > 0 else torch.ones_like(values, dtype=torch.bool)
+        self.active[gate] = int(chosen.sum())
+        return torch.where(chosen, values, torch.zeros_like(values))
+
+    def _gated(self, values: Tensor, matrix: RowMatrix, gate: int) -> Tensor:
+        if not self.thresholds[gate] > 0 or matrix.means is None:
+            picked = self._select(gate, values, matrix.column_norms)
+            return tensor_of(row_matmul(picked, matrix))
+        deviations = self._select(gate, values - matrix.means, matrix.column_norms)
+        return tensor_of(row_matmul(deviations + matrix.means, matrix))
+
+    def _attend(self, x: Tensor, index: int, layer: DecoderLayer) -> Tensor:
+        shape = self.decoder
+        width, key_width = shape.heads * shape.head_size, shape.key_heads * shape.head_size
+        qkv = self._gated(self._normed(x, layer.attention_norm), layer.qkv, 4 * index)
+        queries, keys, values = qkv[:, :width], qkv[:, width : width + key_width], qkv[:, width + key_width :]
+        if layer.query_norm is not None and layer.key_norm is not None:
+            queries = self._normed(queries.reshape(-1, shape.head_size), layer.query_norm).reshape(1, width)
+            keys = self._normed(keys.reshape(-1, shape.head_size), layer.key_norm).reshape(1, key_width)
+        end = self.length + 1
+        self.cache[index, 0, self.length] = rotary(keys, *self.turn)[0]
+        self.cache[index, 1, self.length] = values[0].numpy()
+        begin = max(0, end - layer.window) if layer.window else 0
+        seen = self.cache[index, 0, begin:end], self.cache[index, 1, begin:end]
+        heads = attention(rotary(queries, *self.turn), *seen, shape.head_size)
+        return x + self._gated(tensor_of(heads), layer.output, 4 * index + 1)

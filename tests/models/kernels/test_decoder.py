@@ -1,0 +1,136 @@
+"""A step of a decoder against the reference, on every instruction set of this machine."""
+
+import numpy as np
+import pytest
+
+from models import kernels
+from models.kernels import reference
+
+HIDDEN, HEADS, KEY_HEADS, HEAD_SIZE, NEURONS, VOCABULARY, LAYERS, CAPACITY = 40, 4, 2, 8, 90, 77, 2, 12
+GATES = 4 * LAYERS + 1
+every_instruction_set = pytest.mark.parametrize("instruction_set", kernels.instruction_sets())
+
+
+def made(backend, seed=0, datatype="fp32", extras=True, window=0, **packing):
+    """A decoder with random weights, means and norms."""
+    random = np.random.default_rng(seed)
+
+    def floats(*shape, scale=1.0):
+        return (random.standard_normal(shape) * scale).astype(np.float32)
+
+    def matrix(outputs, inputs, by="inputs"):
+        weight, bias = floats(outputs, inputs, scale=1.2 * inputs**-0.5), floats(outputs, scale=0.2)
+        means = floats(inputs, scale=0.1)
+        packed = backend.pack_rows(weight, datatype, by, bias=bias if extras else None, **packing)
+        return packed.with_means(means) if extras else packed
+
+    def norm(size):
+        return random.uniform(0.5, 1.5, size).astype(np.float32)
+
+    layers = [
+        backend.decoder_layer(
+            attention_norm=norm(HIDDEN),
+            qkv=matrix((HEADS + 2 * KEY_HEADS) * HEAD_SIZE, HIDDEN),
+            query_norm=norm(HEAD_SIZE) if extras else None,
+            key_norm=norm(HEAD_SIZE) if extras else None,
+            output=matrix(HIDDEN, HEADS * HEAD_SIZE),
+            norm=norm(HIDDEN),
+            gate=matrix(NEURONS, HIDDEN),
+            up=matrix(NEURONS, HIDDEN, "outputs"),
+            down=matrix(HIDDEN, NEURONS),
+            neuron_norms=norm(NEURONS),
+            window=window,
+        )
+        for _ in range(LAYERS)
+    ]
+    shape = {"heads": HEADS, "key_heads": KEY_HEADS, "head_size": HEAD_SIZE, "epsilon": 1e-5}
+    return backend.decoder(layers, norm(HIDDEN), matrix(VOCABULARY, HIDDEN), **shape)
+
+
+def inputs(rows, level, seed=1):
+    random = np.random.default_rng(seed)
+    x = random.standard_normal((rows, HIDDEN)).astype(np.float32)
+    caches = [
+        random.standard_normal((LAYERS, 2, CAPACITY, KEY_HEADS * HEAD_SIZE)).astype(np.float32) for _ in range(rows)
+    ]
+    lengths = [(5 * i) % (CAPACITY - 1) for i in range(rows)]
+    angles = random.random((rows, HEAD_SIZE // 2)).astype(np.float32)
+    thresholds = random.uniform(level, 2 * level, (rows, GATES)).astype(np.float32)
+    return [x, caches, lengths, np.cos(angles), np.sin(angles), thresholds, np.empty((rows, GATES), np.int32)]
+
+
+def step(backend, decoder, arguments):
+    """The logits, last hidden states and active counts; the caches are written."""
+    logits = backend.decode_step(decoder, *arguments)
+    return logits, arguments[0], arguments[-1]
+
+
+@every_instruction_set
+@pytest.mark.parametrize("extras", [True, False])
+@pytest.mark.parametrize(("rows", "level"), [(1, 0.0), (1, 0.3), (3, 0.0), (3, 0.3), (11, 0.5)])
+def test_a_step_is_the_references(instruction_set, rows, level, extras):
+    ours, exact = inputs(rows, level), inputs(rows, level)
+    logits, states, active = step(kernels, made(kernels, extras=extras, instruction_set=instruction_set), ours)
+    wanted, wanted_states, wanted_active = step(reference, made(reference, extras=extras), exact)
+    np.testing.assert_array_equal(active, wanted_active)
+    np.testing.assert_allclose(logits, wanted, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(states, wanted_states, rtol=1e-3, atol=1e-4)
+    for cache, wanted_cache in zip(ours[1], exact[1], strict=True):
+        np.testing.assert_allclose(cache, wanted_cache, rtol=1e-3, atol=1e-4)
+    assert (active.mean(0) < [HIDDEN, HEADS * HEAD_SIZE, HIDDEN, NEURONS] * LAYERS + [HIDDEN]).all() == (level > 0)
+
+
+@pytest.mark.parametrize("datatype", ["bf16", "int8"])
+def test_smaller_numbers(datatype):
+    ours, exact = inputs(3, 0.0), inputs(3, 0.0)
+    logits, _, _ = step(kernels, made(kernels, datatype=datatype), ours)
+    wanted, _, _ = step(reference, made(reference, datatype=datatype), exact)
+    np.testing.assert_allclose(logits, wanted, rtol=2e-3, atol=2e-3)
+
+
+def test_a_window_hides_what_lies_before_it():
+    for window in (1, 3, CAPACITY):
+        ours, exact = inputs(2, 0.2), inputs(2, 0.2)
+        logits, _, _ = step(kernels, made(kernels, window=window), ours)
+        wanted, _, _ = step(reference, made(reference, window=window), exact)
+        np.testing.assert_allclose(logits, wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_a_row_does_not_depend_on_the_others():
+    decoder, together = made(kernels), inputs(6, 0.3)
+    together[5][2] = 0  # one of them is dense
+    alone = [inputs(6, 0.3) for _ in range(6)]
+    logits, _, active = step(kernels, decoder, together)
+    for i, arguments in enumerate(alone):
+        arguments[5][2] = 0
+        own = [arguments[j][i : i + 1] for j in range(7)]
+        own[6] = np.empty((1, GATES), np.int32)
+        np.testing.assert_array_equal(step(kernels, decoder, own)[0][0], logits[i])
+        np.testing.assert_array_equal(own[6][0], active[i])
+
+
+@pytest.mark.parametrize("backend", [kernels, reference])
+def test_a_cache_needs_room(backend):
+    arguments = inputs(1, 0.0)
+    arguments[2] = [CAPACITY]
+    with pytest.raises(ValueError, match="room for one more"):
+        step(backend, made(backend), arguments)
+
+
+def test_wrong_arguments_are_named():
+    decoder = made(kernels)
+    for place, value, message in (
+        (0, np.zeros((1, 3), np.float32), "out|x"),
+        (2, [], "lengths"),
+        (3, np.zeros((1, 3), np.float32), "cosines"),
+        (5, np.zeros((1, 3), np.float32), "thresholds"),
+        (6, np.zeros((1, 3), np.int32), "active"),
+    ):
+        arguments = inputs(1, 0.0)
+        arguments[place] = value
+        with pytest.raises(ValueError, match=message):
+            step(kernels, decoder, arguments)
+    twice = inputs(2, 0.0)
+    twice[1] = [twice[1][0], twice[1][0]]
+    with pytest.raises(ValueError, match="different"):
+        step(kernels, decoder, twice)

@@ -1,0 +1,88 @@
+"""Matrices for a few rows against the reference, on every instruction set of this machine."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models import kernels
+from models.kernels import reference
+
+every_instruction_set = pytest.mark.parametrize("instruction_set", kernels.instruction_sets())
+both_backends = pytest.mark.parametrize("backend", [kernels, reference])
+BFLOAT16 = 2.0**-8
+
+
+def arrays(rows, outputs, inputs, seed):
+    random = np.random.default_rng(seed)
+    return [
+        random.standard_normal(shape).astype(np.float32) for shape in ((rows, inputs), (outputs, inputs), (outputs,))
+    ]
+
+
+@every_instruction_set
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.sampled_from([1, 2, 3, 4, 5, 8, 9, 33]),
+    outputs=st.sampled_from([1, 31, 32, 64, 200, 330, 576, 700]),
+    inputs=st.sampled_from([1, 5, 32, 63, 97, 160]),
+    datatype=st.sampled_from(["fp32", "bf16", "int8"]),
+    by=st.sampled_from(["inputs", "outputs"]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_products_are_the_references(instruction_set, rows, outputs, inputs, datatype, by, seed):
+    x, weight, bias = arrays(rows, outputs, inputs, seed)
+    packed = kernels.pack_rows(weight, datatype, by, bias=bias, instruction_set=instruction_set)
+    exact = reference.pack_rows(weight, datatype, by, bias=bias).weight.double().numpy()
+    wanted = x.astype(np.float64) @ exact.T + bias
+    size = np.linalg.norm(x, axis=1)[:, None] * np.linalg.norm(exact, axis=1) + 1
+    many = rows > 8 and datatype != "fp32"  # then activations are rounded too
+    assert (np.abs(kernels.row_matmul(x, packed) - wanted) <= (BFLOAT16 if many else 1e-5) * size).all()
+    np.testing.assert_allclose(packed.norms, np.linalg.norm(weight, axis=0), rtol=1e-5)
+
+
+@both_backends
+@pytest.mark.parametrize("rows", [2, 20])
+def test_what_is_added_and_what_follows(backend, rows):
+    x, weight, bias = arrays(rows, 40, 24, 0)
+    residual = np.random.default_rng(1).standard_normal((rows, 40)).astype(np.float32)
+    packed = backend.pack_rows(weight, bias=bias)
+    plain = x @ weight.T + bias
+    np.testing.assert_allclose(backend.row_matmul(x, packed, residual=residual), plain + residual, rtol=1e-4, atol=1e-4)
+    silu = backend.row_matmul(x, packed, activation="silu")
+    np.testing.assert_allclose(silu, plain / (1 + np.exp(-plain)), rtol=1e-4, atol=1e-4)
+    out = residual.copy()
+    assert backend.row_matmul(x, packed, residual=out, out=out) is out
+    np.testing.assert_allclose(out, plain + residual, rtol=1e-4, atol=1e-4)
+
+
+@both_backends
+def test_a_row_does_not_depend_on_the_others(backend):
+    x, weight, _ = arrays(7, 90, 70, 2)
+    for by in ("inputs", "outputs"):
+        packed = backend.pack_rows(weight, by=by)
+        together = backend.row_matmul(x, packed)
+        for i in range(7):
+            np.testing.assert_allclose(
+                backend.row_matmul(x[i : i + 1], packed), together[i : i + 1], rtol=1e-5, atol=1e-5
+            )
+
+
+@both_backends
+def test_wrong_arguments_are_named(backend):
+    x, weight, bias = arrays(2, 40, 24, 0)
+    packed = backend.pack_rows(weight)
+    assert (packed.outputs, packed.inputs, packed.datatype, packed.by) == (40, 24, "fp32", "inputs")
+    for call, message in (
+        (lambda: backend.pack_rows(weight, "fp16"), "datatype"),
+        (lambda: backend.pack_rows(weight, by="rows"), "by must be"),
+        (lambda: backend.pack_rows(weight, bias=bias[1:]), "bias"),
+        (lambda: backend.pack_rows(weight * np.float32(np.inf), "int8"), "weight must be finite"),
+        (lambda: backend.pack_rows(weight[:0]), "weight must have at least one"),
+        (lambda: backend.row_matmul(x[:, 1:].copy(), packed), "x must have 24 channels"),
+        (lambda: backend.row_matmul(x, packed, activation="gelu"), "activation"),
+        (lambda: backend.row_matmul(x, packed, residual=x), "residual"),
+        (lambda: packed.with_means(bias), "means"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
