@@ -15,6 +15,12 @@ from service.commands.output import print_json
 def slo(
     model: Name,
     latency_ms: Annotated[float | None, typer.Option(help="Latency in milliseconds")] = None,
+    first_token_ms: Annotated[
+        float | None, typer.Option(help="Of a language model: milliseconds to the first token")
+    ] = None,
+    token_ms: Annotated[
+        float | None, typer.Option(help="Of a language model: milliseconds of each further token, in the mean")
+    ] = None,
     percentile: Annotated[float | None, typer.Option(help="Per cent of requests that are to be within it")] = None,
     quality_floor: Annotated[float | None, typer.Option(help="Lowest quality that is acceptable, 0 to 1")] = None,
     shed: Annotated[bool | None, typer.Option("--shed/--no-shed", help="Refuse what cannot be in time")] = None,
@@ -23,7 +29,14 @@ def slo(
     json: Json = False,
 ) -> None:
     """Show a model's SLO, or change what is given. It holds from the next request on, and over a restart."""
-    options = {"latency_ms": latency_ms, "percentile": percentile, "quality_floor": quality_floor, "shed": shed}
+    options = {
+        "latency_ms": latency_ms,
+        "first_token_ms": first_token_ms,
+        "token_ms": token_ms,
+        "percentile": percentile,
+        "quality_floor": quality_floor,
+        "shed": shed,
+    }
     changes = {name: value for name, value in options.items() if value is not None}
     path = f"/v2/models/{quote(model, safe='')}/slo"
     answer = call("PATCH", url, path, token, changes) if changes else call("GET", url, path)
@@ -35,7 +48,10 @@ def slo(
 
 def _table(model: str, answer: dict[str, Any]) -> Table:
     table = Table("SLO", model, show_header=True)
-    table.add_row("latency", f"{answer['latency_ms']:g} ms")
+    times = {"latency_ms": "latency", "first_token_ms": "first token", "token_ms": "each further token"}
+    for name, title in times.items():
+        if name in answer:
+            table.add_row(title, f"{answer[name]:g} ms")
     table.add_row("percentile", f"{answer['percentile']:g} %")
     table.add_row("quality floor", f"{answer['quality_floor']:g}")
     table.add_row("shed", "yes" if answer["shed"] else "no")

@@ -9,8 +9,11 @@ import pytest
 
 pytest.importorskip("tokenizers", reason="the extra `language` is not installed")
 
+from typer.testing import CliRunner
+
 from models.model import GateContext
 from models.zoo.language_model import LanguageModel
+from service.cli import command_line
 from tests.live import LiveServer, serve
 from tests.models.zoo.random_llama import write_random_llama
 
@@ -86,6 +89,17 @@ def test_its_slo_is_of_two_times(chatting):
     assert chatting.http.get(path).json()["first_token_ms"] == 60_000
     assert chatting.http.patch(path, json={"latency_ms": 5}).status_code == 400
     assert chatting.http.patch(path, json={"token_ms": 10_000}).status_code == 200
+
+
+def test_the_command_knows_its_slo(chatting):
+    url = ["--url", f"http://{chatting.address}"]
+    shown = CliRunner().invoke(command_line(), ["slo", "llama", "--token-ms", "8000", *url])
+    assert "8000 ms" in shown.output
+    assert "first token" in shown.output
+    refused = CliRunner().invoke(command_line(), ["slo", "llama", "--latency-ms", "5", *url])
+    assert refused.exit_code == 1
+    assert "latency_ms" in refused.output
+    CliRunner().invoke(command_line(), ["slo", "llama", "--token-ms", "10000", *url])
 
 
 def test_a_connection_that_is_closed_ends_its_generation(chatting):
