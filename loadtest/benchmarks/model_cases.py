@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from loadtest.benchmarks import model_engines
 from models.model import GateContext
-from models.zoo import catalog, fashion, fashion_data, text_data, text_family
+from models.zoo import catalog, fashion, fashion_data, speech_family, text_data, text_family
 from models.zoo.fashion import FashionClassifier
 from models.zoo.fashion_family import fashion_files
 from models.zoo.fashion_weights import PACKAGED, Files, load_calibration, load_weights
@@ -97,7 +97,11 @@ def cases_of(
         return _images(engines, datatypes, levels, checked)
     if model == "minilm":
         return _texts(engines, datatypes, sizes, levels, checked)
-    raise catalog.UnknownModel(f"{model!r} cannot be compared; fashion and minilm can")
+    if speech_family.recognises(model):
+        from loadtest.benchmarks.speech_cases import speech_cases  # which is made of what is defined here
+
+        return speech_cases(model, engines, datatypes, sizes, levels, checked)
+    raise catalog.UnknownModel(f"{model!r} cannot be compared; fashion, minilm and models of speech can")
 
 
 def _texts(

@@ -24,7 +24,7 @@ POINTS = 9
 MARGINS = (15.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.25)
 """Seconds behind the speech that are to be heard: what the gate on positions tries."""
 
-NEURON_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+NEURON_SHARES = (0.15, 0.3, 0.45, 0.6)
 """Of neurons that are to be skipped: for each gate on them these quantiles of the saliency are tried."""
 
 LEAST_WORD = 0.005
@@ -33,7 +33,7 @@ LEAST_WORD = 0.005
 LEAST_LIKELIHOOD = 0.8
 """Of the dense model's texts, a token, relative to what it is without gates: where the dial ends."""
 
-TUNING_CLIPS = 64
+TUNING_CLIPS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +55,17 @@ def calibrate(
     held_out: Sequence[Clip],
     report: Callable[[float], None],
     *,
+    datatype: str = "fp32",
     points: int = POINTS,
 ) -> tuple[Profile, Calibrated]:
     """The calibration and thresholds from `tuning`, the latter allocated greedily; what to expect of them from
     `held_out`. `report` is called with the share done, 0 to 1."""
-    plain = SpeechRecognizer(name, folder)
+    plain = SpeechRecognizer(name, folder, datatype=datatype)
     few = [tuning[i] for i in np.random.default_rng(0).permutation(len(tuning))[:TUNING_CLIPS]]
     heard = [example for clip in few if (example := listen(plain, clip.audio)) is not None]
     report(0.1)
     calibrated = _calibrated(plain, heard)
-    model = SpeechRecognizer(name, folder, calibrated=calibrated)
+    model = SpeechRecognizer(name, folder, calibrated=calibrated, datatype=datatype)
     report(0.15)
 
     def evaluate(thresholds: Mapping[str, float]) -> tuple[float, float]:

@@ -76,9 +76,9 @@ def _read(paths: Sequence[Path]) -> Iterator[Clip]:
         yield Clip(path.stem, audio, text.read_text("utf-8").strip() if text.exists() else None)
 
 
-def split(clips: Sequence[Clip]) -> tuple[list[Clip], list[Clip]]:
-    """Clips to calibrate on, and twice as many others to measure on; every third is one of the former, so that both
-    have all kinds. Raises `ValueError` for too few."""
+def split(clips: Sequence[Clip]) -> tuple[list[Clip], list[Clip], list[Clip]]:
+    """Clips to find thresholds on, to measure the profile on, and never to be looked at before the end: every third
+    each, so that all have all kinds. Raises `ValueError` for too few."""
     if len(clips) < 15:
         raise ValueError(f"there must be at least 15 recordings, got {len(clips)}")
-    return list(clips[::3]), [clip for i, clip in enumerate(clips) if i % 3]
+    return list(clips[::3]), list(clips[1::3]), list(clips[2::3])

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from models.zoo import speech_calibration, speech_data, speech_family
 from models.zoo.audio import COMMAND
-from models.zoo.family import UnknownModel
+from models.zoo.family import DATATYPES, UnknownModel, split_datatype
 from models.zoo.speech_data import Clip
 from models.zoo.speech_quality import measure_speech
 from service.commands.output import fail, print_json
@@ -20,18 +20,20 @@ from service.settings import SettingsError, load_settings
 def calibrate_speech(name: str, data: Path | None, output: Path | None, points: int, json: bool) -> None:
     """Writes the profile to the folder `output`, by default where the server looks."""
     try:
-        tuning, held_out = speech_data.split(_clips(data))
-        dense = speech_family.load(name)
+        tuning, held_out, _ = speech_data.split(_clips(data))
+        place, datatype = split_datatype(name)
+        dense = speech_family.load(place)
         folder = output or load_settings().calibrations
         folder.mkdir(parents=True, exist_ok=True)
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task("calibrating", total=1.0)
             profile, calibrated = speech_calibration.calibrate(
-                speech_family.short_name(name),
+                dense.name,
                 dense.folder,
                 tuning,
                 held_out,
                 lambda done: bar.update(task, completed=done),
+                datatype=datatype or DATATYPES[0],
                 points=points,
             )
         path = folder / f"{profile.model}.profile.json"
@@ -52,7 +54,8 @@ def quality_of_speech(name: str, data: Path | None, json: bool) -> None:
     """Prints every operating point on recordings that the thresholds were not found on."""
     try:
         model = speech_family.load(name, load_settings().calibrations)
-        _, clips = speech_data.split(_clips(data))
+        _, *others = speech_data.split(_clips(data))
+        clips = [clip for part in others for clip in part]
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task("measuring", total=1.0)
             report = measure_speech(model, clips, lambda done: bar.update(task, completed=done))
