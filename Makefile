@@ -51,8 +51,16 @@ $(VENV)/.dev-installed: $(INPUTS) | $(BIN)/python
 serve: $(VENV)/.serve-installed
 	@$(BIN)/sluice serve $(ARGS)
 
+# Arithmetic and control, whose tests look at no clock, on all cores; then the server, alone, since what it does is timed.
+APART := tests/models tests/service/control
+
 test: $(VENV)/.dev-installed
+ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
+else
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(APART)
+	@$(BIN)/python -m pytest $(addprefix --ignore=,$(APART))
+endif
 
 lint: $(VENV)/.dev-installed
 	@$(BIN)/ruff check models service loadtest tests
