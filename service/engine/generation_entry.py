@@ -109,16 +109,15 @@ class GenerationEntry:
 
     def turn(self, now: float, forecast: Forecast) -> Turn:
         """What it asks of the next step."""
-        prompts, tokens = forecast.prompts, forecast.tokens
         if not self.in_prompt:
-            work = self._work(tokens.scalable(self.next_macs))
+            work = self._work(Work(0.0, forecast.tokens.scalable(self.next_macs)))
             return Turn(self.due - now, work, self.ceiling, self.token, None, self.pinned)
         left = max(self.prompt_macs - self.context.macs, self.next_macs)
-        work, rest = self._work(prompts.scalable(self.next_macs)), self._work(prompts.scalable(left))
+        work, rest = (self._work(forecast.prompt_work(macs)) for macs in (self.next_macs, left))
         return Turn(self.due - now, work, self.ceiling, self.token, rest, self.pinned)
 
-    def _work(self, scalable: float) -> Work:
-        return Work(scalable * self.ceiling.macs_ratio) if self.pinned is not None else Work(0.0, scalable)
+    def _work(self, work: Work) -> Work:
+        return Work(work.at(self.ceiling.macs_ratio)) if self.pinned is not None else work
 
     def receive(self, model: Generator, choice: Choice, context: GateContext) -> Advance:
         """Takes the next token in: what can be shown of it, and whether it was the last."""

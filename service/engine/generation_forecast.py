@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from math import ceil
 
+from models.model import GateContext
 from service.control.generation import Pace
 from service.control.latency_model import LatencyModel
 from service.control.level import Ceiling
@@ -11,6 +12,7 @@ from service.control.load import Work
 PROMPT_PART = 256
 """Tokens that a step is expected to take of a prompt."""
 _SMOOTH = 0.1
+_LEAST_SKIPPED = 0.05
 
 
 @dataclass(slots=True)
@@ -27,11 +29,22 @@ class Forecast:
     macs_in_prompt: float = 0.0
     typical_prompt: float = 0.0
     length: float = 0.0
+    prompt_skips: float = 0.0
+    """What of the MACs that the profile skips at a level is skipped of a prompt too, 0 to 1: many positions together
+    may need nearly all channels."""
+    parts_seen: int = 0
 
     def saw_prompt(self, tokens: int, macs: int) -> None:
         """A prompt of so many tokens had so many dense multiply-accumulates."""
         self.macs_in_prompt = _followed(self.macs_in_prompt, macs / tokens)
         self.typical_prompt = macs
+
+    def saw_part(self, context: GateContext, macs_ratio: float) -> None:
+        """A part of a prompt was run under a context, at whose level the profile does this share of the MACs."""
+        if macs_ratio < 1 - _LEAST_SKIPPED:
+            skips = min(context.macs_skipped_ratio / (1 - macs_ratio), 1.0)
+            self.parts_seen += 1
+            self.prompt_skips += (skips - self.prompt_skips) * max(1 / self.parts_seen, _SMOOTH)
 
     def saw_token(self, macs: int) -> None:
         """A generated token had so many."""
@@ -46,9 +59,13 @@ class Forecast:
 
     def prompt(self, tokens: int, ceiling: Ceiling) -> float:
         """Seconds of a prompt at the ceiling."""
-        return parts_of(tokens) * self.prompts.overhead + self.prompts.scalable(
-            tokens * self.macs_in_prompt * ceiling.macs_ratio
-        )
+        overhead = parts_of(tokens) * self.prompts.overhead
+        return overhead + self.prompt_work(tokens * self.macs_in_prompt).at(ceiling.macs_ratio)
+
+    def prompt_work(self, macs: float) -> Work:
+        """The work of so many dense multiply-accumulates in prompts, without what a step costs."""
+        seconds = self.prompts.scalable(macs)
+        return Work(seconds * (1 - self.prompt_skips), seconds * self.prompt_skips)
 
     def token(self) -> Work:
         """The work of one token, without what a step costs however many take part."""
@@ -69,7 +86,7 @@ class Forecast:
 
     def attainable(self, ceiling: Ceiling, first_token: float, token: float) -> bool:
         """Whether one generation alone, with a typical prompt, keeps these times at the ceiling; seconds."""
-        prompt = self.prompts.seconds(self.typical_prompt * ceiling.macs_ratio)
+        prompt = self.prompts.overhead + self.prompt_work(self.typical_prompt).at(ceiling.macs_ratio)
         return self.prompt_alone(prompt) <= first_token and self.token_alone(ceiling) <= token
 
 

@@ -228,6 +228,8 @@ class GenerationPool:
     def _advanced(self, now: float, entry: GenerationEntry, advance: Advance, seconds: float) -> None:
         hosted, context = self.hosted, advance.context
         hosted.advanced(now, context, entry.in_prompt)
+        if entry.in_prompt:
+            self.forecast.saw_part(context, hosted.dial.macs_ratio(context.level))
         add_counts(entry.context, context)
         entry.levels += context.level
         entry.quality += hosted.dial.quality(context.level) if context.level > 0 else 1.0

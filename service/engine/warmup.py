@@ -91,6 +91,8 @@ def _generate(pool: GenerationPool, prompt: list[int], level: float, learn: bool
             (logits,) = model.step([sequence], [context])
             seconds = time.perf_counter() - started
             macs += context.macs
+            if not number:
+                pool.forecast.saw_part(context, pool.hosted.dial.macs_ratio(level))
             if learn:
                 latency = pool.forecast.tokens if number else pool.forecast.prompts
                 latency.observe(context.macs - context.macs_skipped, seconds)

@@ -1,4 +1,6 @@
 // What the page remembers of the last two minutes; the server keeps no history for it.
+import { latencyOf } from "./slo.js";
+
 export const SECONDS = 120;
 export const STRIP = 60;
 const SHORTEST = 20;
@@ -32,7 +34,7 @@ export function createHistory() {
 
     latencies: (now) => states.flatMap((state) =>
       ["50", "95", "99"].filter((p) => p in state.tail_ms).map((p) => ({ t: (state.at - now) / 1000, series: `p${p}`, value: state.tail_ms[p] }))),
-    limits: (now) => states.map((state) => ({ t: (state.at - now) / 1000, value: state.slo.latency_ms })),
+    limits: (now) => states.map((state) => ({ t: (state.at - now) / 1000, value: latencyOf(state.slo) })),
     levels: (now) => states.map((state) => ({ t: (state.at - now) / 1000, level: state.level, highest: state.highest_level })),
     queue: (now, t) => states.flatMap((state) =>
       [["waiting", state.queue_depth], ["running", state.inflight]].map(([series, count]) => ({ t: (state.at - now) / 1000, series: t(series), count }))),

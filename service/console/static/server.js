@@ -22,3 +22,24 @@ export const changeSlo = (name, changes, token) =>
 
 // Raw: the caller knows what the model takes and gives.
 export const infer = (name, request, parameters) => call(`${model(name)}/infer`, post({ ...request, parameters }));
+
+// A message's answer, streamed: `told` hears of it as far as it is there.
+export async function chat(name, content, parameters, told) {
+  const request = { model: name, messages: [{ role: "user", content }], stream: true, ...parameters };
+  const response = await fetch("/v1/chat/completions", post(request));
+  if (!response.ok) throw new Error((await response.json()).error.message);
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  const reply = { text: "", parameters: null };
+  for (let rest = "", read = await reader.read(); !read.done; read = await reader.read()) {
+    const events = (rest + read.value).split("\n\n");
+    rest = events.pop();
+    for (const data of events.map((event) => event.slice("data: ".length)).filter((text) => text !== "[DONE]")) {
+      const { error, choices, sluice } = JSON.parse(data);
+      if (error) throw new Error(error.message);
+      reply.text += choices[0].delta.content ?? "";
+      reply.parameters = sluice ?? null;
+    }
+    told({ ...reply });
+  }
+  return reply;
+}

@@ -2,6 +2,7 @@
 import { made } from "./made.js";
 import { infer, metadata } from "./server.js";
 import { percent } from "./strings.js";
+import { createChatInput } from "./try_chat.js";
 import { createImageInput } from "./try_image.js";
 import { createTextInput } from "./try_text.js";
 
@@ -9,24 +10,30 @@ const element = (id) => document.getElementById(id);
 // For comparison: not what an SLO, or the queue of the moment, would make of it.
 const WIDE = { slo_ms: 30_000 };
 
-function card(title, answer, shown, t) {
+function card(title, answer, kind, t) {
   if (answer.error) return made("div", {}, [made("h3", { textContent: title }), made("p", { className: "facts bad", textContent: answer.error })]);
-  const { level, compute_ms, macs_skipped } = answer.reply.parameters;
+  const { reply } = answer;
+  // An answer that is still being made says nothing of itself yet.
+  if (!reply.parameters) return made("div", {}, [made("h3", { textContent: title }), ...kind.show(reply, t)]);
+  const { level, compute_ms, macs_skipped } = reply.parameters;
+  const facts = kind.facts?.(reply, t) ?? t("facts", { ms: compute_ms.toFixed(2), skipped: percent(macs_skipped, 0) });
   return made("div", {}, [
     made("h3", { textContent: `${title} · ${t("level").toLowerCase()} ${level.toFixed(2)}` }),
-    ...shown,
-    made("p", { className: "facts", textContent: t("facts", { ms: compute_ms.toFixed(2), skipped: percent(macs_skipped, 0) }) }),
+    ...kind.show(reply, t),
+    made("p", { className: "facts", textContent: facts }),
   ]);
 }
 
 // `answered` is called after each try, when the server knows the channels of the last input.
 export function createTry(modelName, translate, answered) {
-  const kinds = [createImageInput(translate, () => run(true)), createTextInput(translate, () => run(true))];
+  const kinds = [createImageInput(translate, () => run(true)), createTextInput(translate, () => run(true)), createChatInput(translate, () => run(true))];
   let kind = null, served = null, dense = null, running = false, again = false, fresh = false;
 
-  async function ask(parameters) {
+  // `told` hears of an answer that comes bit by bit.
+  async function ask(parameters, told) {
+    const call = kind.ask ?? ((name, given) => infer(name, kind.request(), given));
     try {
-      return { reply: await infer(modelName(), kind.request(), parameters) };
+      return { reply: await call(modelName(), parameters, (reply) => { told({ reply }); render(); }) };
     } catch (error) {
       return { error: error.message };
     }
@@ -39,8 +46,9 @@ export function createTry(modelName, translate, answered) {
     running = true;
     do {
       again = false;
-      if (fresh || !dense) { fresh = false; dense = await ask({ level: 0, ...WIDE }); }
-      served = await ask(element("follow").checked ? {} : { level: Number(element("try-level").value), ...WIDE });
+      const wide = kind.wide ?? WIDE;
+      if (fresh || !dense) { fresh = false; dense = await ask({ level: 0, ...wide }, (part) => { dense = part; }); }
+      served = await ask(element("follow").checked ? {} : { level: Number(element("try-level").value), ...wide }, (part) => { served = part; });
     } while (again);
     running = false;
     render();
@@ -48,7 +56,7 @@ export function createTry(modelName, translate, answered) {
   }
 
   function verdict(t) {
-    if (served.error || dense.error) return "";
+    if (!served?.reply?.parameters || !dense?.reply?.parameters) return "";
     const times = dense.reply.parameters.compute_ms / served.reply.parameters.compute_ms;
     return t("try-verdict", { same: kind.compare(served.reply, dense.reply, t), times: times.toFixed(1) });
   }
@@ -57,9 +65,9 @@ export function createTry(modelName, translate, answered) {
     const t = translate();
     for (const one of kinds) one.relabel(t);
     element("try-level-value").textContent = Number(element("try-level").value).toFixed(2);
-    if (!served) return;
+    if (!served && !dense) return;
     element("answers").replaceChildren(...[[t("served"), served], [t("dense"), dense]].map(([title, answer]) =>
-      card(title, answer, answer.error ? [] : kind.show(answer.reply, t), t)));
+      answer ? card(title, answer, kind, t) : made("div")));
     element("try-verdict").textContent = verdict(t);
   }
 

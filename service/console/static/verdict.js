@@ -1,5 +1,6 @@
 // The one glance: is the SLO met, what does it cost, and why.
 import { STRIP } from "./history.js";
+import { allowed, hasTokens, latencyOf } from "./slo.js";
 import { limit, milliseconds, percent } from "./strings.js";
 
 const element = (id) => document.getElementById(id);
@@ -26,7 +27,7 @@ function bound(state, t) {
 function reason(state, verdict, t) {
   const values = {
     level: state.level.toFixed(2), highest: state.highest_level.toFixed(2), skipped: percent(state.macs_skipped, 0),
-    limit: limit(state.slo.latency_ms), reason: bound(state, t),
+    limit: allowed(state.slo, t), reason: bound(state, t),
   };
   if (verdict === "impossible") return t("why-impossible", values);
   if (state.level < 0.005 || state.macs_skipped === null) return t("why-full");
@@ -35,16 +36,16 @@ function reason(state, verdict, t) {
 
 export function showVerdict(state, attainment, t) {
   const verdict = judge(state, attainment), { slo } = state;
-  const texts = { share: percent(attainment), limit: limit(slo.latency_ms) };
+  const texts = { share: percent(attainment), limit: allowed(slo, t) };
   element("verdict").dataset.state = { met: "met", idle: "idle", missed: "missed", impossible: "tight" }[verdict];
   write("verdict-title", t(verdict, texts));
   write("verdict-why", reason(state, verdict, t));
 
   const shown = ["50", "95", "99", "99.9"].find((p) => Number(p) >= slo.percentile) ?? "99.9", tail = state.tail_ms[shown];
-  write("tail-name", t("tail", { percentile: shown }));
+  write("tail-name", t(hasTokens(slo) ? "tail-first" : "tail", { percentile: shown }));
   write("tail", milliseconds(tail));
-  write("tail-note", t("tail-note", { limit: limit(slo.latency_ms), median: milliseconds(state.tail_ms["50"]) }));
-  bar("tail-bar", tail / slo.latency_ms || 0, tail > slo.latency_ms);
+  write("tail-note", t("tail-note", { limit: limit(latencyOf(slo)), median: milliseconds(state.tail_ms["50"]) }));
+  bar("tail-bar", tail / latencyOf(slo) || 0, tail > latencyOf(slo));
 
   const live = state.live_agreement;
   write("quality", percent(state.expected_quality, 2));

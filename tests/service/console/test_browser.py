@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from tests.live import LiveServer, infer_body, serve
 from tests.service.console.letters import Letters
+from tests.service.engine.fake_generator import FakeGenerator
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 if CHROMIUM is None:
@@ -24,7 +25,9 @@ expect.set_options(timeout=WAIT)
 
 @pytest.fixture(scope="module")
 def live(model, tmp_path_factory) -> Iterator[LiveServer]:
-    with serve([model, Letters()], tmp_path_factory.mktemp("home"), slo_latency_ms=10_000) as server:
+    with serve(
+        [model, Letters(), FakeGenerator(name="talker")], tmp_path_factory.mktemp("home"), slo_latency_ms=10_000
+    ) as server:
         yield server
 
 
@@ -196,6 +199,40 @@ def test_texts_are_answered_beside_the_dense_model(page):
     assert not page.is_visible("#text-one")
 
 
+def test_a_message_is_answered_as_it_is_made(page, live):
+    page.select_option("#model", "talker")
+    page.wait_for_selector("#message")
+    page.fill("#message", "Hi")
+    page.press("#message", "Enter")
+    expect(page.locator("#answers .said")).to_have_text(["Hello, world", "Hello, world"])
+    expect(page.locator("#try-verdict")).to_contain_text("The same text as the dense model")
+    expect(page.locator("#answers .facts").first).to_contain_text("to the first token")
+    page.uncheck("#follow")
+    page.focus("#try-level")
+    page.keyboard.press("End")
+    expect(page.locator("#answers h3").first).to_contain_text("1.00")
+    expect(page.locator("#answers .facts").first).to_contain_text("% of the work skipped")
+
+
+def test_a_language_model_has_two_times(page, live):
+    assert not page.is_visible("#pace")
+    page.select_option("#model", "talker")
+    expect(page.locator("#latency-label")).to_have_text("First token")
+    expect(page.locator("#tail-name")).to_have_text("p99 first token")
+    page.fill("#pace", "55")
+    page.press("#pace", "Enter")
+    expect(page.locator("#controls-note")).to_have_text("In force.")
+    slo = live.http.get("/v2/models/talker/slo").json()
+    assert (slo["first_token_ms"], slo["token_ms"]) == (2000, 55)
+    page.fill("#latency", "1500")
+    page.press("#latency", "Enter")
+    expect(page.locator("#tail-note")).to_contain_text("of 1500 ms allowed")
+    assert live.http.get("/v2/models/talker/slo").json()["first_token_ms"] == 1500
+    page.select_option("#model", "fashion")
+    expect(page.locator("#latency-label")).to_have_text("Latency")
+    assert not page.is_visible("#pace")
+
+
 def test_an_answer_that_fails_says_why_beside_the_other(browser, live):
     with opened_quietly(browser, live) as page:
         page.route("**/infer", answer_only_the_dense)
@@ -226,7 +263,7 @@ def test_it_follows_the_system_and_fits_a_phone(browser, live, scheme, locale):
     with opened(browser, live, width=360, color_scheme=scheme, locale=locale) as page:
         assert page.get_attribute("html", "data-theme") == scheme
         assert page.get_attribute("html", "lang") == locale[:2]
-        for model, shown in (("letters", "#text-one"), ("fashion", "#drawing")):
+        for model, shown in (("letters", "#text-one"), ("talker", "#message"), ("fashion", "#drawing")):
             page.select_option("#model", model)
             page.wait_for_selector(shown)
             assert page.evaluate("document.documentElement.scrollWidth") <= 360
