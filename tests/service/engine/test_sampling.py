@@ -6,7 +6,7 @@ from service.engine.sampling import Sampler, Sampling
 LOGITS = np.log(np.array([0.1, 0.5, 0.15, 0.25], np.float32))
 
 
-def drawn(sampling, logits=LOGITS, count=4000):
+def drawn(sampling, logits=LOGITS, count=1500):
     sampler = Sampler(sampling)
     tokens = [sampler.choose(logits).token for _ in range(count)]
     return np.bincount(tokens, minlength=len(logits)) / count
@@ -20,21 +20,21 @@ def test_the_likeliest_at_temperature_0():
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
 def test_tokens_are_drawn_by_their_probabilities(temperature):
     wanted = np.exp(LOGITS / temperature)
-    np.testing.assert_allclose(drawn(Sampling(temperature, seed=1)), wanted / wanted.sum(), atol=0.03)
+    np.testing.assert_allclose(drawn(Sampling(temperature, seed=1)), wanted / wanted.sum(), atol=0.05)
 
 
 @pytest.mark.parametrize(("top_p", "kept"), [(0.0, [1]), (0.5, [1]), (0.6, [1, 3]), (0.75, [1, 3]), (0.8, [1, 2, 3])])
 def test_the_nucleus_is_the_fewest_that_add_up(top_p, kept):
     found = drawn(Sampling(top_p=top_p, seed=2))
     assert np.flatnonzero(found).tolist() == kept
-    np.testing.assert_allclose(found[kept], np.exp(LOGITS[kept]) / np.exp(LOGITS[kept]).sum(), atol=0.03)
+    np.testing.assert_allclose(found[kept], np.exp(LOGITS[kept]) / np.exp(LOGITS[kept]).sum(), atol=0.05)
 
 
 def test_a_nucleus_that_is_wider_than_what_is_looked_at_first():
     even = np.zeros(5000, np.float32)
     sampler = Sampler(Sampling(top_p=0.9, seed=3))
-    tokens = {sampler.choose(even).token for _ in range(3000)}
-    assert len(tokens) > 1500
+    tokens = {sampler.choose(even).token for _ in range(700)}
+    assert len(tokens) > 550
 
 
 def test_a_seed_gives_the_same_tokens_again():
