@@ -34,6 +34,9 @@ LEAST_SECONDS = 0.1
 LEAST_PROGRESS = 1.0
 """Seconds from one window to the next, at least."""
 
+LOUDEST = 100.0
+"""What is far beyond −1 to 1 was meant to be whole numbers."""
+
 EXAMPLE_SECONDS = 3
 REMEMBERED_LEVELS = 256
 
@@ -139,7 +142,7 @@ class SpeechRecognizer:
         if not 1 <= len(audio) <= LONGEST_SECONDS * RATE:
             seconds = len(audio) / RATE
             raise InvalidInput("audio", f"must be up to {LONGEST_SECONDS} s at {RATE} Hz, got {seconds:.1f} s")
-        if not np.isfinite(audio).all() or np.abs(audio).max() > 1e4:
+        if not np.isfinite(audio).all() or np.abs(audio).max() > LOUDEST:
             raise InvalidInput("audio", "must be finite samples, from −1 to 1")
         wanted = self._wanted(inputs)
         if wanted.language is not None and wanted.language not in self.languages:

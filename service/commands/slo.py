@@ -15,6 +15,9 @@ from service.commands.output import print_json
 def slo(
     model: Name,
     latency_ms: Annotated[float | None, typer.Option(help="Latency in milliseconds")] = None,
+    audio_second_ms: Annotated[
+        float | None, typer.Option(help="Of a model of speech: milliseconds more for each second of audio")
+    ] = None,
     first_token_ms: Annotated[
         float | None, typer.Option(help="Of a language model: milliseconds to the first token")
     ] = None,
@@ -31,6 +34,7 @@ def slo(
     """Show a model's SLO, or change what is given. It holds from the next request on, and over a restart."""
     options = {
         "latency_ms": latency_ms,
+        "audio_second_ms": audio_second_ms,
         "first_token_ms": first_token_ms,
         "token_ms": token_ms,
         "percentile": percentile,
@@ -48,7 +52,12 @@ def slo(
 
 def _table(model: str, answer: dict[str, Any]) -> Table:
     table = Table("SLO", model, show_header=True)
-    times = {"latency_ms": "latency", "first_token_ms": "first token", "token_ms": "each further token"}
+    times = {
+        "latency_ms": "latency",
+        "audio_second_ms": "and a second of audio",
+        "first_token_ms": "first token",
+        "token_ms": "each further token",
+    }
     for name, title in times.items():
         if name in answer:
             table.add_row(title, f"{answer[name]:g} ms")

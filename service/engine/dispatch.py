@@ -261,7 +261,7 @@ def plan_entry(hosted: HostedModel, request: Request, macs: int, now: float, rep
     ceiling = hosted.ceiling(options.quality_floor, options.level)
     work = hosted.work(macs, ceiling, options.level is not None)
     least = work.at(ceiling.macs_ratio)
-    asked = slo.latency if options.slo_ms is None else options.slo_ms / 1e3
+    asked = hosted.latency_of(request) if options.slo_ms is None else options.slo_ms / 1e3
     target = hosted.target(asked, least)
     return Entry(
         request=request,

@@ -13,8 +13,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from models.model import Generator, InvalidInput, Model
+from models.model import Generator, InvalidInput, Model, Transcriber
 from service.control.generation_slo import Objective
+from service.control.speech_slo import SpeechSLO
 from service.engine.dispatch import expired
 from service.engine.entry import Entry, Ran, Reply
 from service.engine.generate import generate
@@ -338,9 +339,11 @@ class Engine:
         usual: Objective = self._settings.default_slo
         if isinstance(model, Generator):
             usual = self._settings.default_generation_slo
+        elif isinstance(model, Transcriber):
+            usual = SpeechSLO(**self._settings.default_slo.as_dict())
         kept = self._store.get(model.name) or self._settings.slos.get(model.name)
         # One of another kind was kept for another model of this name.
-        hosted = HostedModel(model, kept if isinstance(kept, type(usual)) else usual)
+        hosted = HostedModel(model, kept if type(kept) is type(usual) else usual)
         self._scheduler.host(hosted)
         return hosted
 

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from models.gating.profile import Profile
-from models.model import GateContext, Model
+from models.model import GateContext, Model, Transcriber
 from service.control.admission import Target, plan
 from service.control.feedback import SafetyMargin
 from service.control.generation_slo import Objective
@@ -13,6 +13,7 @@ from service.control.latency_model import LatencyModel
 from service.control.level import Ceiling, Demand, Dial, ceiling_of, choose_level
 from service.control.load import Work
 from service.control.quantile import UpperQuantile
+from service.control.speech_slo import SpeechSLO
 from service.engine.entry import Entry, Ran
 from service.engine.generation import GenerationRequest
 from service.engine.request import Finished, Request
@@ -61,6 +62,8 @@ class HostedModel:
         self.shadow_agreed = 0
         self.shadow_disagreed = 0
         self.typical_macs = 0
+        self._audio_seconds = 0.0
+        """Of the last request, where it had audio."""
         self._last_run: tuple[GateContext, int] | None = None
         """What the last run did, and on how many items."""
         self.slo = slo
@@ -79,6 +82,16 @@ class HostedModel:
     def work(self, macs: int, ceiling: Ceiling, pinned: bool) -> Work:
         work = Work(self.latency.overhead, self.latency.scalable(macs))
         return Work(work.at(ceiling.macs_ratio)) if pinned else work
+
+    def latency_of(self, request: Request) -> float:
+        """Within what the SLO wants a request answered, seconds."""
+        if isinstance(self.model, Transcriber):
+            self._audio_seconds = len(request.inputs["audio"]) / self.model.sample_rate
+        return self._latency(self._audio_seconds)
+
+    def _latency(self, audio_seconds: float) -> float:
+        slo = self.slo
+        return slo.latency_of(audio_seconds) if isinstance(slo, SpeechSLO) else slo.latency
 
     def target(self, asked: float, least: float) -> Target:
         """What to plan a request for, that asks for a latency and takes `least` seconds at its ceiling; seconds."""
@@ -180,7 +193,7 @@ class HostedModel:
     def _gate(self, now: float) -> GateSnapshot:
         ceiling, margin = self._ceiling, self._margin.at(now)
         work = self.work(self.typical_macs, ceiling, pinned=False)
-        target = self.target(self.slo.latency, work.at(ceiling.macs_ratio))
+        target = self.target(self._latency(self._audio_seconds), work.at(ceiling.macs_ratio))
         idle = choose_level(
             self.profile,
             ceiling,

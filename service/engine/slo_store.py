@@ -9,9 +9,14 @@ from typing import Protocol
 
 from service.control.generation_slo import GenerationSLO, Objective
 from service.control.slo import SLO, InvalidSLO
+from service.control.speech_slo import SpeechSLO
 
 _LOCKED_SECONDS = 1.0
-_TABLES: tuple[tuple[str, type[SLO] | type[GenerationSLO]], ...] = (("slo", SLO), ("generation_slo", GenerationSLO))
+_TABLES: tuple[tuple[str, type[Objective]], ...] = (
+    ("slo", SLO),
+    ("generation_slo", GenerationSLO),
+    ("speech_slo", SpeechSLO),
+)
 
 
 class SloStoreError(Exception):
@@ -79,7 +84,7 @@ class SqliteSloStore:
     def put(self, model: str, slo: Objective) -> None:
         with self._connection() as connection:
             for table, kind in _TABLES:
-                if isinstance(slo, kind):
+                if type(slo) is kind:
                     marks = ", ".join("?" * len(slo.as_dict()))
                     values = (model, *slo.as_dict().values())
                     connection.execute(f"INSERT OR REPLACE INTO {table} VALUES (?, {marks})", values)
@@ -105,6 +110,6 @@ class SqliteSloStore:
             ) from error
 
 
-def _columns(kind: type[SLO] | type[GenerationSLO]) -> str:
+def _columns(kind: type[Objective]) -> str:
     types = {"shed": "INTEGER"}
     return ", ".join(f"{field.name} {types.get(field.name, 'REAL')} NOT NULL" for field in fields(kind))

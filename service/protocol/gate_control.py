@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from models.model import Model
 from service.control.generation_slo import GenerationSLO, Objective
 from service.control.slo import SLO, InvalidSLO
+from service.control.speech_slo import SpeechSLO
 from service.engine.snapshot import GateSnapshot
 from service.errors import InvalidRequest
 from service.protocol.admin import Authorise
@@ -29,6 +30,7 @@ _SHARED: dict[str, Any] = {
 }
 _MILLISECONDS = {"type": "number", "exclusiveMinimum": 0}
 _LATENCY = {"latency_ms": {**_MILLISECONDS, "example": 20}}
+_SPEECH = {"audio_second_ms": {"type": "number", "minimum": 0, "description": "More, for each second of audio"}}
 _TOKENS = {"first_token_ms": {**_MILLISECONDS, "example": 1000}, "token_ms": {**_MILLISECONDS, "example": 80}}
 
 
@@ -37,7 +39,7 @@ def gate_router(engine: InferenceEngine, limits: Limits, authorise: Authorise) -
     router = APIRouter(prefix="/v2/models/{model}", tags=["SLO and gate"])
     Hosted = Annotated[Model, Depends(hosted_model(engine))]
     change: dict[str, Any] = {
-        "response_model": SLO | GenerationSLO,
+        "response_model": SLO | SpeechSLO | GenerationSLO,
         "dependencies": [Depends(authorise)],
         "responses": ERRORS | ADMIN_ERRORS | BODY_ERRORS,
     }
@@ -46,7 +48,7 @@ def gate_router(engine: InferenceEngine, limits: Limits, authorise: Authorise) -
         body = await receive_body(request.headers, request.receive, limits.body_bytes)
         return parse_json_object(body, limits)
 
-    @router.get("/slo", summary="The SLO in force", response_model=SLO | GenerationSLO, responses=ERRORS)
+    @router.get("/slo", summary="The SLO in force", response_model=SLO | SpeechSLO | GenerationSLO, responses=ERRORS)
     async def slo(model: Hosted) -> Response:
         return json_response(engine.slo(model.name).as_dict())
 
@@ -85,5 +87,7 @@ def _slo_body(all_required: bool) -> dict[str, Any]:
         required = {"required": list(properties)} if all_required else {}
         return {"title": title, "type": "object", "properties": properties, "additionalProperties": False, **required}
 
-    schema = {"oneOf": [of_kind("SLO", _LATENCY), of_kind("SLO of a language model", _TOKENS)]}
+    kinds = {"SLO": _LATENCY, "SLO of a model of speech": _LATENCY | _SPEECH, "SLO of a language model": _TOKENS}
+    # Not oneOf: what changes some of the first is a change of the second too.
+    schema = {"anyOf": [of_kind(title, times) for title, times in kinds.items()]}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -102,3 +102,24 @@ def test_an_inference_is_counted_once_however_long_the_audio(live):
         headers={"Inference-Header-Content-Length": "0"},
     )
     assert live.http.get("/v2/models/speech/stats").json()["model_stats"][0]["inference_count"] == before + 1
+
+
+def test_its_slo_may_be_for_each_second_of_audio(live):
+    assert live.http.get("/v2/models/speech/slo").json()["audio_second_ms"] == 0
+    assert live.http.patch("/v2/models/speech/slo", json={"latency_ms": 1e-3, "shed": False}).status_code == 200
+    raw = {"content": noise(0.3).tobytes(), "headers": {"Inference-Header-Content-Length": "0"}}
+    try:
+        assert _met(live.http.post("/v2/models/speech/infer", **raw)) is False
+        changed = live.http.patch("/v2/models/speech/slo", json={"audio_second_ms": 60_000}).json()
+        assert (changed["latency_ms"], changed["audio_second_ms"]) == (1e-3, 60_000)
+        assert _met(live.http.post("/v2/models/speech/infer", **raw)) is True
+        assert live.http.get("/v2/models/speech/gate").json()["slo_attainable"] is True
+        refused = live.http.patch("/v2/models/speech/slo", json={"audio_second_ms": -1})
+        assert (refused.status_code, "audio_second_ms" in refused.json()["error"]) == (400, True)
+    finally:
+        live.http.patch("/v2/models/speech/slo", json={"latency_ms": 10_000, "audio_second_ms": 0, "shed": True})
+
+
+def _met(answer):
+    length = int(answer.headers["Inference-Header-Content-Length"])
+    return json.loads(answer.content[:length])["parameters"]["slo_met"]
