@@ -23,6 +23,14 @@ export const changeSlo = (name, changes, token) =>
 // Raw: the caller knows what the model takes and gives.
 export const infer = (name, request, parameters) => call(`${model(name)}/infer`, post({ ...request, parameters }));
 
+// One input in binary behind the request's JSON, as the protocol's extension has it.
+export function inferBinary(name, request, tensor) {
+  const head = new TextEncoder().encode(JSON.stringify(request));
+  return call(`${model(name)}/infer`, {
+    method: "POST", body: new Blob([head, tensor]), headers: { "Inference-Header-Content-Length": String(head.length) },
+  });
+}
+
 // A message's answer, streamed: `told` hears of it as far as it is there.
 export async function chat(name, content, parameters, told) {
   const request = { model: name, messages: [{ role: "user", content }], stream: true, ...parameters };

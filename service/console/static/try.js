@@ -4,6 +4,7 @@ import { infer, metadata } from "./server.js";
 import { percent } from "./strings.js";
 import { createChatInput } from "./try_chat.js";
 import { createImageInput } from "./try_image.js";
+import { createSpeechInput } from "./try_speech.js";
 import { createTextInput } from "./try_text.js";
 
 const element = (id) => document.getElementById(id);
@@ -26,7 +27,7 @@ function card(title, answer, kind, t) {
 
 // `answered` is called after each try, when the server knows the channels of the last input.
 export function createTry(modelName, translate, answered) {
-  const kinds = [createImageInput(translate, () => run(true)), createTextInput(translate, () => run(true)), createChatInput(translate, () => run(true))];
+  const kinds = [createImageInput, createTextInput, createChatInput, createSpeechInput].map((create) => create(translate, () => run(true)));
   let kind = null, served = null, dense = null, running = false, again = false, fresh = false;
 
   // `told` hears of an answer that comes bit by bit.

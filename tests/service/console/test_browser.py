@@ -4,14 +4,18 @@ import re
 import shutil
 import threading
 import time
+import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from tests.live import LiveServer, infer_body, serve
+from tests.service.console.ears import Ears
 from tests.service.console.letters import Letters
 from tests.service.engine.fake_generator import FakeGenerator
 
@@ -19,6 +23,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 if CHROMIUM is None:
     pytest.skip("NO BROWSER: the console is not tested here; apt-get install chromium", allow_module_level=True)
 
+MICROPHONE = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")
+"""One that beeps, and that may be used without asking."""
 WAIT = 15_000  # milliseconds; what is awaited takes about one thousand
 expect.set_options(timeout=WAIT)
 
@@ -26,7 +32,7 @@ expect.set_options(timeout=WAIT)
 @pytest.fixture(scope="module")
 def live(model, tmp_path_factory) -> Iterator[LiveServer]:
     with serve(
-        [model, Letters(), FakeGenerator(name="talker")], tmp_path_factory.mktemp("home"), slo_latency_ms=10_000
+        [model, Letters(), Ears(), FakeGenerator(name="talker")], tmp_path_factory.mktemp("home"), slo_latency_ms=10_000
     ) as server:
         yield server
 
@@ -34,7 +40,7 @@ def live(model, tmp_path_factory) -> Iterator[LiveServer]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as engine:
-        chromium = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        chromium = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *MICROPHONE])
         yield chromium
         chromium.close()
 
@@ -214,6 +220,36 @@ def test_a_message_is_answered_as_it_is_made(page, live):
     expect(page.locator("#answers .facts").first).to_contain_text("% of the work skipped")
 
 
+def test_a_recording_is_answered_beside_the_dense_model(page, tmp_path):
+    page.select_option("#model", "ears")
+    page.set_input_files("#clip", tone(tmp_path / "tone.wav", seconds=1.5, hertz=440))
+    expect(page.locator("#answers .said")).to_have_text(["1.5 s at 440 Hz", "1.5 s at 440 Hz"])
+    expect(page.locator("#try-verdict")).to_contain_text("The same text as the dense model")
+    expect(page.locator("#clip-note")).to_have_text("1.5 s")
+    page.uncheck("#follow")
+    page.focus("#try-level")
+    page.keyboard.press("End")
+    expect(page.locator("#answers .said").first).to_have_text("a sound")
+    expect(page.locator("#try-verdict")).to_contain_text("Another text than the dense model")
+
+
+def test_a_file_that_is_no_sound_is_said_to_be_none(page, tmp_path):
+    (tmp_path / "words.wav").write_text("not a sound")
+    page.select_option("#model", "ears")
+    page.set_input_files("#clip", tmp_path / "words.wav")
+    expect(page.locator("#clip-note.bad")).to_contain_text("cannot read")
+
+
+def test_a_clip_is_recorded_and_answered(browser, live):
+    with opened(browser, live, permissions=["microphone"]) as page:
+        page.select_option("#model", "ears")
+        page.click("#record")
+        expect(page.locator("#record")).to_have_text("Stop recording")
+        page.wait_for_timeout(700)
+        page.click("#record")
+        expect(page.locator("#answers .said").first).to_contain_text(" s at ")
+
+
 def test_a_language_model_has_two_times(page, live):
     assert not page.is_visible("#pace")
     page.select_option("#model", "talker")
@@ -263,7 +299,12 @@ def test_it_follows_the_system_and_fits_a_phone(browser, live, scheme, locale):
     with opened(browser, live, width=360, color_scheme=scheme, locale=locale) as page:
         assert page.get_attribute("html", "data-theme") == scheme
         assert page.get_attribute("html", "lang") == locale[:2]
-        for model, shown in (("letters", "#text-one"), ("talker", "#message"), ("fashion", "#drawing")):
+        for model, shown in (
+            ("letters", "#text-one"),
+            ("talker", "#message"),
+            ("ears", "#clip"),
+            ("fashion", "#drawing"),
+        ):
             page.select_option("#model", model)
             page.wait_for_selector(shown)
             assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -291,6 +332,17 @@ def test_a_server_with_a_token_asks_for_it(browser, model, tmp_path):
         page.fill("#token", "open sesame")
         page.click("#shed")
         expect(page.locator("#controls-note")).to_have_text("In force.")
+
+
+def tone(path: Path, seconds: float, hertz: float, rate: int = 8000) -> Path:
+    """A sine as a WAV file of 16 bits."""
+    angles = 2 * np.pi * hertz / rate * np.arange(round(seconds * rate))
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((20_000 * np.sin(angles)).astype("<i2").tobytes())
+    return path
 
 
 def answer_only_the_dense(route: Route) -> None:
