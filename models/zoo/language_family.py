@@ -11,6 +11,7 @@ from rich.progress import Progress
 from models.gating.profile import Profile
 from models.zoo.family import DATATYPES, CatalogEntry, MissingWeights, folder_type, split_datatype
 from models.zoo.fashion_weights import PACKAGED
+from models.zoo.language_gates import load_calibration
 from models.zoo.language_model import LanguageModel
 from models.zoo.language_text import LANGUAGE_COMMAND
 from models.zoo.llama_gguf import convert
@@ -46,10 +47,18 @@ def load(name: str, calibrations: Path | None = None) -> LanguageModel:
         raise MissingWeights(f"{name} is not installed; it comes with: {lacking}")
     folder = folder_of(place, calibrations.parent if calibrations else default_home())
     path, served = profile_path(name, calibrations), _short(place)
-    profile = Profile.load(path) if path else None
-    return LanguageModel(
-        f"{served}:{datatype}" if datatype else served, folder, profile, datatype=datatype or DATATYPES[0]
-    )
+    named, kind = f"{served}:{datatype}" if datatype else served, datatype or DATATYPES[0]
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"loading {named}", total=1.0)
+
+        def report(done: float) -> None:
+            bar.update(task, completed=done)
+
+        if path is None:
+            return LanguageModel(named, folder, datatype=kind, report=report)
+        calibration = load_calibration(calibration_beside(path))
+        return LanguageModel(named, folder, Profile.load(path), calibration, kind, report)
 
 
 def profile_path(name: str, calibrations: Path | None = None) -> Path | None:
@@ -58,6 +67,11 @@ def profile_path(name: str, calibrations: Path | None = None) -> Path | None:
     folders = [folder for folder in (calibrations, PACKAGED) if folder is not None]
     paths = [folder / f"{short}.profile.json" for folder in folders]
     return next((path for path in paths if path.exists()), None)
+
+
+def calibration_beside(profile: Path) -> Path:
+    """Where the means and norms lie that belong to a profile."""
+    return profile.with_name(profile.name.replace(".profile.json", ".calibration.safetensors"))
 
 
 def smollm2_file() -> Path | None:

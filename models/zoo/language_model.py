@@ -68,6 +68,7 @@ class LanguageModel:
         self.name = name
         self.folder = folder
         config = read_json(folder / "config.json")
+        self.calibration = calibration
         self.vocabulary = Vocabulary(folder)
         checkpoint = Checkpoint(folder)
         self.network = Llama(read_shape(config), checkpoint, datatype, calibration, report)

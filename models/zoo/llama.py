@@ -155,6 +155,10 @@ class Llama:
         normed = kernels.rms_norm(states, self._norm, self.shape.epsilon)
         return kernels.row_matmul(_Watched(watch, len(self.gates) - 1)(0, normed), self.head)
 
+    def up(self, layer: int, normed: Array) -> Array:
+        """What a layer's gate values are multiplied by, [n, neurons], of its normed input [n, hidden]."""
+        return kernels.row_matmul(normed, self.layers[layer].up)
+
     def decode(
         self, tokens: Sequence[int], caches: Sequence[Cache], thresholds: Array
     ) -> tuple[Array, NDArray[np.int32]]:

@@ -7,11 +7,12 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from models.zoo import speech_family, text_family
+from models.zoo import language_family, speech_family, text_family
 from models.zoo.fashion_data import MissingData
 from models.zoo.fashion_family import fashion_files
 from models.zoo.fashion_shape import LEAST_KEPT
 from models.zoo.fashion_weights import Files
+from service.commands.language import calibrate_language
 from service.commands.options import Data, Json, Name, require_fashion, require_torch
 from service.commands.output import fail, print_json
 from service.commands.speech import calibrate_speech
@@ -42,10 +43,14 @@ def calibrate(
     training. Of a model of texts, minilm or the path of a Hugging Face folder, both come from texts without labels: by
     default news and a novel, with --data a file of your own, one text a line. Of a model of speech,
     whisper-tiny.en or a folder, they come from the recordings of Asterisk's voice menus, with --data from a folder of
-    your own.
+    your own. Of a language model, smollm2, a folder or a GGUF file, they come from news and a novel, with --data from a
+    text of your own.
     """
     if text_family.recognises(model):
         calibrate_texts(model, data, output, points, json)
+        return
+    if language_family.recognises(model):
+        calibrate_language(model, data, output, points, json)
         return
     if speech_family.recognises(model):
         calibrate_speech(model, data, output, points, json)

@@ -12,11 +12,12 @@ from rich.table import Table
 
 from models.gating.measurement import Measurement, measure, median_seconds, paired_difference, work_by_difficulty
 from models.gating.profile import lower_bound
-from models.zoo import fashion, fashion_data, speech_family, text_family
+from models.zoo import fashion, fashion_data, language_family, speech_family, text_family
 from models.zoo.catalog import MissingWeights
 from models.zoo.fashion_data import LabelledImages, MissingData
 from models.zoo.fashion_family import fashion_files
 from models.zoo.fashion_weights import PACKAGED, Files
+from service.commands.language import quality_of_language
 from service.commands.options import Data, Json, Name, require_fashion
 from service.commands.output import fail, print_json
 from service.commands.speech import quality_of_speech
@@ -41,9 +42,13 @@ def quality(
     MACs. Of a model of texts, minilm or the path of a Hugging Face folder: agreement with dense on the sentences of a
     novel, or on texts of your own with --data, one a line; of embeddings also how alike rated documents are. Of a model
     of speech: word errors, and the time from audio to text, on the recordings of Asterisk's voice menus that
-    calibration did not see, or on a folder of recordings with their texts."""
+    calibration did not see, or on a folder of recordings with their texts. Of a language
+    model: perplexity, and how often the likeliest token is the dense one, on a novel or on a text of your own."""
     if text_family.recognises(model):
         quality_of_texts(model, data, json)
+        return
+    if language_family.recognises(model):
+        quality_of_language(model, data, json)
         return
     if speech_family.recognises(model):
         quality_of_speech(model, data, json)

@@ -11,20 +11,17 @@ namespace {
 
 constexpr std::size_t divide_up(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
 
-// The widest block, in groups: its sums fill the registers.
-constexpr std::size_t kMostGroups = 10, kLeastGroups = 6;
+// The widest block, in groups: its sums stay in the nearest cache. The weights of a channel lie together in it, and the
+// more of them the less is fetched in vain beside those of an inactive one.
+constexpr std::size_t kMostGroups = 64;
 
 // Bytes of weights that are unpacked at a time for many rows.
 constexpr std::size_t kUnpackedBytes = 1u << 20;
 
-// The width of blocks that pads least, the widest of those. A row of a block in int8 is whole cache lines.
+// Evenly wide blocks, of whole cache lines.
 std::size_t block_groups(std::size_t outputs, Datatype datatype) {
-    const std::size_t groups = divide_up(outputs, kGroup), step = datatype == Datatype::int8 ? 2 : 1;
-    std::size_t best = kMostGroups;
-    for (std::size_t width = kMostGroups; width >= kLeastGroups; width -= step) {
-        if (divide_up(groups, width) * width < divide_up(groups, best) * best) best = width;
-    }
-    return std::min(best, divide_up(groups, step) * step);
+    const std::size_t step = datatype == Datatype::int8 ? 2 : 1, groups = divide_up(outputs, kGroup);
+    return divide_up(divide_up(groups, divide_up(groups, kMostGroups)), step) * step;
 }
 
 std::uint16_t rounded_bf16(float value) {

@@ -13,10 +13,14 @@ namespace {
 
 constexpr std::size_t kGroupVectors = kGroup / kLanes;
 
-// Sums that fit the registers, in vectors.
-constexpr std::size_t kMostSums = kLanes == 16 ? 24 : 8;
+// Rows whose sums of a group fit the registers, beside the weights.
+constexpr std::size_t kRowsAtOnce = kLanes == 16 ? 4 : kLanes == 8 ? 2 : 1;
 
-// How many bytes of weights are fetched ahead.
+// Weights of so many active channels are run through side by side: so many times fewer sums are loaded and stored, and
+// while they are, the next ones are fetched.
+constexpr std::size_t kSideBySide = 8;
+
+// How many bytes of weights dots() fetches ahead.
 constexpr std::size_t kRowAhead = 4096;
 
 // Whole numbers of a byte each. The compiler's own conversion goes by way of single ones.
@@ -52,75 +56,75 @@ inline void read_group(const std::uint8_t *from, Vector (&w)[kGroupVectors]) {
     }
 }
 
-template <Datatype D, std::size_t Rows, std::size_t Groups>
-void gather_part(const RowGather &g, std::size_t first_row, std::size_t first_group) {
-    constexpr std::size_t kVectors = Groups * kGroupVectors, kBytes = kGroup * item_bytes(D);
-    Vector sums[Rows][kVectors] = {};
+// Adds the channels k … k + Count − 1 to the sums.
+template <Datatype D, std::size_t Rows, std::size_t Count>
+void gather_part(const RowGather &g, std::size_t first_row, std::size_t k) {
+    constexpr std::size_t kBytes = kGroup * item_bytes(D);
+    const std::uint8_t *weights[Count], *next[Count];
+    for (std::size_t i = 0; i < Count; ++i) {
+        const std::size_t after = k + Count + i < g.count ? k + Count + i : g.count - 1;
+        weights[i] = g.weights + (g.ids ? static_cast<std::size_t>(g.ids[k + i]) : k + i) * g.row_bytes;
+        next[i] = g.weights + (g.ids ? static_cast<std::size_t>(g.ids[after]) : after) * g.row_bytes;
+    }
     const float *x[Rows];
+    float *sums[Rows];
+    for (std::size_t r = 0; r < Rows; ++r) {
+        x[r] = g.x[first_row + r] + k;
+        sums[r] = g.sums[first_row + r] + g.offset;
+    }
+    for (std::size_t at = 0; at < g.groups; ++at) {
+        Vector sum[Rows][kGroupVectors];
 #pragma GCC unroll 4
-    for (std::size_t r = 0; r < Rows; ++r) x[r] = g.x[first_row + r];
-    const std::uint8_t *weights = g.weights + first_group * kBytes;
-    const std::size_t ahead = 1 + kRowAhead / g.row_bytes;
-    for (std::size_t k = 0; k < g.count; ++k) {
-        const std::size_t next = k + ahead < g.count ? k + ahead : g.count - 1;
-        const std::uint8_t *row = weights + (g.ids ? static_cast<std::size_t>(g.ids[k]) : k) * g.row_bytes;
-        const std::uint8_t *fetched = weights + (g.ids ? static_cast<std::size_t>(g.ids[next]) : next) * g.row_bytes;
-#pragma GCC unroll 24
-        for (std::size_t at = 0; at < Groups * kBytes; at += 64) __builtin_prefetch(fetched + at, 0, 1);
-#pragma GCC unroll 10
-        for (std::size_t i = 0; i < Groups; ++i) {
+        for (std::size_t r = 0; r < Rows; ++r) {
+#pragma GCC unroll 8
+            for (std::size_t v = 0; v < kGroupVectors; ++v) sum[r][v] = load(sums[r] + at * kGroup + v * kLanes);
+        }
+#pragma GCC unroll 8
+        for (std::size_t i = 0; i < Count; ++i) {
             Vector w[kGroupVectors];
-            read_group<D>(row + i * kBytes, w);
+            read_group<D>(weights[i] + at * kBytes, w);
+            if (kBytes >= 64 || at % 2 == 0) __builtin_prefetch(next[i] + at * kBytes, 0, 1);
+            if (kBytes > 64) __builtin_prefetch(next[i] + at * kBytes + 64, 0, 1);
 #pragma GCC unroll 4
             for (std::size_t r = 0; r < Rows; ++r) {
-                const Vector value = broadcast(x[r][k]);
+                const Vector value = broadcast(x[r][i]);
 #pragma GCC unroll 8
-                for (std::size_t v = 0; v < kGroupVectors; ++v) sums[r][i * kGroupVectors + v] += value * w[v];
+                for (std::size_t v = 0; v < kGroupVectors; ++v) sum[r][v] += value * w[v];
             }
         }
-    }
 #pragma GCC unroll 4
-    for (std::size_t r = 0; r < Rows; ++r) {
-        float *to = g.sums[first_row + r] + g.offset + first_group * kGroup;
-#pragma GCC unroll 24
-        for (std::size_t v = 0; v < kVectors; ++v) store(to + v * kLanes, sums[r][v]);
-    }
-}
-
-template <Datatype D, std::size_t Rows, std::size_t Groups>
-void gather_groups(const RowGather &g, std::size_t first_row) {
-    std::size_t group = 0;
-    for (; group + Groups <= g.groups; group += Groups) gather_part<D, Rows, Groups>(g, first_row, group);
-    if constexpr (Groups > 1) {
-        if (group < g.groups) {
-            RowGather rest = g;
-            rest.weights += group * kGroup * item_bytes(D);
-            rest.offset += group * kGroup;
-            rest.groups -= group;
-            gather_groups<D, Rows, Groups - 1>(rest, first_row);
+        for (std::size_t r = 0; r < Rows; ++r) {
+#pragma GCC unroll 8
+            for (std::size_t v = 0; v < kGroupVectors; ++v) store(sums[r] + at * kGroup + v * kLanes, sum[r][v]);
         }
     }
 }
 
-template <std::size_t Rows>
-constexpr std::size_t most_groups() {
-    constexpr std::size_t most = kMostSums / (Rows * kGroupVectors);
-    return most == 0 ? 1 : most > 10 ? 10 : most;
+template <Datatype D, std::size_t Rows>
+void gather_some(const RowGather &g, std::size_t row) {
+    std::size_t k = 0;
+    for (; k + kSideBySide <= g.count; k += kSideBySide) gather_part<D, Rows, kSideBySide>(g, row, k);
+    if (g.count - k >= 4) {
+        gather_part<D, Rows, 4>(g, row, k);
+        k += 4;
+    }
+    for (; k < g.count; ++k) gather_part<D, Rows, 1>(g, row, k);
 }
 
 template <Datatype D>
 void gather_rows(const RowGather &g, std::size_t rows) {
-    std::size_t row = 0;
-    if (g.count == 0) {
-        for (; row < rows; ++row) {
-            for (std::size_t j = 0; j < g.groups * kGroup; ++j) g.sums[row][g.offset + j] = 0;
-        }
-        return;
+    for (std::size_t row = 0; row < rows; ++row) {
+        for (std::size_t j = 0; j < g.groups * kGroup; j += kLanes) store(g.sums[row] + g.offset + j, Vector{});
     }
-    for (; row + 4 <= rows; row += 4) gather_groups<D, 4, most_groups<4>()>(g, row);
-    if (rows - row == 3) gather_groups<D, 3, most_groups<3>()>(g, row);
-    if (rows - row == 2) gather_groups<D, 2, most_groups<2>()>(g, row);
-    if (rows - row == 1) gather_groups<D, 1, most_groups<1>()>(g, row);
+    std::size_t row = 0;
+    for (; row + kRowsAtOnce <= rows; row += kRowsAtOnce) gather_some<D, kRowsAtOnce>(g, row);
+    if constexpr (kRowsAtOnce == 4) {
+        if (rows - row == 3) gather_some<D, 3>(g, row);
+        if (rows - row == 2) gather_some<D, 2>(g, row);
+    }
+    if constexpr (kRowsAtOnce > 1) {
+        if (rows - row == 1) gather_some<D, 1>(g, row);
+    }
 }
 
 template <Datatype D, std::size_t Rows>

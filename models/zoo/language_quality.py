@@ -1,0 +1,98 @@
+"""What a language model does at each of its operating points on a text that neither calibration nor the profile saw:
+its perplexity, and how often the likeliest token is the dense model's."""
+
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from models.gating.agreement import CONFIDENCE
+from models.gating.profile import lower_bound
+from models.model import GateContext
+from models.zoo.language_gates import log_probabilities, losses, masking, windows
+from models.zoo.language_model import LanguageModel
+from models.zoo.llama import Array
+
+TEXT_WINDOWS = 24
+PROMPTS, PROMPT_TOKENS, CONTINUED = 8, 32, 48
+"""The dense model continues so many prompts, of so many tokens, by so many; each level then takes the same steps."""
+
+
+def perplexity_ratio(dense: Array, gated: Array) -> tuple[float, float]:
+    """Dense perplexity / that with gates, and its one-sided lower confidence bound (normal), from the losses of the
+    same tokens. At most 1: a model that gates improve agrees no better than wholly."""
+    difference = (gated - dense).astype(np.float64)
+    margin = NormalDist().inv_cdf(CONFIDENCE) * difference.std(ddof=1) / np.sqrt(len(difference))
+    mean = difference.mean()
+    return float(min(1.0, np.exp(-mean))), float(min(1.0, np.exp(-(mean + margin))))
+
+
+def measure_language(model: LanguageModel, text: str, report: Callable[[float], None]) -> dict[str, Any]:
+    """Everything that `sluice quality` reports, as plain data; `report` is called with the share done. Raises
+    `ValueError` for a text that is too short."""
+    read = windows(model.encode(text), TEXT_WINDOWS)
+    dense = [losses(log_probabilities(model.network, tokens), tokens) for tokens in read]
+    prompts = [tokens[:PROMPT_TOKENS] for tokens in read if len(tokens) > PROMPT_TOKENS][:PROMPTS]
+    continued = _continue(model, prompts) if prompts else []
+    rows = []
+    points = model.profile.points
+    for i, point in enumerate(points):
+        gated = dense
+        if point.thresholds and point.level > 0:
+            thresholds = np.array([point.thresholds[gate] for gate in model.network.gates], np.float32)
+            mask = masking(model.network, model.calibration, thresholds)
+            gated = [losses(log_probabilities(model.network, tokens, mask), tokens) for tokens in read]
+        ratio, lower = perplexity_ratio(np.concatenate(dense), np.concatenate(gated))
+        same, steps, macs_ratio, skip_rate, seconds = _agree(model, prompts, continued, point.level)
+        rows.append(
+            {
+                "level": point.level,
+                "macs_ratio": macs_ratio,
+                "skip_rate": skip_rate,
+                "perplexity": float(np.exp(np.concatenate(gated).mean())),
+                "perplexity_ratio": ratio,
+                "perplexity_ratio_lower": lower,
+                "token_agreement": same / steps if steps else 1.0,
+                "token_agreement_lower": lower_bound(same, steps, CONFIDENCE),
+                "ms_per_step": seconds * 1e3,
+            }
+        )
+        report((i + 1) / len(points))
+    tokens = sum(len(part) - 1 for part in read)
+    return {"model": model.name, "tokens": tokens, "steps": len(prompts) * CONTINUED, "points": rows}
+
+
+def _continue(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The dense model's likeliest tokens after each prompt."""
+    sequences = [model.begin(prompt) for prompt in prompts]
+    for _ in range(CONTINUED):
+        answers = model.step(sequences, [GateContext(0.0) for _ in sequences])
+        for sequence, logits in zip(sequences, answers, strict=True):
+            assert logits is not None  # prompts are shorter than a chunk
+            sequence.append(int(logits.argmax()))
+    return [sequence.tokens[len(prompt) :] for sequence, prompt in zip(sequences, prompts, strict=True)]
+
+
+def _agree(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], continued: Sequence[Sequence[int]], level: float
+) -> tuple[int, int, float, float, float]:
+    """Steps at a level along the dense continuations: in how many of how many the likeliest token is the dense one, the
+    MACs and skip rate of a step, and the median seconds of a step of all sequences."""
+    if not prompts:
+        return 0, 0, 1.0, 0.0, 0.0
+    sequences = [model.begin(prompt) for prompt in prompts]
+    model.step(sequences, [GateContext(0.0) for _ in sequences])
+    same, seconds, contexts = 0, [], [GateContext(level) for _ in sequences]
+    for i in range(CONTINUED - 1):
+        for sequence, tokens in zip(sequences, continued, strict=True):
+            sequence.append(tokens[i])
+        started = perf_counter()
+        answers = model.step(sequences, contexts)
+        seconds.append(perf_counter() - started)
+        for logits, tokens in zip(answers, continued, strict=True):
+            same += logits is not None and int(logits.argmax()) == tokens[i + 1]
+    ratio = float(np.mean([1 - context.macs_skipped_ratio for context in contexts]))
+    rate = float(np.mean([context.skip_rate for context in contexts]))
+    return same, len(prompts) * (CONTINUED - 1), ratio, rate, float(np.median(seconds))

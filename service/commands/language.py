@@ -1,0 +1,86 @@
+"""`sluice calibrate` and `sluice quality` for language models."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from models.zoo import language_calibration, language_family, text_data
+from models.zoo.family import UnknownModel, split_datatype
+from models.zoo.language_gates import save_calibration
+from models.zoo.language_quality import measure_language
+from service.commands.output import fail, print_json
+from service.commands.tables import profile_table
+from service.settings import SettingsError, load_settings
+
+
+def calibrate_language(name: str, data: Path | None, output: Path | None, points: int, json: bool) -> None:
+    """Writes the profile to the folder `output`, by default where the server looks."""
+    try:
+        if data is None:
+            tuning, held_out = language_calibration.default_texts()
+        else:
+            tuning, held_out = language_calibration.split_text(text_data.read_lines(data))
+        settings = load_settings()
+        # The profile is of the weights, whatever their datatype: thresholds are found in the fastest exact enough.
+        place = split_datatype(name)[0]
+        model = language_family.load(f"{place}:bf16", settings.calibrations)
+        folder = output or settings.calibrations
+        folder.mkdir(parents=True, exist_ok=True)
+        with Progress(console=Console(stderr=True)) as bar:
+            task = bar.add_task("calibrating", total=1.0)
+            profile, calibration = language_calibration.calibrate(
+                model, tuning, held_out, lambda done: bar.update(task, completed=done), points=points
+            )
+        path = folder / f"{profile.model}.profile.json"
+        save_calibration(calibration, language_family.calibration_beside(path))
+        profile.save(path)
+    except (SettingsError, UnknownModel, OSError, ValueError) as error:
+        fail(str(error))
+    if json:
+        print_json(profile.as_dict())
+    else:
+        Console().print(profile_table(profile))
+        Console().print(f"profile: {path}", soft_wrap=True)
+
+
+def quality_of_language(name: str, data: Path | None, json: bool) -> None:
+    """Prints every operating point on a text that neither calibration nor the profile saw."""
+    try:
+        text = " ".join(text_data.sample()) if data is None else "\n".join(text_data.read_lines(data))
+        model = language_family.load(name, load_settings().calibrations)
+        with Progress(console=Console(stderr=True)) as bar:
+            task = bar.add_task("measuring", total=1.0)
+            report = measure_language(model, text, lambda done: bar.update(task, completed=done))
+    except (SettingsError, UnknownModel, OSError, ValueError) as error:
+        fail(str(error))
+    if json:
+        print_json(report)
+    else:
+        _print(report)
+
+
+def _print(report: dict[str, Any]) -> None:
+    columns = ("level", "MACs", "skip rate", "perplexity", "of dense", "at most", "same token", "at least", "ms a step")
+    table = Table(*columns, title=f"{report['model']} on {report['tokens']} tokens, and {report['steps']} steps")
+    for row in report["points"]:
+        table.add_row(
+            f"{row['level']:.3f}",
+            f"{row['macs_ratio']:.3f}",
+            f"{row['skip_rate']:.1%}",
+            f"{row['perplexity']:.2f}",
+            f"{1 / row['perplexity_ratio']:.4f}",
+            f"{1 / row['perplexity_ratio_lower']:.4f}",
+            f"{row['token_agreement']:.1%}",
+            f"{row['token_agreement_lower']:.1%}",
+            f"{row['ms_per_step']:.1f}",
+        )
+    console = Console()
+    console.print(table)
+    console.print(
+        "MACs and skip rate: of a step, dense being 1. of dense, same token: perplexity relative to the dense model's, "
+        "and how often the likeliest token is its own, with one-sided 95 % bounds. A step is of several sequences.",
+        highlight=False,
+    )

@@ -1,0 +1,119 @@
+"""The gates of a language model: calibrated, in a pass over a text, and in steps."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tokenizers", reason="the extra `language` is not installed")
+pytest.importorskip("jinja2", reason="the extra `language` is not installed")
+
+from models.model import GateContext
+from models.zoo import text_data
+from models.zoo.language_calibration import calibrate, split_text
+from models.zoo.language_gates import load_calibration, log_probabilities, losses, masking, save_calibration, windows
+from models.zoo.language_model import LanguageModel
+from models.zoo.language_quality import measure_language, perplexity_ratio
+from tests.models.zoo.random_llama import write_random_llama
+
+TEXT = " ".join(text_data.sample())[:600]
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory):
+    """A random model with its own profile, and how calibration went."""
+    folder, shares = write_random_llama(tmp_path_factory.mktemp("tiny"), max_position_embeddings=512), []
+    dense = LanguageModel("tiny", folder)
+    profile, calibration = calibrate(dense, TEXT, TEXT[::-1], shares.append, points=4)
+    return LanguageModel("tiny", folder, profile, calibration), shares
+
+
+def test_the_dial_goes_from_dense_to_less(calibrated):
+    model, shares = calibrated
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1)
+    points = model.profile.points
+    assert [point.level for point in points] == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert set(points[0].thresholds) == set(model.network.gates)
+    assert not any(points[0].thresholds.values())
+    ratios = [point.macs_ratio for point in points]
+    assert ratios[0] == 1
+    assert ratios == sorted(ratios, reverse=True)
+    assert ratios[-1] < 0.95
+    assert all(point.agreement_lower <= point.agreement <= 1 for point in points)
+
+
+def test_a_pass_with_gates_is_the_steps_with_them(calibrated):
+    model, _ = calibrated
+    tokens = model.encode(TEXT)[:24]
+    level = 1.0
+    known = model.profile.at(level).thresholds
+    mask = masking(
+        model.network, model.calibration, np.array([known[gate] for gate in model.network.gates], np.float32)
+    )
+    wanted = log_probabilities(model.network, tokens, mask)
+    sequence, context, found = model.begin(tokens[:1]), GateContext(level), []
+    for token in tokens[1:]:
+        found.append(model.step([sequence], [context])[0])
+        sequence.append(token)
+    logits = np.stack(found)
+    normal = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    np.testing.assert_allclose(normal, wanted, rtol=1e-3, atol=1e-3)
+    active = {gate: work.channels - work.skipped for gate, work in context.layers.items()}
+    assert [active[gate] for gate in model.network.gates] == mask.active.tolist()
+    assert 0 < context.macs_skipped < context.macs
+
+
+def test_sequences_at_their_own_levels_in_one_step(calibrated):
+    model, _ = calibrated
+    levels, texts = (0.0, 0.5, 1.0), ("a", "b", "c")
+
+    def run(sequences, levels):
+        contexts = [GateContext(level) for level in levels]
+        for _ in range(3):
+            for sequence, logits in zip(sequences, model.step(sequences, contexts), strict=True):
+                sequence.append(int(logits.argmax()))
+        return [sequence.tokens for sequence in sequences], [context.macs_skipped for context in contexts]
+
+    together = run([model.begin(model.encode(text)) for text in texts], levels)
+    alone = [run([model.begin(model.encode(text))], [level]) for text, level in zip(texts, levels, strict=True)]
+    assert together == ([tokens for (tokens,), _ in alone], [skipped for _, (skipped,) in alone])
+    assert together[1][0] == 0 < together[1][1] < together[1][2]
+
+
+def test_the_calibration_is_kept_in_a_file(calibrated, tmp_path):
+    model, _ = calibrated
+    save_calibration(model.calibration, tmp_path / "c.safetensors")
+    for name, values in load_calibration(tmp_path / "c.safetensors").items():
+        np.testing.assert_allclose(values, model.calibration[name], rtol=1e-3, atol=1e-4)
+
+
+def test_quality_is_measured_at_every_point(calibrated):
+    model, _ = calibrated
+    report = measure_language(model, TEXT, lambda done: None)
+    assert len(report["points"]) == 4
+    dense = report["points"][0]
+    assert (dense["perplexity_ratio"], dense["token_agreement"], dense["macs_ratio"]) == (1, 1, 1)
+    tokens = windows(model.encode(TEXT), 1)[0]
+    loss = losses(log_probabilities(model.network, tokens), tokens)
+    assert loss.shape == (len(tokens) - 1,)
+    assert report["points"][-1]["token_agreement"] < 1
+    assert all(row["token_agreement_lower"] <= row["token_agreement"] for row in report["points"])
+
+
+def test_a_ratio_of_perplexities_has_a_bound():
+    random = np.random.default_rng(0)
+    dense = random.uniform(0, 5, 2000).astype(np.float32)
+    ratio, lower = perplexity_ratio(dense, dense + 0.1 + 0.05 * random.standard_normal(2000).astype(np.float32))
+    assert lower < ratio == pytest.approx(np.exp(-0.1), rel=1e-2)
+    assert perplexity_ratio(dense, dense - 0.1) == (1, 1)
+
+
+def test_windows_are_from_all_over_the_text():
+    assert windows(range(10), 2, 4) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert windows(range(3), 2, 4) == [[0, 1, 2]]
+    with pytest.raises(ValueError, match="too short"):
+        windows([1], 2)
+
+
+def test_a_text_of_ones_own_is_split():
+    first, rest = split_text(["a", "b", "c"])
+    assert (first, rest) == ("a\nb", "c")
