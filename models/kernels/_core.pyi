@@ -411,8 +411,8 @@ def decode_step(
     """
 
 def instruction_sets(datatype: str = "fp32") -> tuple[str, ...]:
-    """Those that this processor can run for a datatype, best first: of "amx" (not in fp32), "avx512", "avx2", "neon"
-    (in fp32) and always "portable"."""
+    """Those that this processor can run for a datatype, best first: of "amx" (in fp32 it differs from
+    "avx512" in products of many rows alone), "avx512", "avx2", "neon" (in fp32) and always "portable"."""
 
 def accumulate(rounds: int, datatype: str = "fp32") -> int:
     """For benchmarks: rounds of multiply-accumulates on registers alone, by the best instructions for a datatype.

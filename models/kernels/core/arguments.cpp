@@ -176,4 +176,10 @@ const InstructionSet &instruction_set_named(const std::optional<std::string> &na
     reject("instruction_set must be one that this processor has (" + known + "), not '" + *name + "'");
 }
 
+const InstructionSet &without_split() {
+    auto set = instruction_sets();
+    while ((*set)->split) ++set;
+    return **set;
+}
+
 }  // namespace sluice

@@ -64,4 +64,7 @@ Activation activation_named(const std::string &name);
 // The named instruction set, or the best one for None.
 const InstructionSet &instruction_set_named(const std::optional<std::string> &name);
 
+// The best one without `split`.
+const InstructionSet &without_split();
+
 }  // namespace sluice

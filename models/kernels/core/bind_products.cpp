@@ -1,5 +1,7 @@
 // The packed layers, their convolution and their matrix product.
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -53,20 +55,30 @@ nb::object pack_array(const Argument &weight, std::size_t outputs, std::size_t i
     return array_over(packed, Items::float32, 4, shape, std::move(owner));
 }
 
+// Weights that are not finite cannot be split: they take the vector units.
+const InstructionSet &set_for(const Argument &weights, const std::optional<std::string> &name) {
+    const InstructionSet *set = &instruction_set_named(name);
+    if (!set->split) return *set;
+    const float *values = weights.floats();
+    bool finite = true;
+    for (std::size_t i = 0; i < weights.items; ++i) finite &= std::abs(values[i]) <= std::numeric_limits<float>::max();
+    return finite ? *set : without_split();
+}
+
 template <typename Layer>
 Layer from_packed(nb::handle weights, std::size_t outputs, std::size_t inputs, std::size_t kernel, std::size_t stride,
                   std::size_t padding, const std::optional<std::string> &instruction_set) {
     check_sizes(outputs, inputs);
     check_geometry(kernel, stride, padding);
     Layer layer;
-    static_cast<Packed &>(layer) = {float_array(weights, "weights", 4),     outputs, inputs, kernel, stride, padding,
-                                    &instruction_set_named(instruction_set)};
+    static_cast<Packed &>(layer) = {float_array(weights, "weights", 4), outputs, inputs, kernel, stride, padding, nullptr};
     const std::size_t expected[] = {(outputs + kBlock - 1) / kBlock, kernel * kernel, inputs, kBlock};
     for (std::size_t axis = 0; axis < 4; ++axis) {
         if (layer.array.size(axis) != expected[axis])
             reject("weights must have the shape [blocks, taps, inputs, 64] of this layer");
     }
     if (reinterpret_cast<std::uintptr_t>(layer.array.floats()) % 64) reject("weights must lie on a 64-byte boundary");
+    layer.set = &set_for(layer.array, instruction_set);
     return layer;
 }
 

@@ -1,15 +1,27 @@
-#include "instruction_set.h"
+#include "reduced_set.h"
+#include "split.h"
 
 namespace sluice {
 
 const InstructionSet *const *instruction_sets() {
     struct Available {
-        const InstructionSet *sets[4] = {};
+        const InstructionSet *sets[5] = {};
+#if defined(SLUICE_AMX)
+        InstructionSet amx = kAvx512;
+#endif
         Available() {
             std::size_t count = 0;
 #if defined(SLUICE_X86)
             __builtin_cpu_init();
-            if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("fma")) sets[count++] = &kAvx512;
+            const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("fma");
+#if defined(SLUICE_AMX)
+            if (avx512 && has_tiles()) {
+                amx.name = "amx";
+                amx.split = &kSplitAmx;
+                sets[count++] = &amx;
+            }
+#endif
+            if (avx512) sets[count++] = &kAvx512;
             if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) sets[count++] = &kAvx2;
 #elif defined(SLUICE_NEON)
             sets[count++] = &kNeon;

@@ -148,6 +148,8 @@ struct Panel {
     Pick picks[kBlock / kLine];
 };
 
+struct SplitSet;
+
 struct InstructionSet {
     const char *name;
     std::size_t lanes;    // floats in a vector
@@ -178,6 +180,7 @@ struct InstructionSet {
     // For benchmarks: rounds of arithmetic on registers, returns the multiply-accumulates done; the sum of an array.
     std::size_t (*accumulate)(std::size_t rounds);
     float (*read)(const float *x, std::size_t count);
+    const SplitSet *split;  // products of many rows, see split.h; null: none
 };
 
 extern const InstructionSet kPortable;

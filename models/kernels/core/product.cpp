@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <limits>
 
+#include "spans.h"
+#include "split_product.h"
+
 namespace sluice {
 namespace {
 
@@ -17,98 +20,7 @@ constexpr std::size_t kPositionsInPlace = 2 * kMaxRows;
 // Up to that many positions, memory is slower than the arithmetic.
 constexpr std::size_t kFewPositions = 4;
 
-constexpr std::size_t divide_up(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
-
-// The epilogue of a span, for each of its columns.
-struct Folded {
-    alignas(64) float scale[kBlock], shift[kBlock], saliency[kBlock];
-};
-
-// The values of `count` outputs from the first on of a list, or of those themselves, and zeros up to a block.
-void spread(const float *values, float otherwise, const std::int32_t *ids, std::size_t first, std::size_t count,
-            float *to) {
-    if (!values) {
-        std::fill_n(to, kBlock, otherwise);
-        return;
-    }
-    if (ids) {
-        for (std::size_t j = 0; j < count; ++j) to[j] = values[ids[first + j]];
-    } else {
-        std::copy_n(values + first, count, to);
-    }
-    std::fill_n(to + count, kBlock - count, 0.0f);
-}
-
-struct Product {
-    const InstructionSet &set;
-    const Weights &weights;
-    const float *const *activations;
-    std::size_t positions;
-    Channels inputs, outputs;
-    const Epilogue &epilogue;
-    Scratch &scratch;
-    float *out;
-
-    std::size_t output(std::size_t j) const { return outputs.ids ? static_cast<std::size_t>(outputs.ids[j]) : j; }
-
-    const float *block(std::size_t first) const {
-        return weights.packed + output(first) / kBlock * weights.taps * weights.inputs * kBlock;
-    }
-
-    // The number of active outputs from `first` on that are in the same block.
-    std::size_t in_block(std::size_t first) const {
-        const std::size_t end = (output(first) / kBlock + 1) * kBlock;
-        if (!outputs.ids) return std::min(end, weights.outputs) - first;
-        std::size_t count = 1;
-        while (first + count < outputs.count && output(first + count) < end) ++count;
-        return count;
-    }
-
-    // Partly active blocks in a row are packed together, into spans of even width.
-    void find_spans() const {
-        scratch.spans.clear();
-        std::size_t waiting = 0;  // outputs before `first` that are to be packed
-        for (std::size_t first = 0; first < outputs.count;) {
-            const std::size_t count = in_block(first), at = output(first) / kBlock * kBlock;
-            const bool all = count == std::min(kBlock, weights.outputs - at);
-            if (all && (!outputs.ids || !inputs.ids || positions <= kPositionsInPlace)) {
-                split(first - waiting, waiting);
-                waiting = 0;
-                scratch.spans.push_back({first, count, true});
-            } else {
-                waiting += count;
-            }
-            first += count;
-        }
-        split(outputs.count - waiting, waiting);
-    }
-
-    void split(std::size_t first, std::size_t count) const {
-        const std::size_t vectors = divide_up(count, set.lanes), spans = divide_up(count, kBlock);
-        for (std::size_t i = 0; i < spans; ++i) {
-            const std::size_t begin = i * vectors / spans * set.lanes;
-            scratch.spans.push_back(
-                {first + begin, std::min((i + 1) * vectors / spans * set.lanes, count) - begin, false});
-        }
-    }
-
-    Folded fold(std::size_t first, std::size_t count) const {
-        Folded folded;
-        spread(epilogue.scale, 1.0f, outputs.ids, first, count, folded.scale);
-        spread(epilogue.shift, 0.0f, outputs.ids, first, count, folded.shift);
-        spread(epilogue.saliency, 1.0f, nullptr, first, count, folded.saliency);
-        return folded;
-    }
-
-    // The epilogue of what is in `sums`, of the outputs from `first` on.
-    void finish(const float *sums, const Folded &folded, std::size_t at, std::size_t position, std::size_t rows,
-                std::size_t first, std::size_t columns) const {
-        const std::size_t place = position * outputs.count + first;
-        set.finish({epilogue.activation, sums, folded.scale + at, folded.shift + at, folded.saliency + at,
-                    epilogue.residual ? epilogue.residual + place : nullptr, out + place, outputs.count, columns},
-                   rows);
-    }
-
+struct TiledProduct : Product {
     // `next` is null where its weights are not to be fetched meanwhile.
     void run_span(const Span &span, const Span *next) const {
         const Folded folded = fold(span.first, span.count);
@@ -183,7 +95,8 @@ struct Product {
                     set.tile(tile, rows, vectors);
                 }
                 pack = false;
-                if (finishes) finish(tile.sums, folded, at, position, rows, span.first + at, tile.columns);
+                if (finishes)
+                    set.finish(finishing(tile.sums, folded, at, position, span.first + at, tile.columns), rows);
             }
         }
     }
@@ -197,7 +110,7 @@ struct Product {
     }
 
     void run_spans() const {
-        find_spans();
+        find_spans(!outputs.ids || !inputs.ids || positions <= kPositionsInPlace);
         const std::vector<Span> &spans = scratch.spans;
         for (std::size_t i = 0; i < spans.size(); ++i) {
             const bool fetches = weights.taps == 1 && spans[i].in_place && i + 1 < spans.size() && spans[i + 1].in_place;
@@ -234,7 +147,7 @@ struct Product {
                     float *own = sums + row * kBlock;
                     for (std::size_t j = 0; j < count; ++j) own[j] = own[columns[j]];
                 }
-                finish(sums, folded, 0, position, rows, first, count);
+                set.finish(finishing(sums, folded, 0, position, first, count), rows);
             }
         }
     }
@@ -254,7 +167,8 @@ void pack_weights(const float *weight, std::size_t outputs, std::size_t inputs, 
 void multiply(const InstructionSet &set, const Weights &weights, const float *const *activations, std::size_t positions,
               Channels inputs, Channels outputs, const Epilogue &epilogue, Scratch &scratch, float *out) {
     if (positions == 0 || outputs.count == 0) return;
-    const Product product{set, weights, activations, positions, inputs, outputs, epilogue, scratch, out};
+    const TiledProduct product{{set, weights, activations, positions, inputs, outputs, epilogue, scratch, out}};
+    if (set.split && multiply_split(product)) return;
     if (weights.taps == 1 && positions <= kFewPositions) {
         product.run_lines();
     } else {

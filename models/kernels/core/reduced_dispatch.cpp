@@ -16,7 +16,9 @@ bool may_use_tiles() {
     return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
-bool has_tiles() {
+bool find_tiles() {
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512vl")) return false;
     unsigned a = 7, b = 0, c = 0, d = 0;
     asm volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
     constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24, kInt8 = 1u << 25;
@@ -54,6 +56,13 @@ struct Available {
 };
 
 }  // namespace
+
+#if defined(SLUICE_AMX)
+bool has_tiles() {
+    static const bool found = find_tiles();
+    return found;
+}
+#endif
 
 const ReducedSet *const *reduced_sets(Datatype datatype) {
     static const Available available;

@@ -86,6 +86,8 @@ extern const ReducedSet kBf16Avx2, kInt8Avx2, kBf16Avx512, kInt8Avx512;
 #endif
 #if defined(SLUICE_AMX)
 extern const ReducedSet kBf16Amx, kInt8Amx;
+// Whether the processor has tile registers for bf16 and int8, and the system lets this process use them.
+bool has_tiles();
 #endif
 
 // Those of a datatype that this processor can run, best first; the last is always portable. Ends with a null.

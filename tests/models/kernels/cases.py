@@ -12,6 +12,9 @@ from models.kernels import reference
 # Of the sum of the absolute values of all terms: what rounding in float32 may cost.
 TOLERANCE = 1e-5
 
+# The tile unit does products alone: elsewhere its set is that of the vector units.
+VECTOR_SETS = [name for name in kernels.instruction_sets() if name != "amx"]
+
 # What an activation may be off by, whatever its argument.
 ACTIVATION_TOLERANCE = 1e-6
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from models import kernels
 from models.kernels import reference
+from tests.models.kernels.cases import VECTOR_SETS
 
-every_instruction_set = pytest.mark.parametrize("instruction_set", kernels.instruction_sets())
+every_instruction_set = pytest.mark.parametrize("instruction_set", VECTOR_SETS)
 both_backends = pytest.mark.parametrize("backend", [kernels, reference])
 
 # On both sides of a tile, a block of queries, and one and two blocks of keys.

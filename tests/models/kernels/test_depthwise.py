@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from models import kernels
 from models.kernels import reference
-from tests.models.kernels.cases import ACTIVATION_TOLERANCE, ACTIVATIONS, SIZES, TOLERANCE, channel_lists
+from tests.models.kernels.cases import ACTIVATION_TOLERANCE, ACTIVATIONS, SIZES, TOLERANCE, VECTOR_SETS, channel_lists
 
-every_instruction_set = pytest.mark.parametrize("instruction_set", kernels.instruction_sets())
+every_instruction_set = pytest.mark.parametrize("instruction_set", VECTOR_SETS)
 both_backends = pytest.mark.parametrize("backend", [kernels, reference])
 
 

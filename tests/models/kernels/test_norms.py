@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from models import kernels
 from models.kernels import reference
+from tests.models.kernels.cases import VECTOR_SETS
 
-every_instruction_set = pytest.mark.parametrize("instruction_set", kernels.instruction_sets())
+every_instruction_set = pytest.mark.parametrize("instruction_set", VECTOR_SETS)
 both_backends = pytest.mark.parametrize("backend", [kernels, reference])
 NORMS = ["layer_norm", "rms_norm"]
 

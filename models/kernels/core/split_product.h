@@ -1,0 +1,12 @@
+// The gated product of many rows on the tile unit, see split.h.
+#pragma once
+
+#include "spans.h"
+
+namespace sluice {
+
+// False, and nothing is written, where it takes another way: for few rows, or activations that are not finite. The
+// instruction set has `split`, and the weights are finite.
+bool multiply_split(const Product &product);
+
+}  // namespace sluice
