@@ -120,14 +120,14 @@ def places(token: float, work: Work, ceiling: Ceiling, pace: Pace, executors: in
     return executors * int(min(max(together, 1), _MANY))
 
 
-def share_of_tokens(running: int, token: float, work: Work, ceiling: Ceiling, pace: Pace, executors: int = 1) -> float:
-    """The share of the executors' time that the tokens of generations that run take at their ceiling, 0 to 0.9: what is
-    never left for a prompt would have it wait for ever."""
-    if not running:
-        return 0.0
-    together = ceil(running / executors)
-    step = pace.tokens.overhead + together * work.at(ceiling.macs_ratio)
-    return min(min(running, executors) / executors * step / token, 0.9)
+def tokens_until(slack: float, tokens: Sequence[Turn], pace: Pace) -> list[Work]:
+    """The work of the tokens that are due within `slack` seconds: of each generation, and at the end that of the steps
+    themselves."""
+    counts = [max((slack - turn.slack) / turn.token + 1, 0.0) for turn in tokens]
+    works = [
+        Work(turn.work.fixed * count, turn.work.scalable * count) for turn, count in zip(tokens, counts, strict=True)
+    ]
+    return [*works, Work(pace.tokens.overhead * max(counts, default=0.0))]
 
 
 def next_due(due: float, now: float, token: float) -> float:
@@ -150,7 +150,10 @@ def _prompt_goes(turns: Sequence[Turn], chosen: Sequence[int], prompt: int, pace
     """Whether a prompt's next part fits before the tokens are due, all dense, or cannot wait for one step of them more,
     however late they are."""
     tokens = [turns[index] for index in chosen]
-    if turns[prompt].laxity <= pace.step(tokens).at(1.0) * pace.stretch(tokens):
+    # Each of its parts takes the tokens along.
+    company = pace.prompts.overhead + sum(token.least for token in tokens)
+    needed = turns[prompt].least + _parts(turns[prompt]) * company
+    if turns[prompt].slack - pace.margin * needed <= pace.step(tokens).at(1.0) * pace.stretch(tokens):
         return True
     both = [*(turns[index] for index in chosen), turns[prompt]]
     slack = min((turns[index].slack for index in chosen), default=inf)
@@ -180,16 +183,17 @@ def _share_for_prompts(turns: Sequence[Turn], pace: Pace, executors: int) -> flo
     for prompt in sorted((turn for turn in turns if turn.rest is not None), key=lambda turn: turn.slack):
         assert prompt.rest is not None
         rest += prompt.rest
-        parts += pace.prompts.overhead * ceil(_ratio(prompt.rest, prompt.work))
-        due = [max((prompt.slack - turn.slack) / turn.token + 1, 0.0) for turn in tokens]
-        total = rest + Work(parts + pace.tokens.overhead * max(due, default=0.0))
-        for turn, count in zip(tokens, due, strict=True):
-            total += Work(turn.work.fixed * count, turn.work.scalable * count)
+        parts += pace.prompts.overhead * _parts(prompt)
+        total = rest + Work(parts)
+        for work in tokens_until(prompt.slack, tokens, pace):
+            total += work
         stretch = pace.margin * pace.prompts.tail_ratio
         time = prompt.slack * min(executors, len(turns))
         share = min(share, share_in_time(time, total.fixed * stretch, total.scalable * stretch))
     return share
 
 
-def _ratio(whole: Work, part: Work) -> float:
-    return whole.at(1.0) / part.at(1.0) if part.at(1.0) > 0 else 1.0
+def _parts(prompt: Turn) -> int:
+    """Steps that a prompt still takes."""
+    part, rest = prompt.work.at(1.0), (prompt.rest or prompt.work).at(1.0)
+    return ceil(rest / part) if part > 0 else 1

@@ -5,7 +5,7 @@ from math import ceil, inf
 
 from models.model import Generator
 from service.control.admission import plan
-from service.control.generation import places, share_of_tokens
+from service.control.generation import places, tokens_until
 from service.control.generation_slo import GenerationSLO
 from service.engine.generated_text import GeneratedText
 from service.engine.generation import GenerationRequest
@@ -15,6 +15,8 @@ from service.engine.hosted import HostedModel
 from service.engine.sampling import Sampler
 from service.engine.stream import Stream
 from service.errors import Refused
+
+_PAST_LENGTH = 0.25
 
 
 def plan_generation(
@@ -27,7 +29,7 @@ def plan_generation(
     least = forecast.prompt(prompt, ceiling)
     asked = slo.latency if options.first_token_ms is None else options.first_token_ms / 1e3
     token = slo.token if options.token_ms is None else options.token_ms / 1e3
-    target = plan(asked, forecast.prompt_alone(least))
+    target, tokens = plan(asked, forecast.prompt_alone(least)), plan(token, forecast.token_alone(ceiling))
     timeout, room = options.common.timeout_us, hosted.model.context_length - prompt
     macs = prompt * forecast.macs_in_prompt
     return GenerationEntry(
@@ -39,7 +41,9 @@ def plan_generation(
         first_due=request.arrival + target.latency,
         due=request.arrival + target.planned,
         token=token,
-        attainable=target.attainable and forecast.token_alone(ceiling) <= token,
+        # What cannot be kept is missed by as little as the ceiling allows.
+        pace=tokens.planned if tokens.attainable else token,
+        attainable=target.attainable and tokens.attainable,
         prompt_macs=macs,
         least=least,
         admitted=now,
@@ -69,15 +73,30 @@ def late_by(
     token = min((other.token for other in running), default=entry.token)
     prompts = sum(other.least for other in before)
     prompts += sum(other.turn(now, forecast).least for other in running if other.in_prompt)
-    wait = prompts / executors
+    tokens = [other for other in running if not other.in_prompt]
+    works = tokens_until(entry.first_due - now, [other.turn(now, forecast) for other in tokens], pace)
+    ratios = [*(other.ceiling.macs_ratio for other in tokens), 1.0]
+    wait = (prompts + sum(each.at(ratio) for each, ratio in zip(works, ratios, strict=True))) / executors
     room = min(most, places(min(token, entry.token), work, entry.ceiling, pace, executors))
     behind = len(running) + len(before) + 1 - room
     if behind > 0:
-        # Places come free one after the other, as those that run come to their ends.
-        wait = max(wait, behind * forecast.duration(ceil(room / executors), token) / room)
-    share = share_of_tokens(len(running), token, work, entry.ceiling, pace, executors)
+        each = forecast.token_seconds(ceil(room / executors), token)
+        wait = max(wait, each * tokens_until_free(behind, running, forecast.length))
     own = entry.least * forecast.prompts.tail_ratio
-    return now + margin * (wait + own) / (1 - share) - entry.first_due
+    return now + margin * (wait + own) - entry.first_due
+
+
+def tokens_until_free(behind: int, running: Sequence[GenerationEntry], length: float) -> float:
+    """After how many more tokens of each generation so many places have come free, where those that follow make
+    `length` tokens. One that is past the usual length is expected to go on for a part of it."""
+    left = sorted(
+        min(other.most_tokens - other.generated, max(length - other.generated, length * _PAST_LENGTH))
+        for other in running
+    )
+    if not left:
+        return 0.0
+    rounds, place = divmod(behind - 1, len(left))
+    return left[place] + rounds * length
 
 
 def refuse(name: str, entry: GenerationEntry, late: float, waiting: int, full: bool) -> Refused:

@@ -34,7 +34,8 @@ class Advance:
 @dataclass(slots=True, eq=False)
 class GenerationEntry:
     """`slo` is the one in force at arrival. `due` is when the next token is due, of the first as the plan wants it, and
-    `first_due` when that is late; `token` is the seconds that each further one may take. Times are the engine's clock.
+    `first_due` when that is late; `token` is the seconds that each further one may take in the mean, and `pace` what it
+    is planned to take. Times are the engine's clock.
 
     Between two steps it belongs to the engine, under its lock; during one to the executor that runs it, but for `over`,
     which says that nobody waits for more.
@@ -48,6 +49,7 @@ class GenerationEntry:
     first_due: float
     due: float
     token: float
+    pace: float
     attainable: bool
     prompt_macs: float
     """Dense multiply-accumulates of the prompt, expected."""
@@ -103,7 +105,7 @@ class GenerationEntry:
         if self.paused is None:
             return False
         self.paused_seconds += now - self.paused
-        self.due = now + self.token
+        self.due = now + self.pace
         self.paused = None
         return True
 
@@ -111,10 +113,10 @@ class GenerationEntry:
         """What it asks of the next step."""
         if not self.in_prompt:
             work = self._work(Work(0.0, forecast.tokens.scalable(self.next_macs)))
-            return Turn(self.due - now, work, self.ceiling, self.token, None, self.pinned)
+            return Turn(self.due - now, work, self.ceiling, self.pace, None, self.pinned)
         left = max(self.prompt_macs - self.context.macs, self.next_macs)
         work, rest = (self._work(forecast.prompt_work(macs)) for macs in (self.next_macs, left))
-        return Turn(self.due - now, work, self.ceiling, self.token, rest, self.pinned)
+        return Turn(self.due - now, work, self.ceiling, self.pace, rest, self.pinned)
 
     def _work(self, work: Work) -> Work:
         return Work(work.at(self.ceiling.macs_ratio)) if self.pinned is not None else work

@@ -17,10 +17,9 @@ _LEAST_SKIPPED = 0.05
 
 @dataclass(slots=True)
 class Forecast:
-    """`tokens` is of steps without a prompt, and `prompts` of those with one. `macs_per_token` are dense
-    multiply-accumulates as those of late have had them, of a generated token and of one in a prompt
-    (`macs_in_prompt`), whose successor is known; `typical_prompt` are those of the last one. `length` is
-    how many tokens a generation makes, a mean of the recent ones; 0 before any.
+    """`tokens` is of steps without a prompt, and `prompts` of those with one. Dense multiply-accumulates, means of the
+    recent ones: `macs_per_token` of a generated token, `macs_in_prompt` of one in a prompt, whose successor is known,
+    and `typical_prompt` of a whole one. `length` is how many tokens a generation makes. All are 0 before any.
     """
 
     tokens: LatencyModel = field(default_factory=LatencyModel)
@@ -37,7 +36,7 @@ class Forecast:
     def saw_prompt(self, tokens: int, macs: int) -> None:
         """A prompt of so many tokens had so many dense multiply-accumulates."""
         self.macs_in_prompt = _followed(self.macs_in_prompt, macs / tokens)
-        self.typical_prompt = macs
+        self.typical_prompt = _followed(self.typical_prompt, macs)
 
     def saw_part(self, context: GateContext, macs_ratio: float) -> None:
         """A part of a prompt was run under a context, at whose level the profile does this share of the MACs."""
@@ -71,10 +70,10 @@ class Forecast:
         """The work of one token, without what a step costs however many take part."""
         return Work(0.0, self.tokens.scalable(self.macs_per_token))
 
-    def duration(self, together: int, token: float) -> float:
-        """Seconds of a generation's tokens, where each step has so many of them and a token may take `token` seconds:
-        dense if there is time for that, and else at a level that leaves just the time."""
-        return self.length * min(self.tokens.seconds(together * self.macs_per_token), token)
+    def token_seconds(self, together: int, token: float) -> float:
+        """What a token takes where each step has so many of them and one may take `token` seconds: dense if there is
+        time for that, and else at a level that leaves just the time."""
+        return min(self.tokens.seconds(together * self.macs_per_token), token)
 
     def prompt_alone(self, seconds: float) -> float:
         """The upper time of a prompt that takes `seconds`; 0 while nothing is known."""

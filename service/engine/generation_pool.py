@@ -244,7 +244,7 @@ class GenerationPool:
             self._first_token(now, entry)
         else:
             self.forecast.saw_token(context.macs)
-            entry.due = next_due(entry.due, now, entry.token)
+            entry.due = next_due(entry.due, now, entry.pace)
         if entry.over:
             return
         finished = None
@@ -260,7 +260,7 @@ class GenerationPool:
 
     def _first_token(self, now: float, entry: GenerationEntry) -> None:
         entry.first = now
-        entry.due = now + entry.token
+        entry.due = now + entry.pace
         prompt = len(entry.request.tokens)
         self._prompt_tokens += prompt
         self.forecast.saw_prompt(prompt, entry.context.macs)

@@ -10,7 +10,7 @@ from service.control.generation import (
     choose_turns,
     next_due,
     places,
-    share_of_tokens,
+    tokens_until,
 )
 from service.control.latency_model import LatencyModel
 from service.control.level import Ceiling
@@ -147,12 +147,12 @@ def test_how_many_may_run():
     assert places(1.0, Work(), CEILING, PACE) > 1000
 
 
-def test_the_share_that_tokens_take():
-    work = Work(0.0, 0.01)
-    assert share_of_tokens(0, inf, work, CEILING, PACE) == 0
-    assert share_of_tokens(4, 0.02, work, CEILING, PACE) == pytest.approx(0.5)
-    assert share_of_tokens(1, 0.02, work, CEILING, PACE, executors=2) == pytest.approx(0.1)
-    assert share_of_tokens(99, 0.02, work, CEILING, PACE) == 0.9
+def test_the_tokens_that_are_due_until_then():
+    behind, ahead = token(-0.02, due_every=0.02), token(0.3, due_every=0.05)
+    first, second, steps = tokens_until(0.1, [behind, ahead], PACE)
+    assert (first.scalable, second.scalable) == (pytest.approx(7 * 0.01), 0)
+    assert steps.fixed == pytest.approx(7 * OVERHEAD)
+    assert tokens_until(1.0, [], PACE) == [Work()]
 
 
 def test_a_lead_is_kept_but_not_without_end():

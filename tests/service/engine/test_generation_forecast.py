@@ -37,12 +37,10 @@ def test_a_prompt_that_the_level_does_nothing_for_has_no_work_that_scales():
     assert forecast.prompt_work(1e9).scalable == 0
 
 
-def test_how_long_a_place_is_held():
+def test_what_a_token_takes_in_company():
     forecast = known()
-    assert forecast.duration(1, 1.0) == 0
-    forecast.saw_generation(50)
-    assert forecast.duration(1, 1.0) == pytest.approx(50 * 0.022)
-    assert forecast.duration(4, 0.05) == pytest.approx(50 * 0.05)
+    assert forecast.token_seconds(1, 1.0) == pytest.approx(0.022)
+    assert forecast.token_seconds(4, 0.05) == 0.05
 
 
 def test_nothing_is_out_of_reach_while_nothing_is_known():

@@ -1,0 +1,84 @@
+"""The SLO of generations under load, in virtual time: quality is spent where it has to be, and only there."""
+
+import random
+
+import numpy as np
+import pytest
+
+from service.errors import Refused
+from tests.service.engine.fake_generator import generation
+from tests.service.engine.virtual_generations import Virtual, slo, stream
+
+# Dense and alone, a prompt of 40 tokens takes 0.33 s and 50 tokens 0.5 s: 1.2 generations a second are all of it.
+
+
+def level(ran):
+    return np.mean([done.level for _, done in ran.done])
+
+
+def test_no_quality_is_spent_on_a_load_that_the_dense_model_can_do():
+    ran = Virtual(slo()).run(stream(rate=1.2, seconds=6))
+    assert ran.attainment() == 1
+    assert set(ran.levels) == {0.0}
+
+
+def test_a_load_that_is_too_much_for_dense_is_served_in_time_at_a_higher_level():
+    levels = []
+    for rate in (1.5, 3.0, 5.0):
+        ran = Virtual(slo()).run(stream(rate, seconds=5))
+        assert ran.attainment() == 1
+        levels.append(level(ran))
+    assert 0 < levels[0] < levels[1] < levels[2] < 1
+
+
+def test_what_is_too_much_at_the_floor_is_refused_and_the_others_are_in_time():
+    dense = Virtual(slo(floor=1.0)).run(stream(rate=3.0, seconds=5))
+    assert all(isinstance(error, Refused) and error.retry_after_seconds >= 1 for _, error in dense.lost)
+    assert all(done.slo_met and done.level == 0 for _, done in dense.done)
+    # Two thirds of what could be done by a server that knows the future.
+    assert len(dense.done) > 5 * 1.2 * 2 / 3
+    gated = Virtual(slo()).run(stream(rate=3.0, seconds=5))
+    assert len(gated.done) > 2 * len(dense.done)
+
+
+def test_two_executors_do_twice_as_much():
+    ran = Virtual(slo(), executors=2).run(stream(rate=2.2, seconds=5))
+    assert (ran.attainment(), set(ran.levels)) == (1, {0.0})
+    ran = Virtual(slo(), executors=2).run(stream(rate=6.0, seconds=4))
+    assert ran.attainment() == 1
+
+
+def test_a_long_prompt_does_not_stall_the_tokens_of_others():
+    requests = [*stream(rate=20, seconds=0.2, tokens=200), *stream(1, 1, prompt=400, first=1.0)]
+    ran = Virtual(slo(first_token_ms=5000, token_ms=40)).run(requests)
+    assert ran.attainment() == 1
+    long = next(done for name, done in ran.done if len(name) == 400)
+    assert long.tokens.first_token_seconds < 5
+
+
+def test_an_slo_that_cannot_be_met_is_missed_by_little_and_not_refused():
+    # At the floor a token takes 3.6 ms, and a prompt 0.074 s.
+    ran = Virtual(slo(first_token_ms=5000, token_ms=2)).run(stream(rate=1, seconds=5))
+    assert ran.lost == []
+    assert all(not done.slo_attainable and not done.slo_met for _, done in ran.done)
+    assert max(done.tokens.token_seconds for _, done in ran.done) < 0.006
+
+
+def test_without_shedding_nothing_is_refused():
+    ran = Virtual(slo(shed=False)).run(stream(rate=12, seconds=3))
+    assert ran.lost == []
+    assert len(ran.done) == 36
+
+
+@pytest.mark.parametrize("executors", [1, 2])
+def test_an_uneven_load(executors):
+    chance = random.Random(5)
+    at, requests = 0.0, []
+    while at < 15:
+        at += chance.expovariate(1.0 * executors)
+        prompt = f"{len(requests):<{chance.choice([10, 40, 150])}}"
+        requests.append(generation(prompt, arrival=at, max_tokens=chance.choice([10, 50, 150])))
+    ran = Virtual(slo(first_token_ms=1500), executors=executors).run(requests)
+    assert ran.attainment() > 0.9
+    assert len(ran.done) + len(ran.lost) == len(requests)
+    assert (ran.hosted.waiting, ran.hosted.running, ran.pool.busy) == (0, 0, False)
