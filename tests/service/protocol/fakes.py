@@ -155,20 +155,24 @@ class FakeEngine:
     def reject(self, model: str, protocol: str, arrival: float, error: ServiceError) -> None:
         self.rejected.append((model if model in self.names() else "", protocol, error))
 
-    async def submit(self, request: Request) -> Finished:
+    async def taken(self, request: Request) -> None:
+        """Waits for the gate, and raises the error, where they are set."""
         self.submitted.append(request)
-        if self.error is not None:
-            raise self.error
-        try:
-            self.toy.check(request.inputs)
-        except InvalidInput as error:
-            raise InvalidRequest(str(error).removeprefix(f"{error.field}: "), error.field) from None
         try:
             if self.gate is not None:
                 await self.gate.wait()
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
+        if self.error is not None:
+            raise self.error
+
+    async def submit(self, request: Request) -> Finished:
+        await self.taken(request)
+        try:
+            self.toy.check(request.inputs)
+        except InvalidInput as error:
+            raise InvalidRequest(str(error).removeprefix(f"{error.field}: "), error.field) from None
         level = request.options.level or 0.0
         context = GateContext(level, {"conv": LayerWork(10, 4)}, macs=10, macs_skipped=5)
         outputs = self.toy.run(request.inputs, GateContext(level))

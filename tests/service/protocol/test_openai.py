@@ -3,19 +3,16 @@
 import asyncio
 import base64
 
-import httpx
 import numpy as np
 import openai
 import pytest
-from fastapi import FastAPI
 
 from models.model import GateContext, TensorSpec
 from service.engine.request import Finished
 from service.errors import Expired, InvalidRequest, Refused
-from service.protocol.errors import install_error_handlers
-from service.protocol.openai_router import mount_openai
 from tests.service.protocol.conftest import LIMITS
 from tests.service.protocol.fakes import FakeEngine, ToyModel
+from tests.service.protocol.openai_calls import openai_client, openai_http
 
 
 class ToyEmbedder(ToyModel):
@@ -36,15 +33,7 @@ def vector(text):
 
 class EmbeddingEngine(FakeEngine):
     async def submit(self, request):
-        self.submitted.append(request)
-        if self.gate is not None:
-            try:
-                await self.gate.wait()
-            except asyncio.CancelledError:
-                self.cancelled += 1
-                raise
-        if self.error is not None:
-            raise self.error
+        await self.taken(request)
         vectors = np.stack([vector(text) for text in request.inputs["text"]])
         context = GateContext(0.25, macs=100, macs_skipped=30)
         return Finished("", {"embedding": vectors}, 0.25, 0.99, context, 0.001, 0.002, 0.004, True)
@@ -57,16 +46,12 @@ def engine():
 
 @pytest.fixture
 def http(engine):
-    app = FastAPI(redirect_slashes=False)
-    install_error_handlers(app)
-    mount_openai(app, engine, LIMITS)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, base_url="http://server")
+    return openai_http(engine)
 
 
 @pytest.fixture
 def client(http):
-    return openai.AsyncOpenAI(api_key="none", base_url="http://server/v1", http_client=http, max_retries=0)
+    return openai_client(http)
 
 
 async def test_models(client):

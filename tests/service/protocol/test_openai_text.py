@@ -3,21 +3,17 @@
 import asyncio
 import json
 
-import httpx
 import openai
 import pytest
-from fastapi import FastAPI
 
 from service.control.generation_slo import GenerationSLO
 from service.engine.engine import Engine
 from service.engine.settings import EngineSettings
 from service.engine.slo_store import MemorySloStore
-from service.protocol.errors import install_error_handlers
-from service.protocol.openai_router import mount_openai
 from tests.service.engine.fake_generator import FakeGenerator
 from tests.service.engine.fakes import FakeModel, Watcher
 from tests.service.engine.harness import until
-from tests.service.protocol.conftest import LIMITS
+from tests.service.protocol.openai_calls import openai_client, openai_http
 
 USER = [{"role": "user", "content": "Hi"}]
 SLO = GenerationSLO(60_000, 10_000, quality_floor=0.5)
@@ -44,16 +40,12 @@ async def engine(model, watcher):
 
 @pytest.fixture
 def http(engine):
-    app = FastAPI(redirect_slashes=False)
-    install_error_handlers(app)
-    mount_openai(app, engine, LIMITS)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, base_url="http://server")
+    return openai_http(engine)
 
 
 @pytest.fixture
 def client(http):
-    return openai.AsyncOpenAI(api_key="none", base_url="http://server/v1", http_client=http, max_retries=0)
+    return openai_client(http)
 
 
 async def test_it_is_among_the_models(client):

@@ -4,11 +4,9 @@ import asyncio
 import io
 import json
 
-import httpx
 import numpy as np
 import openai
 import pytest
-from fastapi import FastAPI
 
 pytest.importorskip("soundfile", reason="the extra `speech` is not installed")
 
@@ -17,10 +15,9 @@ import soundfile
 from models.model import GateContext, TensorSpec
 from service.engine.request import Finished
 from service.errors import InvalidRequest, Refused
-from service.protocol.errors import install_error_handlers
-from service.protocol.openai_router import mount_openai
 from tests.service.protocol.conftest import LIMITS
 from tests.service.protocol.fakes import FakeEngine, ToyModel
+from tests.service.protocol.openai_calls import openai_client, openai_http
 
 RATE = 16_000
 
@@ -49,15 +46,7 @@ SEGMENT = {
 
 class SpeechEngine(FakeEngine):
     async def submit(self, request):
-        self.submitted.append(request)
-        if self.gate is not None:
-            try:
-                await self.gate.wait()
-            except asyncio.CancelledError:
-                self.cancelled += 1
-                raise
-        if self.error is not None:
-            raise self.error
+        await self.taken(request)
         seconds = len(request.inputs["audio"]) / RATE
         details = {"language": "en", "duration": seconds, "segments": [SEGMENT]}
         outputs = {"text": np.array([b"Hello."], object), "details": np.array([json.dumps(details).encode()], object)}
@@ -72,16 +61,12 @@ def engine():
 
 @pytest.fixture
 def http(engine):
-    app = FastAPI(redirect_slashes=False)
-    install_error_handlers(app)
-    mount_openai(app, engine, LIMITS)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, base_url="http://server")
+    return openai_http(engine)
 
 
 @pytest.fixture
 def client(http):
-    return openai.AsyncOpenAI(api_key="none", base_url="http://server/v1", http_client=http, max_retries=0)
+    return openai_client(http)
 
 
 def recording(seconds=0.02, rate=RATE, form="WAV"):
