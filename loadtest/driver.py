@@ -134,7 +134,10 @@ class _Run:
             return
         judged = self._workload.judge(number % len(self._workload.posts), reply)
         outcome: Outcome = judged.outcome
-        self._record(Sample(due, self._sent[number], now, outcome, judged.level, judged.score), number)
+        sample = Sample(
+            due, self._sent[number], now, outcome, judged.level, judged.score, judged.first_token, judged.token
+        )
+        self._record(sample, number)
 
     def _record(self, sample: Sample, number: int) -> None:
         self.samples[number] = sample

@@ -59,7 +59,9 @@ class Running:
     def record(self, arrival: Arrival, sent: float, reply: Reply) -> Sample:
         """Judges a reply that is here now; status 0 says that there was none."""
         judged = self._workload.judge(arrival.number % len(self._workload.posts), reply)
-        sample = Sample(arrival.due, sent, self.now(), judged.outcome, judged.level, judged.score)
+        sample = Sample(
+            arrival.due, sent, self.now(), judged.outcome, judged.level, judged.score, judged.first_token, judged.token
+        )
         self._samples[arrival.number] = sample
         return sample
 

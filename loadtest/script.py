@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from service.control.slo import SLO
+from service.control.generation_slo import Objective
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Event:
 class Script:
     """The SLO at the start, and the events in order of time. Raises `InvalidSLO` for a change that cannot be."""
 
-    slo: SLO
+    slo: Objective
     events: tuple[Event, ...] = ()
 
     def __post_init__(self) -> None:
@@ -31,9 +31,9 @@ class Script:
             raise ValueError("events must be in order of time")
         self.at(math.inf)
 
-    def at(self, seconds: float) -> SLO:
+    def at(self, seconds: float) -> Objective:
         """The SLO that a request arriving then is judged with."""
-        slo = self.slo
+        slo: Objective = self.slo
         for event in self.events:
             if event.at <= seconds:
                 slo = slo.patched(event.changes)

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 
 from loadtest.script import Event
-from service.control.slo import SLO
+from service.control.generation_slo import Objective, objective_of
 
 
 class SloClient:
@@ -16,11 +16,11 @@ class SloClient:
         self._url = f"{url.rstrip('/')}/v2/models/{model}/slo"
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
-    def read(self) -> SLO:
-        return SLO.from_dict(_answer(httpx.get(self._url)))
+    def read(self) -> Objective:
+        return objective_of(_answer(httpx.get(self._url)))
 
-    def change(self, changes: Mapping[str, Any]) -> SLO:
-        return SLO.from_dict(_answer(httpx.patch(self._url, json=dict(changes), headers=self._headers)))
+    def change(self, changes: Mapping[str, Any]) -> Objective:
+        return objective_of(_answer(httpx.patch(self._url, json=dict(changes), headers=self._headers)))
 
     async def apply(self, event: Event) -> None:
         """For the driver, whose sending must not wait for this."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from loadtest.trace import Trace
-from service.control.slo import SLO
+from service.control.generation_slo import GenerationSLO, Objective
 
 Outcome = Literal["ok", "refused", "expired", "error", "timeout"]
 PERCENTILES = (50.0, 95.0, 99.0, 99.9)
@@ -24,6 +24,7 @@ class Sample:
     that.
 
     `level` is what the server says that it ran at, `score` the share of the answer that is right; None where unknown.
+    Of a generation, `first_token` is seconds from when it was sent, and `token` the mean of each further one.
     """
 
     scheduled: float
@@ -32,17 +33,27 @@ class Sample:
     outcome: Outcome
     level: float | None = None
     score: float | None = None
+    first_token: float | None = None
+    token: float | None = None
 
     @property
     def latency(self) -> float:
         """Seconds from the scheduled time."""
         return self.finished - self.scheduled
 
-    def met(self, slo: SLO) -> bool:
-        return self.outcome == "ok" and self.latency <= slo.latency
+    def met(self, slo: Objective) -> bool:
+        if self.outcome != "ok" or not isinstance(slo, GenerationSLO):
+            return self.outcome == "ok" and self.latency <= slo.latency
+        first = self.until_first_token
+        return first is not None and first <= slo.latency and (self.token is None or self.token <= slo.token)
+
+    @property
+    def until_first_token(self) -> float | None:
+        """Seconds from the scheduled time."""
+        return None if self.first_token is None else self.sent - self.scheduled + self.first_token
 
 
-def summarise(trace: Trace, samples: Sequence[Sample], slo_at: Callable[[float], SLO]) -> dict[str, Any]:
+def summarise(trace: Trace, samples: Sequence[Sample], slo_at: Callable[[float], Objective]) -> dict[str, Any]:
     """The result as plain data: the totals, and the same for each phase. Latencies are milliseconds, shares 0 to 1.
 
     `late_send_ms` is from when a request was due until it was sent: a large one says that all connections were busy, or
@@ -63,7 +74,7 @@ def summarise(trace: Trace, samples: Sequence[Sample], slo_at: Callable[[float],
     }
 
 
-def figures(samples: Sequence[Sample], slo_at: Callable[[float], SLO]) -> dict[str, Any]:
+def figures(samples: Sequence[Sample], slo_at: Callable[[float], Objective]) -> dict[str, Any]:
     """The numbers of some arrivals. Those that nothing is known for (no arrivals, no answers, no labels) are None."""
     served = [sample for sample in samples if sample.outcome == "ok"]
     met = sum(sample.met(slo_at(sample.scheduled)) for sample in samples)
@@ -74,7 +85,15 @@ def figures(samples: Sequence[Sample], slo_at: Callable[[float], SLO]) -> dict[s
         "quality": _mean(sample.score for sample in served),
         "level": _mean(sample.level for sample in served),
         "latency_ms": _percentiles([sample.latency for sample in served]),
+        **_of_generations(served),
     }
+
+
+def _of_generations(served: Sequence[Sample]) -> dict[str, Any]:
+    """Nothing where none of them was one."""
+    first = [seconds for sample in served if (seconds := sample.until_first_token) is not None]
+    each = [sample.token for sample in served if sample.token is not None]
+    return {"first_token_ms": _percentiles(first), "token_ms": _percentiles(each)} if first else {}
 
 
 def _percentiles(seconds: Sequence[float]) -> dict[str, float | None]:

@@ -39,11 +39,13 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """How a reply counts; see `loadtest.summary.Sample`."""
+    """How a reply counts; see `loadtest.summary.Sample`. `first_token` is seconds after the request was sent."""
 
     outcome: Outcome
     level: float | None = None
     score: float | None = None
+    first_token: float | None = None
+    token: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
