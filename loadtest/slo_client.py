@@ -6,7 +6,8 @@ from typing import Any
 import httpx
 
 from loadtest.script import Event
-from service.control.generation_slo import Objective, objective_of
+from service.control.generation_slo import Objective
+from service.control.objective import objective_of
 
 
 class SloClient:

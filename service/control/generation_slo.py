@@ -62,8 +62,3 @@ class GenerationSLO:
 
 Objective = SLO | GenerationSLO
 """Whichever a model has."""
-
-
-def objective_of(data: Mapping[str, Any]) -> Objective:
-    """The SLO that a server shows of a model. Raises `InvalidSLO`."""
-    return GenerationSLO.from_dict(data) if "token_ms" in data else SLO.from_dict(data)
