@@ -163,11 +163,16 @@ class Sequence(Protocol):
 @runtime_checkable
 class Generator(Model, Protocol):
     """A language model. Sequences are advanced together, step by step, each at a level of its own; as a `Model` it
-    takes `prompt`, texts [n], and makes `text` of it, always with the likeliest token."""
+    takes `prompt`, texts [n], and makes `text` of it, always with the likeliest token, at most `max_tokens` where that
+    input is given, else `usual_tokens`."""
 
     @property
     def end_tokens(self) -> frozenset[int]:
         """After any of these a text is complete."""
+
+    @property
+    def usual_tokens(self) -> int:
+        """The most that a text gets where a request does not say."""
 
     @property
     def context_length(self) -> int:

@@ -51,6 +51,7 @@ class LanguageModel:
     max_batch = 64
     inputs = (TensorSpec("prompt", "BYTES", (-1,)), TensorSpec("max_tokens", "INT32", (1,), optional=True))
     outputs = (TensorSpec("text", "BYTES", (-1,)),)
+    usual_tokens = DEFAULT_TOKENS
 
     def __init__(
         self,

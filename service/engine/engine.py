@@ -18,7 +18,7 @@ from service.control.generation_slo import Objective
 from service.control.speech_slo import SpeechSLO
 from service.engine.dispatch import expired
 from service.engine.entry import Entry, Ran, Reply
-from service.engine.generate import generate
+from service.engine.generate import generate, pieces_of
 from service.engine.generation import GenerationRequest, Piece
 from service.engine.hosted import HostedModel
 from service.engine.observer import Observer
@@ -29,6 +29,7 @@ from service.engine.settings import EngineSettings
 from service.engine.slo_store import SloStore, SloStoreError
 from service.engine.snapshot import Health, ModelSnapshot
 from service.engine.stream import Stream
+from service.engine.whole_texts import whole_texts
 from service.errors import Internal, InvalidRequest, NotFound, ServiceError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -269,6 +270,10 @@ class Engine:
     async def _serve(self, request: Request) -> Finished:
         with self._inside(request.model) as hosted:
             macs = _checked(hosted.model, request)
+            if isinstance(hosted.model, Generator):
+                return await whole_texts(
+                    request, hosted.model, lambda one: pieces_of(one, self._inside, self._scheduler)
+                )
             return await self._run(hosted, request, macs)
 
     async def _run(self, hosted: HostedModel, request: Request, macs: int) -> Finished:

@@ -22,7 +22,7 @@ async def generate(
     """See `service.engine.engine.Engine.generate`."""
     told = False
     try:
-        async with aclosing(_pieces(request, enter, scheduler)) as pieces:
+        async with aclosing(pieces_of(request, enter, scheduler)) as pieces:
             async for piece in pieces:
                 if piece.finished:
                     # Before it is handed over: whoever has all of it may leave without coming back for the end.
@@ -40,7 +40,8 @@ async def generate(
         raise outcomes.faulty(request, error) from error
 
 
-async def _pieces(request: GenerationRequest, enter: Enter, scheduler: Scheduler) -> AsyncGenerator[Piece, None]:
+async def pieces_of(request: GenerationRequest, enter: Enter, scheduler: Scheduler) -> AsyncGenerator[Piece, None]:
+    """The same, and nobody is told how it ended."""
     with enter(request.model) as hosted:
         stream, timer = Stream(), None
         entry = scheduler.admit_generation(hosted, request, stream)

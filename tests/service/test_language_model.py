@@ -77,6 +77,19 @@ def test_a_chat(client, llama):
     assert answer.model_extra["sluice"]["slo_met"] is True
 
 
+def test_under_v2_texts_go_in_and_whole_texts_come_out(chatting, llama):
+    prompts = ["a white whale", "the sea"]
+    tensors = [
+        {"name": "prompt", "datatype": "BYTES", "shape": [2], "data": prompts},
+        {"name": "max_tokens", "datatype": "INT32", "shape": [1], "data": [9]},
+    ]
+    answer = chatting.http.post("/v2/models/llama/infer", json={"inputs": tensors}).json()
+    assert answer["outputs"][0]["data"] == [greedy(llama, prompt, 9) for prompt in prompts]
+    assert answer["parameters"]["slo_met"] is True
+    refused = chatting.http.post("/v2/models/llama/infer", json={"inputs": tensors, "parameters": {"slo_ms": 5}})
+    assert (refused.status_code, refused.json()["error"].startswith("slo_ms: is not for generations")) == (400, True)
+
+
 def test_a_prompt_beyond_the_context(client):
     with pytest.raises(openai.BadRequestError) as refused:
         client.completions.create(model="llama", prompt="a" * 96)

@@ -6,10 +6,12 @@ import time
 import weakref
 from contextlib import aclosing
 
+import numpy as np
 import pytest
 
 from models.model import GateContext
 from service.control.generation_slo import GenerationSLO
+from service.engine.request import Request, RequestOptions
 from service.errors import Expired, Internal, InvalidRequest, NotFound, Refused, Unavailable
 from tests.service.engine.fake_generator import FakeGenerator, generation, taking
 from tests.service.engine.fakes import FakeModel, Watcher
@@ -322,6 +324,45 @@ async def test_two_executors_share_the_generations_of_a_model():
     assert most == 2
     # Each has its half, once there are no prompts left that take the tokens of all along.
     assert max(len(names) for names, _ in model.steps[-12:]) <= 2
+
+
+def texts(*prompts, **options):
+    inputs = {"prompt": np.array([prompt.encode() for prompt in prompts], object)}
+    if most := options.pop("max_tokens", None):
+        inputs["max_tokens"] = np.array([most], np.int32)
+    return Request("7", "fake", inputs, time.monotonic(), RequestOptions(**options))
+
+
+async def test_a_request_for_whole_texts_is_a_generation_for_each():
+    model, watcher = FakeGenerator(), Watcher()
+    async with hosting(model, watcher=watcher) as engine:
+        done = await engine.submit(texts("A", "BB", level=0.5))
+        assert done.outputs["text"].tolist() == [b"Hello, wor", b"Hello, wor"]
+        longer = await engine.submit(texts("A", max_tokens=50))
+        assert longer.outputs["text"].tolist() == [b"Hello, world"]
+        assert engine.snapshot("fake").statistics.inference_count == 3
+    assert {ord("A"), ord("B")} in [set(names) for names, _ in model.steps]
+    assert (done.level, done.context.macs, done.request_id) == (0.5, (1 + 2 + 2 * 9) * 1_000_000, "7")
+    assert (done.tokens.prompt_tokens, done.tokens.generated_tokens) == (3, 20)
+    assert watcher.outcomes == ["ok", "ok"]
+    assert [told.finished for told in watcher.told] == [done, longer]
+
+
+async def test_of_whole_texts_one_that_fails_ends_the_others():
+    model, watcher = FakeGenerator(endless=True, work=taking(0.002)), Watcher()
+    async with hosting(model, watcher=watcher) as engine:
+        with pytest.raises(Expired, match="timeout of 20000 µs"):
+            await engine.submit(texts("A", "B", max_tokens=150, timeout_us=20_000))
+        await until(lambda: engine.inflight("fake") == 0)
+        with pytest.raises(InvalidRequest, match="slo_ms: is not for generations"):
+            await engine.submit(texts("A", slo_ms=5.0))
+        task = asyncio.create_task(engine.submit(texts("A", "B", max_tokens=150)))
+        await until(lambda: engine.inflight("fake") == 2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until(lambda: engine.inflight("fake") == 0)
+    assert watcher.outcomes == ["expired", "invalid", "cancelled"]
 
 
 async def test_the_slo_is_of_its_kind_and_kept():

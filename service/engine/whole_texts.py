@@ -1,0 +1,86 @@
+"""A request to a language model as to any other model: texts in, whole texts out. Each is a generation of its own."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+import numpy as np
+
+from models.model import GateContext, Generator
+from service.engine.generation import GenerationOptions, GenerationRequest, Piece
+from service.engine.generation_entry import add_counts
+from service.engine.request import Finished, Request, TokenTimes
+from service.engine.sampling import Sampling
+from service.errors import Internal, ServiceError
+
+GREEDY = Sampling(temperature=0.0)
+Pieces = Callable[[GenerationRequest], AsyncGenerator[Piece, None]]
+
+
+async def whole_texts(request: Request, model: Generator, pieces: Pieces) -> Finished:
+    """What the prompts of a checked request go on with, all at once. When one fails the others end too, and its error
+    is raised.
+    """
+    given = request.inputs.get("max_tokens")
+    most = model.usual_tokens if given is None else int(given[0])
+    wanted = [
+        GenerationRequest(
+            id=request.id,
+            model=request.model,
+            tokens=model.encode(prompt.decode()),
+            arrival=request.arrival,
+            sampling=GREEDY,
+            max_tokens=most,
+            options=GenerationOptions(request.options),
+            protocol=request.protocol,
+        )
+        for prompt in request.inputs["prompt"]
+    ]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_whole(pieces(one))) for one in wanted]
+    except* ServiceError as errors:
+        raise _first(errors) from None
+    texts, finished = zip(*(task.result() for task in tasks), strict=True)
+    return _together(request, texts, finished)
+
+
+async def _whole(pieces: AsyncGenerator[Piece, None]) -> tuple[bytes, Finished]:
+    text, finished = "", None
+    async for piece in pieces:
+        text += piece.text
+        finished = piece.finished
+    if finished is None:
+        raise Internal("a generation came to no end")
+    return text.encode(), finished
+
+
+def _together(request: Request, texts: Sequence[bytes], finished: Sequence[Finished]) -> Finished:
+    context, times = GateContext(0.0), [one.tokens for one in finished if one.tokens is not None]
+    for one in finished:
+        add_counts(context, one.context)
+    each = [time.token_seconds for time in times if time.token_seconds is not None]
+    return Finished(
+        request_id=request.id,
+        outputs={"text": np.array(texts, object)},
+        level=sum(one.level for one in finished) / len(finished),
+        quality=sum(one.quality for one in finished) / len(finished),
+        context=context,
+        queue_seconds=max(one.queue_seconds for one in finished),
+        compute_seconds=sum(one.compute_seconds for one in finished),
+        duration=max(one.duration for one in finished),
+        slo_met=all(one.slo_met for one in finished),
+        slo_attainable=all(one.slo_attainable for one in finished),
+        taken=min(one.taken for one in finished),
+        started=min(one.started for one in finished),
+        tokens=TokenTimes(
+            sum(time.prompt_tokens for time in times),
+            sum(time.generated_tokens for time in times),
+            max(time.first_token_seconds for time in times),
+            max(each) if each else None,
+        ),
+    )
+
+
+def _first(errors: BaseExceptionGroup[ServiceError]) -> ServiceError:
+    error = errors.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
