@@ -14,6 +14,7 @@ from service.commands.serve import serve
 from service.commands.simulate import simulate
 from service.commands.slo import slo
 from service.commands.train import train
+from service.commands.tune import tune
 
 
 def command_line() -> typer.Typer:
@@ -25,7 +26,7 @@ def command_line() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_options)
-    for command in (serve, models, infer, slo, train, calibrate, quality, simulate):
+    for command in (serve, models, infer, slo, train, tune, calibrate, quality, simulate):
         app.command()(command)
     app.add_typer(bench(), name="bench")
     return app

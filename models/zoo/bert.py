@@ -26,12 +26,15 @@ from numpy.typing import NDArray
 from models import kernels
 from models.model import GateContext
 from models.zoo.bert_shape import NAMINGS, BertShape, Naming, read_shape
+from models.zoo.block_gate import BlockGate
 from models.zoo.distances import DistanceBias
 from models.zoo.folder import Tensors, read_json, weights_path
+from models.zoo.text_profile import OtherWeights
+from models.zoo.tuned_parts import MATRICES, TunedLayer, TunedParts
 
 Array = NDArray[np.float32]
 Ids = NDArray[np.int64]
-Watch = Callable[[int, Array], None]
+Watch = Callable[[int, Array, Array], None]
 DENSE: Mapping[str, float] = MappingProxyType({})
 """The thresholds of the dense model."""
 
@@ -87,16 +90,24 @@ class BertLayer:
     down: Linear
     norm: Norm
     gate: "NeuronGate | None"
+    blocks: BlockGate | None = None
 
 
 class Bert:
     """An encoder with its weights. Runs may overlap in several threads."""
 
-    def __init__(self, folder: Path, neuron_means: Sequence[Array] | None = None, datatype: str = "fp32") -> None:
-        """Reads a Hugging Face folder. With the calibrated means of each layer's neurons it has gates on them. The
+    def __init__(
+        self,
+        folder: Path,
+        neuron_means: Sequence[Array] | None = None,
+        datatype: str = "fp32",
+        tuned: TunedParts | None = None,
+    ) -> None:
+        """Reads a Hugging Face folder. With the calibrated means of each layer's neurons it has gates on them; with
+        `tuned` parts it has gates on blocks of neurons, and a second set of layers for when one of those is closed. The
         products are in the `datatype` "fp32", "bf16" or "int8", all else is in float32.
 
-        Raises `FileNotFoundError`, or `ValueError` for another architecture, or for means of another."""
+        Raises `FileNotFoundError`, or `ValueError` for another architecture, or for means or parts of another."""
         config = read_json(folder / "config.json")
         try:
             self.shape = read_shape(config)
@@ -115,10 +126,31 @@ class Bert:
         self._positions, self._second_type = _positions(tensors, self.shape)
         self._norm = _norm(tensors, "embeddings.LayerNorm")
         self._distances = _distances(tensors, self.shape)
+        self._tensors, self._naming = tensors, naming
         means = [None] * self.shape.layers if neuron_means is None else neuron_means
         if len(means) != self.shape.layers:
-            raise ValueError(f"there are means of {len(means)} layers, and the encoder has {self.shape.layers}")
+            raise OtherWeights(f"there are means of {len(means)} layers, and the encoder has {self.shape.layers}")
         self.layers = tuple(_layer(tensors, naming, i, means[i], datatype) for i in range(self.shape.layers))
+        if tuned is not None and len(tuned) != self.shape.layers:
+            raise OtherWeights(f"there are tuned parts of {len(tuned)} layers, and the encoder has {self.shape.layers}")
+        parts = enumerate(tuned or ())
+        self.tuned_layers = tuple(_tuned_layer(self.dense_weights(i), part, datatype) for i, part in parts)
+
+    def dense_weights(self, number: int) -> dict[str, tuple[Array, Array]]:
+        """Weight and bias of a layer's products, by their names in `MATRICES`, and of its two norms."""
+        tensors, naming, name = self._tensors, self._naming, f"{self._naming.layers}.{number}"
+        parts = {
+            "qkv": (naming.query, naming.key, naming.value),
+            "output": (naming.output,),
+            "up": (naming.up,),
+            "down": (naming.down,),
+        }
+        found = {of: _matrix(tensors, *(f"{name}.{part}" for part in named)) for of, named in parts.items()}
+        norms = {"attention_norm": naming.attention_norm, "norm": naming.norm}
+        for of, named_norm in norms.items():
+            norm = _norm(tensors, f"{name}.{named_norm}")
+            found[of] = (norm.weight, norm.bias)
+        return found
 
     def embed(self, ids: Ids, types: Ids | None = None) -> Array:
         """The first layer's input for token ids [n]: [n, hidden]. `types` [n] are 0 for the first text of a pair and 1
@@ -138,6 +170,11 @@ class Bert:
         """Their names, one to a layer."""
         return tuple(_gate(i, "neurons") for i in range(self.shape.layers))
 
+    @property
+    def block_gates(self) -> tuple[str, ...]:
+        """Their names, one to a layer; none where nothing was tuned."""
+        return tuple(_gate(i, "blocks") for i in range(len(self.tuned_layers)))
+
     def __call__(
         self,
         ids: Ids,
@@ -147,11 +184,13 @@ class Bert:
         types: Ids | None = None,
     ) -> Encoded:
         """Encodes a sequence of token ids [n], of two texts where there are `types`. A gate without a threshold, or
-        with that of 0, is left out. `watch` is told each layer's neurons [positions, neurons]."""
+        with that of 0, is left out. `watch` is told what the second half of each layer gets [positions, hidden], and
+        its neurons [positions, neurons], where they are not gated by blocks."""
         shape, done = self.shape, 0
         x, sizes = self.embed(ids, types), np.ones(len(ids), np.float32)
         bias = None if self._distances is None else self._distances(len(ids))
-        for i, layer in enumerate(self.layers):
+        tuned = any(thresholds.get(gate) for gate in self.block_gates)
+        for i, layer in enumerate(self.tuned_layers if tuned else self.layers):
             queries, keys, values = np.split(_product(x, layer.qkv), 3, axis=1)
             if len(x) < len(ids):  # attended to as often as it stands for a position: without this, cosines suffer
                 keys, values = (np.repeat(part, sizes.astype(np.intp), axis=0) for part in (keys, values))
@@ -163,13 +202,21 @@ class Bert:
                 done += shape.gate_macs(positions)
                 x, sizes = kernels.merge_positions(x, sizes, threshold)
             context.record(gate, positions, len(x))
-            neurons = _product(x, layer.up, activation="gelu")
-            if watch is not None:
-                watch(i, neurons)
-            returned, active = _return(neurons, layer, thresholds.get(_gate(i, "neurons")))
-            done += len(x) * shape.hidden * (shape.feed_forward + active)
-            if layer.gate is not None:
-                context.record(_gate(i, "neurons"), shape.feed_forward, active)
+            if layer.blocks is not None:
+                threshold = thresholds.get(_gate(i, "blocks"), 0.0)
+                returned, active = layer.blocks.feed_forward(
+                    x, layer.up.packed, layer.up.bias, layer.down.packed, threshold
+                )
+                done += 2 * len(x) * shape.hidden * active + layer.blocks.macs
+                context.record(_gate(i, "blocks"), shape.feed_forward, active)
+            else:
+                neurons = _product(x, layer.up, activation="gelu")
+                if watch is not None:
+                    watch(i, x, neurons)
+                returned, active = _return(neurons, layer, thresholds.get(_gate(i, "neurons")))
+                done += len(x) * shape.hidden * (shape.feed_forward + active)
+                if layer.gate is not None:
+                    context.record(_gate(i, "neurons"), shape.feed_forward, active)
             x = self._normalised(returned, layer.norm, residual=x)
         context.macs += shape.macs(len(ids))
         context.macs_skipped += max(0, shape.macs(len(ids)) - done)
@@ -216,10 +263,39 @@ def _norm(tensors: Tensors, name: str) -> Norm:
     return Norm(*(tensors[f"{name}.{part}"] for part in (("gamma", "beta") if old else ("weight", "bias"))))
 
 
+def _matrix(tensors: Tensors, *names: str) -> tuple[Array, Array]:
+    """Weight and bias of the linear layers of these names as one, their outputs side by side."""
+    weight, bias = (np.concatenate([tensors[f"{name}.{part}"] for name in names]) for part in ("weight", "bias"))
+    return weight, bias
+
+
 def _linear(tensors: Tensors, datatype: str, *names: str) -> Linear:
-    """The linear layers of these names as one, their outputs side by side."""
-    weight = np.concatenate([tensors[f"{name}.weight"] for name in names])
-    return Linear(kernels.pack_matrix(weight, datatype), np.concatenate([tensors[f"{name}.bias"] for name in names]))
+    weight, bias = _matrix(tensors, *names)
+    return Linear(kernels.pack_matrix(weight, datatype), bias)
+
+
+def _tuned_layer(dense: Mapping[str, tuple[Array, Array]], part: TunedLayer, datatype: str) -> BertLayer:
+    """A dense layer with its tuned parts folded in, its neurons in the order of their blocks."""
+    if sorted(part.order) != list(range(len(dense["up"][0]))):
+        raise OtherWeights(
+            f"there are tuned parts of {len(part.order)} neurons, and the layer has {len(dense['up'][0])}"
+        )
+    weights = {name: dense[name][0] for name in MATRICES}
+    weights["up"], weights["down"] = weights["up"][part.order], weights["down"][:, part.order]
+    qkv, output, up, down = (
+        Linear(kernels.pack_matrix(weights[name] + left @ right, datatype), bias)
+        for name, (left, right), bias in zip(MATRICES, part.corrections, part.biases, strict=True)
+    )
+    return BertLayer(
+        qkv,
+        output,
+        Norm(*part.attention_norm),
+        up,
+        down,
+        Norm(*part.norm),
+        gate=None,
+        blocks=BlockGate(part.predictor, part.offset, part.skipped, part.biases[3], len(part.order)),
+    )
 
 
 def _layer(tensors: Tensors, naming: Naming, number: int, means: Array | None, datatype: str) -> BertLayer:
@@ -238,5 +314,5 @@ def _layer(tensors: Tensors, naming: Naming, number: int, means: Array | None, d
 def _neuron_gate(tensors: Tensors, name: str, means: Array) -> NeuronGate:
     weight, bias = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
     if means.shape != weight.shape[1:]:
-        raise ValueError(f"{name} has {weight.shape[1]} inputs, and there are means of {len(means)}")
+        raise OtherWeights(f"{name} has {weight.shape[1]} inputs, and there are means of {len(means)}")
     return NeuronGate(means, np.linalg.norm(weight, axis=0), bias + weight @ means)

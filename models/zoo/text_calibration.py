@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from models.gating.agreement import CONFIDENCE, agreements, operating_point
-from models.gating.greedy import allocate, spread
+from models.gating.greedy import Allocation, Evaluate, allocate, frontier, nearest, spread
 from models.gating.neuron_means import NeuronMeans
 from models.gating.profile import OperatingPoint, Profile
 from models.model import GateContext, Tensors
 from models.zoo import text_data
 from models.zoo.bert import DENSE, Array, Bert
-from models.zoo.text_inputs import request_of, stacked
+from models.zoo.text_inputs import TextModel, request_of, stacked
 from models.zoo.text_model import open_text_model
 from models.zoo.text_reader import Tokens
+from models.zoo.tuned_parts import TunedParts
 
 POINTS = 13
 POSITION_GRID = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
@@ -24,8 +25,17 @@ POSITION_GRID = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 NEURON_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 """Of neurons that are to be skipped: for each gate on them these quantiles of the saliency are tried."""
 
+BLOCK_SHARES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8)
+"""The same of blocks of neurons."""
+
 LEAST_QUALITY = 0.9
 """The agreement with dense at which the dial ends."""
+
+LEAST_PLAIN_QUALITY = 0.97
+"""How far joining positions alone is followed where there are tuned layers."""
+
+SWITCH = 1e-3
+"""Of the dial, between the last point of the dense layers and the first of the tuned ones."""
 
 TUNING_TEXTS = 48
 
@@ -62,7 +72,59 @@ def calibrate(
     sequences = [tokens for text in texts for tokens in plain.read(request_of(text, plain))]
     means = _neuron_means(plain.encoder, sequences)
     model = open_text_model(name, folder, means=means)
-    sequences = sequences[:TUNING_TEXTS]
+    evaluate = _evaluation(model, sequences[:TUNING_TEXTS])
+    encoder = model.encoder
+    grids = dict.fromkeys(encoder.position_gates, POSITION_GRID) | _neuron_grids(encoder, sequences[:TUNING_TEXTS])
+    path = allocate(grids, evaluate, LEAST_QUALITY, lambda done: report(0.7 * done))
+    levels = np.linspace(0, 1, points)
+    settings = list(zip(levels.tolist(), spread(path, points), strict=True))
+    return _measured(model, settings, held_out, lambda done: report(0.7 + 0.3 * done)), means
+
+
+def calibrate_tuned(
+    name: str,
+    folder: Path,
+    tuned: TunedParts,
+    tuning: Sequence[str],
+    held_out: Sequence[str],
+    report: Callable[[float], None],
+    *,
+    points: int = POINTS,
+) -> Profile:
+    """As `calibrate`, of an encoder with tuned parts: from dense as far as joining positions alone is better, from
+    there on with the tuned layers."""
+    random = np.random.default_rng(0)
+    texts = [tuning[i] for i in random.permutation(len(tuning))[:TUNING_TEXTS]]
+    model = open_text_model(name, folder, tuned=tuned)
+    sequences = [tokens for text in texts for tokens in model.read(request_of(text, model))]
+    evaluate = _evaluation(model, sequences)
+    positions = dict.fromkeys(model.encoder.position_gates, POSITION_GRID)
+    blocks = _block_grids(model.encoder, sequences)
+    plain = allocate(positions, evaluate, LEAST_PLAIN_QUALITY, lambda done: report(0.2 * done))
+    # So low that every block is active, and the tuned layers are used.
+    lowest = dict.fromkeys(positions, 0.0) | {gate: grid[0] * 1e-3 for gate, grid in blocks.items()}
+    grids = positions | blocks
+    start = Allocation(lowest, *evaluate(lowest))
+    deep = allocate(grids, evaluate, LEAST_QUALITY, lambda done: report(0.2 + 0.5 * done), start)
+    settings = _settings(nearest(frontier([*plain, *deep]), points), tuple(blocks))
+    return _measured(model, settings, held_out, lambda done: report(0.7 + 0.3 * done))
+
+
+def _settings(path: Sequence[Allocation], blocks: Sequence[str]) -> list[tuple[float, dict[str, float]]]:
+    """Levels and thresholds of a path. Between the last point of the dense layers and the first of the tuned ones is
+    nothing that was measured, so the former holds until just before the latter."""
+    none = {gate: 0.0 for step in path for gate in step.thresholds}
+    thresholds = [none | step.thresholds for step in path]
+    levels = np.linspace(0, 1, len(path)).tolist()
+    settings = list(zip(levels, thresholds, strict=True))
+    first = next((i for i, values in enumerate(thresholds) if any(values.get(gate, 0.0) for gate in blocks)), 0)
+    if first:
+        settings.insert(first, (levels[first] - SWITCH, thresholds[first - 1]))
+    return settings
+
+
+def _evaluation(model: TextModel, sequences: Sequence[Tokens]) -> Evaluate:
+    """Share of the dense work, and agreement with dense, at thresholds: the means over the sequences."""
     dense = [model.answer(tokens, GateContext(0.0), DENSE) for tokens in sequences]
 
     def evaluate(thresholds: Mapping[str, float]) -> tuple[float, float]:
@@ -74,29 +136,52 @@ def calibrate(
         macs_ratio, quality = np.mean(rows, axis=0)
         return float(macs_ratio), float(quality)
 
-    encoder = model.encoder
-    grids = dict.fromkeys(encoder.position_gates, POSITION_GRID) | _neuron_grids(encoder, sequences)
-    path = allocate(grids, evaluate, LEAST_QUALITY, lambda done: report(0.7 * done))
+    return evaluate
 
+
+def _measured(
+    model: TextModel,
+    settings: Sequence[tuple[float, Mapping[str, float]]],
+    held_out: Sequence[str],
+    report: Callable[[float], None],
+) -> Profile:
+    """The profile with these levels and thresholds: what to expect of each, on texts that had no part in them."""
     requests: list[Tensors] = [request_of(text, model) for text in held_out]
     wanted = [model.run(inputs, GateContext(0.0)) for inputs in requests]
     measured: list[OperatingPoint] = []
-    for i, (level, thresholds) in enumerate(zip(np.linspace(0, 1, points), spread(path, points), strict=True)):
+    for i, (level, thresholds) in enumerate(settings):
 
         def run(inputs: Tensors, context: GateContext, thresholds: Mapping[str, float] = thresholds) -> Tensors:
             return stacked([model.answer(tokens, context, thresholds) for tokens in model.read(inputs)])
 
         found = agreements(run, model.agreement, requests, wanted, float(level))
         measured.append(operating_point(float(level), thresholds, found))
-        report(0.7 + 0.3 * (i + 1) / points)
-    return Profile(name, len(held_out), CONFIDENCE, encoder.digest, tuple(measured)), means
+        report((i + 1) / len(settings))
+    return Profile(model.name, len(held_out), CONFIDENCE, model.encoder.digest, tuple(measured))
+
+
+def _block_grids(encoder: Bert, sequences: Sequence[Tokens]) -> dict[str, tuple[float, ...]]:
+    """For each gate on blocks the thresholds that skip the shares of `BLOCK_SHARES` of them."""
+    saliencies: list[list[Array]] = [[] for _ in encoder.layers]
+
+    def watch(layer: int, x: Array, _neurons: Array) -> None:
+        gate = encoder.tuned_layers[layer].blocks
+        if gate is not None:
+            saliencies[layer].append(gate.saliency(x))
+
+    for tokens in sequences:
+        encoder(tokens.ids, GateContext(0.0), watch=watch, types=tokens.types)
+    return {
+        gate: tuple(np.quantile(np.concatenate(found), BLOCK_SHARES).tolist())
+        for gate, found in zip(encoder.block_gates, saliencies, strict=True)
+    }
 
 
 def _neuron_means(encoder: Bert, sequences: Sequence[Tokens]) -> NeuronMeans:
     """The mean of each layer's neurons over all positions."""
     sums = [np.zeros(encoder.shape.feed_forward) for _ in encoder.layers]
 
-    def watch(layer: int, neurons: Array) -> None:
+    def watch(layer: int, _x: Array, neurons: Array) -> None:
         sums[layer] += neurons.sum(0)
 
     for tokens in sequences:
@@ -109,7 +194,7 @@ def _neuron_grids(encoder: Bert, sequences: Sequence[Tokens]) -> dict[str, tuple
     """For each gate on neurons the thresholds that skip the shares of `NEURON_SHARES` of them."""
     saliencies: list[list[Array]] = [[] for _ in encoder.layers]
 
-    def watch(layer: int, neurons: Array) -> None:
+    def watch(layer: int, _x: Array, neurons: Array) -> None:
         gate = encoder.layers[layer].gate
         if gate is not None:
             saliencies[layer].append(np.sqrt(np.square(neurons - gate.means).mean(0)) * gate.norms)

@@ -18,6 +18,7 @@ from models.zoo.text_head import read_head, sigmoid
 from models.zoo.text_inputs import MAX_TEXTS, REMEMBERED_LEVELS, SECOND, TEXT, check_texts, read_texts, stacked
 from models.zoo.text_profile import checked_profile
 from models.zoo.text_reader import TextReader, Tokens
+from models.zoo.tuned_parts import TunedParts
 
 
 class TextClassifier:
@@ -32,6 +33,7 @@ class TextClassifier:
     platform = "sluice_gated"
     max_batch = MAX_TEXTS
     inputs = (TEXT, SECOND)
+    pooling = ("cls",)
 
     def __init__(
         self,
@@ -40,14 +42,16 @@ class TextClassifier:
         profile: Profile | None = None,
         means: NeuronMeans | None = None,
         datatype: str = "fp32",
+        tuned: TunedParts | None = None,
     ) -> None:
-        """Reads a Hugging Face folder; without a profile the model is dense, without means it has no gates on neurons.
+        """Reads a Hugging Face folder; without a profile the model is dense, without means it has no gates on neurons,
+        and without tuned parts none on blocks of them.
 
         Raises `FileNotFoundError`, `ModuleNotFoundError` without the package tokenizers, or `ValueError` for files of
         another architecture."""
         self.name = name
         self.folder = folder
-        self.encoder = Bert(folder, means, datatype)
+        self.encoder = Bert(folder, means, datatype, tuned)
         self.profile = checked_profile(name, profile, self.encoder.digest)
         self._head = read_head(folder)
         self.outputs = _outputs(self._head.labels, self._head.kind)

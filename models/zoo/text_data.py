@@ -60,6 +60,19 @@ def sentences(text: str, least_words: int = 5) -> list[str]:
     return [part.strip() for part in parts if len(part.split()) >= least_words]
 
 
+def prose(text: str, longest: int = 3) -> list[str]:
+    """Texts of different lengths out of prose whose paragraphs have empty lines between them: runs of one sentence, of
+    two and so on up to `longest`, one after the other. None has a sentence that models are measured on."""
+    measured, texts = set(sample()), []
+    wanted = 1
+    for paragraph in re.split(r"\n\s*\n", text):
+        found = [one for one in sentences(" ".join(paragraph.split())) if one not in measured]
+        while found:
+            texts.append(" ".join(found[:wanted]))
+            found, wanted = found[wanted:], wanted % longest + 1
+    return texts
+
+
 def read_lines(path: Path) -> list[str]:
     """A user's own texts, one a line; empty lines are left out. Raises `OSError`, or `ValueError` where the file is no
     UTF-8 or has no text."""

@@ -17,6 +17,7 @@ from models.zoo.sentence_folder import normalise, read_sentence_folder
 from models.zoo.text_inputs import MAX_TEXTS, REMEMBERED_LEVELS, TEXT, check_texts, read_texts, stacked
 from models.zoo.text_profile import checked_profile
 from models.zoo.text_reader import TextReader, Tokens
+from models.zoo.tuned_parts import TunedParts
 
 
 class TextEmbedder:
@@ -35,21 +36,27 @@ class TextEmbedder:
         profile: Profile | None = None,
         means: NeuronMeans | None = None,
         datatype: str = "fp32",
+        tuned: TunedParts | None = None,
     ) -> None:
-        """Reads a Hugging Face folder; without a profile the model is dense, without means it has no gates on neurons.
+        """Reads a Hugging Face folder; without a profile the model is dense, without means it has no gates on neurons,
+        and without tuned parts none on blocks of them.
 
         Raises `FileNotFoundError`, `ModuleNotFoundError` without the package tokenizers, or `ValueError` for files of
         another architecture."""
         self.name = name
         self.folder = folder
         self._sentence = sentence = read_sentence_folder(folder)
-        self.encoder = Bert(sentence.encoder, means, datatype)
+        self.encoder = Bert(sentence.encoder, means, datatype, tuned)
         self.profile = checked_profile(name, profile, self.encoder.digest)
         shape = self.encoder.shape
         self.outputs = (TensorSpec("embedding", "FP32", (-1, sentence.size or len(sentence.pooling) * shape.hidden)),)
         self.max_tokens = min(shape.positions, sentence.max_tokens or shape.positions)
         self._reader = TextReader(sentence.encoder, self.max_tokens, shape.vocabulary, sentence.prompt, sentence.lower)
         self._thresholds = lru_cache(REMEMBERED_LEVELS)(lambda level: self.profile.at(level).thresholds)
+
+    @property
+    def pooling(self) -> tuple[str, ...]:
+        return self._sentence.pooling
 
     def tokens(self, text: bytes) -> NDArray[np.int64]:
         return self._reader(text).ids

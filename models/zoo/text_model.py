@@ -9,6 +9,7 @@ from models.zoo.text_classifier import TextClassifier
 from models.zoo.text_embeddings import TextEmbedder
 from models.zoo.text_head import is_classifier
 from models.zoo.text_inputs import TextModel
+from models.zoo.tuned_parts import TunedParts
 
 
 def open_text_model(
@@ -17,6 +18,7 @@ def open_text_model(
     profile: Profile | None = None,
     means: NeuronMeans | None = None,
     datatype: str = "fp32",
+    tuned: TunedParts | None = None,
 ) -> TextModel:
     """A classifier or reranker where `config.json` has that architecture, else a model of embeddings. Raises as
     those."""
@@ -25,4 +27,4 @@ def open_text_model(
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
     kind = TextClassifier if classifies else TextEmbedder
-    return kind(name, folder, profile, means, datatype)
+    return kind(name, folder, profile, means, datatype, tuned)

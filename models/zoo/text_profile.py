@@ -4,7 +4,7 @@ from models.gating.profile import Profile
 
 
 class OtherWeights(ValueError):
-    """The profile was measured on other weights than these."""
+    """A profile, or what goes with it, is that of other weights than these."""
 
 
 def checked_profile(name: str, profile: Profile | None, digest: str) -> Profile:

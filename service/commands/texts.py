@@ -1,5 +1,6 @@
 """`sluice calibrate` and `sluice quality` for models of texts."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,15 @@ from models.zoo import catalog, text_calibration, text_data, text_family
 from models.zoo.family import served_name, split_datatype
 from models.zoo.text_model import open_text_model
 from models.zoo.text_quality import measure_texts
+from models.zoo.tuned_parts import load_tuned
 from service.commands.output import fail, print_json
 from service.commands.tables import profile_table
 from service.settings import SettingsError, load_settings
 
 
 def calibrate_texts(name: str, data: Path | None, output: Path | None, points: int, json: bool) -> None:
-    """Writes the profile to the folder `output`, by default where the server looks."""
+    """Writes the profile to the folder `output`, by default where the server looks; the tuned one where the model was
+    tuned."""
     try:
         place = text_family.locate(name)
         if data is not None:
@@ -28,20 +31,26 @@ def calibrate_texts(name: str, data: Path | None, output: Path | None, points: i
             fail(f"{name} scores texts or pairs of them: --data FILE must have some, one a line, with a tab in a pair")
         else:
             tuning, held_out = text_calibration.default_texts()
-        folder = output or load_settings().calibrations
+        calibrations = load_settings().calibrations
+        folder, short = output or calibrations, split_datatype(served_name(name))[0]
         folder.mkdir(parents=True, exist_ok=True)
+        parts = text_family.tuned_parts(name, calibrations)
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task("calibrating", total=1.0)
-            profile, means = text_calibration.calibrate(
-                split_datatype(served_name(name))[0],
-                place,
-                tuning,
-                held_out,
-                lambda done: bar.update(task, completed=done),
-                points=points,
-            )
-        path = folder / f"{profile.model}.profile.json"
-        save_means(means, text_family.means_beside(path))
+
+            def report(done: float) -> None:
+                bar.update(task, completed=done)
+
+            texts = (tuning, held_out, report)
+            if parts is None:
+                path = folder / f"{short}.profile.json"
+                profile, means = text_calibration.calibrate(short, place, *texts, points=points)
+                save_means(means, text_family.means_beside(path))
+            else:
+                path = folder / f"{short}{text_family.TUNED_SUFFIX}"
+                profile = text_calibration.calibrate_tuned(short, place, load_tuned(parts), *texts, points=points)
+                if parts.parent != folder:
+                    shutil.copy(parts, text_family.tuned_beside(path))
         profile.save(path)
     except (SettingsError, catalog.UnknownModel, OSError, ValueError) as error:
         fail(str(error))

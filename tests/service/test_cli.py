@@ -45,7 +45,7 @@ def run(*arguments: str, status: int = 0) -> str:
 @pytest.mark.parametrize(
     "command",
     [
-        *("serve", "models", "infer", "slo", "train", "calibrate", "quality", "simulate"),
+        *("serve", "models", "infer", "slo", "train", "tune", "calibrate", "quality", "simulate"),
         *("bench", "bench kernel", "bench slo", "bench mlperf"),
     ],
 )

@@ -66,7 +66,8 @@ def test_means_are_those_of_the_neurons_and_survive_their_file(folder, texts, ca
     assert [layer.gate.means.shape for layer in model.encoder.layers] == [(FEED_FORWARD,)] * 2
     seen = []
     for text in split_texts(texts)[0]:
-        model.encoder(model.tokens(text.encode()), GateContext(0.0), watch=lambda i, h: seen.append(h) if i else None)
+        ids = model.tokens(text.encode())
+        model.encoder(ids, GateContext(0.0), watch=lambda i, x, h: seen.append(h) if i else None)
     assert model.encoder.layers[1].gate.means == pytest.approx(np.concatenate(seen).mean(0), abs=1e-4)
 
 

@@ -1,0 +1,100 @@
+"""`sluice tune`: a short self-distillation that makes a model of texts bear more skipping, resumable."""
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from models.zoo import catalog, text_calibration, text_data, text_family
+from models.zoo.family import served_name, split_datatype
+from models.zoo.text_inputs import request_of
+from models.zoo.text_model import open_text_model
+from models.zoo.tuned_parts import load_tuned, save_tuned
+from service.commands.options import Json, require_torch
+from service.commands.output import fail, print_json
+from service.commands.tables import profile_table
+from service.settings import SettingsError, load_settings
+
+MEASURED = 400
+"""Texts that the profile is measured on, at most."""
+
+LONGEST = 128
+"""Tokens of a text that tuning looks at: longer ones take it more time than they teach."""
+
+
+def tune(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="minilm, or the path of an encoder's folder")],
+    data: Annotated[Path, typer.Option(help="File of texts without labels, one a line", exists=True, dir_okay=False)],
+    prose: Annotated[
+        bool, typer.Option("--prose", help="The file is prose, with empty lines between paragraphs")
+    ] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of 16 texts each")] = 1500,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the result; SLUICE_HOME/calibrations, where the server looks")
+    ] = None,
+    work: Annotated[Path | None, typer.Option(help="Folder of checkpoints; SLUICE_HOME/training by default")] = None,
+    points: Annotated[int, typer.Option(min=2, max=65, help="Operating points from dense to the most-skipping")] = 13,
+    seed: Annotated[int, typer.Option(help="Seed of all random choices")] = 0,
+    json: Json = False,
+) -> None:
+    """Tune a model of texts for its gates on unlabelled texts, and write its tuned profile.
+
+    The dense model teaches one whose gates are closed at random. Trained are small parts, a few per cent of its size;
+    the dense model stays as it is, and is what level 0 serves. An interrupted tuning goes on when it is started again
+    with the same file and options. Every third text is kept to measure the profile on.
+    """
+    require_torch("tuning")
+    import torch
+
+    from models.zoo.text_tuning import Step, TuningRecipe
+    from models.zoo.text_tuning import tune as tune_encoder
+
+    try:
+        folder, name = text_family.locate(model), split_datatype(served_name(model))[0]
+        texts = text_data.prose(data.read_text("utf-8")) if prose else text_data.read_lines(data)
+        tuning, held_out = text_calibration.split_texts(texts)
+        home = load_settings().home
+        target, checkpoints = output or load_settings().calibrations, work or home / "training"
+        for made in (target, checkpoints):
+            made.mkdir(parents=True, exist_ok=True)
+        dense = open_text_model(name, folder)
+        sequences = [
+            tokens for text in tuning for tokens in dense.read(request_of(text, dense)) if len(tokens) <= LONGEST
+        ]
+        torch.set_num_threads(1)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+            tasks = {phase: bar.add_task(phase, total=None) for phase in ("dense", "tuning")}
+
+            def report(step: Step) -> None:
+                described = f"tuning, cosine {step.cosine:.4f}" if step.phase == "tuning" else "the dense model"
+                bar.update(tasks[step.phase], total=step.steps, completed=step.number, description=described)
+
+            checkpoint = checkpoints / f"{name}-tuning-{seed}.pt"
+            recipe = TuningRecipe(steps=steps, seed=seed)
+            tuned = tune_encoder(dense.encoder, dense.pooling, sequences, recipe, report, checkpoint)
+            path = target / f"{name}{text_family.TUNED_SUFFIX}"
+            draft = checkpoints / f"{name}-tuned.safetensors"
+            save_tuned(tuned, draft)  # measured is what is kept, which is rounded
+            calibrating = bar.add_task("calibrating", total=100)
+            profile = text_calibration.calibrate_tuned(
+                name,
+                folder,
+                load_tuned(draft),
+                tuning,
+                held_out[:MEASURED],
+                lambda done: bar.update(calibrating, completed=100 * done),
+                points=points,
+            )
+        shutil.copy(draft, text_family.tuned_beside(path))
+        profile.save(path)
+    except (SettingsError, catalog.UnknownModel, OSError, ValueError) as error:
+        fail(str(error))
+    if json:
+        print_json(profile.as_dict())
+    else:
+        Console().print(profile_table(profile))
+        Console().print(f"profile: {path}", soft_wrap=True)

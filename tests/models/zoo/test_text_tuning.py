@@ -1,0 +1,190 @@
+"""Tuning, on an encoder so small that it takes a moment."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tokenizers", reason="the extra `text` is not installed")
+pytest.importorskip("torch")
+
+import torch
+
+from models import kernels
+from models.model import GateContext
+from models.zoo import text_tuning
+from models.zoo.bert import DENSE, Bert
+from models.zoo.block_fitting import Fitted, fit_blocks
+from models.zoo.text_calibration import calibrate_tuned
+from models.zoo.text_embeddings import TextEmbedder
+from models.zoo.text_reader import Tokens
+from models.zoo.text_tuning import StudentLayer, TuningRecipe, join, tune
+from models.zoo.tuned_parts import BLOCK, load_tuned, save_tuned
+from tests.models.zoo.random_bert import FEED_FORWARD, WORDS, write_random_bert
+
+RECIPE = TuningRecipe(steps=12, batch=6, rank=4, rate=3e-3, joined=0.2, fitted_on=40)
+OPEN = {f"layer{layer}.blocks": 1e-9 for layer in (1, 2)}
+"""Thresholds that no block is below: the tuned layers with nothing skipped."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_random_bert(tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="module")
+def texts():
+    random = np.random.default_rng(0)
+    return [" ".join(random.choice(WORDS, random.integers(4, 20))) for _ in range(60)]
+
+
+@pytest.fixture(scope="module")
+def sequences(folder, texts):
+    model = TextEmbedder("text", folder)
+    return [Tokens(model.tokens(text.encode())) for text in texts]
+
+
+@pytest.fixture(scope="module")
+def tuned(folder, sequences, tmp_path_factory):
+    seen = []
+    parts = tune(Bert(folder), ("mean",), sequences, RECIPE, seen.append)
+    assert [step.number for step in seen if step.phase == "dense"] == list(range(1, 61))
+    assert [step.number for step in seen if step.phase == "tuning"] == list(range(1, 13))
+    path = tmp_path_factory.mktemp("parts") / "tuned.safetensors"
+    save_tuned(parts, path)
+    assert path.stat().st_size < 0.5 * (folder / "model.safetensors").stat().st_size
+    return load_tuned(path)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Products as small as these wait for a second thread longer than they take."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def cosine(encoder, sequences, thresholds):
+    found = []
+    for tokens in sequences:
+        one, other = (encoder(tokens.ids, GateContext(0.0), at).mean for at in (thresholds, DENSE))
+        found.append(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+    return float(np.mean(found))
+
+
+def test_the_student_is_the_dense_encoder_before_it_learns(folder, sequences):
+    encoder = Bert(folder)
+    ids = sequences[0].ids
+    x = torch.from_numpy(encoder.embed(ids))
+    for number, fitted in enumerate(fit_blocks(encoder, sequences)):
+        layer = StudentLayer(encoder, number, fitted, rank=4)
+        layer.matrices = [matrix.float() for matrix in layer.matrices]
+        x = layer.attend(x, torch.ones(len(ids), dtype=torch.int64), [len(ids)])
+        x = layer.feed_forward(x, [len(ids)], [layer.parts().blocks])
+    wanted = encoder(ids, GateContext(0.0)).states
+    # A product in bf16 rounds the weights to 8 bits.
+    assert np.abs(x.detach().numpy() - wanted).max() < 0.05 * np.abs(wanted).max()
+
+
+def test_the_served_layers_are_the_students(folder, sequences, tuned, monkeypatch):
+    encoder = Bert(folder, tuned=tuned)
+    ids = sequences[0].ids
+    x = torch.from_numpy(encoder.embed(ids))
+    thresholds = {}
+    monkeypatch.setattr(text_tuning.kernels, "instruction_set", lambda datatype: "portable")
+    for number, part in enumerate(tuned):
+        fitted = Fitted(part.order, part.predictor, part.offset, part.skipped)
+        layer = StudentLayer(encoder, number, fitted, rank=4)
+        with torch.no_grad():
+            for i, ((left, right), bias) in enumerate(zip(part.corrections, part.biases, strict=True)):
+                layer.left[i].copy_(torch.from_numpy(left))
+                layer.right[i].copy_(torch.from_numpy(right))
+                layer.biases[i].copy_(torch.from_numpy(bias))
+            layer.attention_norm.copy_(torch.from_numpy(part.attention_norm))
+            layer.norm.copy_(torch.from_numpy(part.norm))
+            x = layer.attend(x, torch.ones(len(ids), dtype=torch.int64), [len(ids)])
+            saliency = np.sort(encoder.tuned_layers[number].blocks.saliency(x.numpy()))
+            thresholds[f"layer{number + 1}.blocks"] = float(saliency[:2].mean())
+            x = layer.feed_forward(x, [len(ids)], [part.blocks - 1])
+    context = GateContext(0.0)
+    states = encoder(ids, context, thresholds).states
+    assert np.abs(states - x.numpy()).max() < 1e-3 * np.abs(states).max()
+    assert context.layers["layer1.blocks"].skipped in (BLOCK, FEED_FORWARD % BLOCK)
+    assert context.macs_skipped > 0
+
+
+def test_level_0_is_the_dense_encoder(folder, sequences, tuned):
+    plain, both = Bert(folder), Bert(folder, tuned=tuned)
+    ids = sequences[0].ids
+    for thresholds in (DENSE, dict.fromkeys(OPEN, 0.0)):
+        context = GateContext(0.0)
+        assert np.array_equal(both(ids, context, thresholds).states, plain(ids, GateContext(0.0)).states)
+        assert context.macs_skipped == 0
+    assert both.block_gates == ("layer1.blocks", "layer2.blocks")
+
+
+def test_tuning_brings_gated_embeddings_nearer_to_the_dense_ones(folder, sequences):
+    encoder = Bert(folder)
+    half = TuningRecipe(steps=36, batch=8, rank=4, rate=3e-3, least=0.34, most=0.34, jitter=0, joined=0, fitted_on=40)
+    fitted = tune(encoder, ("mean",), sequences, TuningRecipe(steps=0, rank=4, fitted_on=40), lambda step: None)
+    learned = tune(encoder, ("mean",), sequences, half, lambda step: None)
+    before, after = (
+        cosine(Bert(folder, tuned=parts), sequences, {gate: 1e9 for gate in OPEN}) for parts in (fitted, learned)
+    )
+    assert 1 - after < 0.9 * (1 - before)
+
+
+def test_an_interrupted_tuning_goes_on_where_it_was(folder, sequences, tmp_path):
+    encoder = Bert(folder)
+    recipe = TuningRecipe(steps=8, batch=2, rank=2, fitted_on=20, every=5)
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(step):
+        if step.phase == "tuning" and step.number == 7:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        tune(encoder, ("mean",), sequences[:20], recipe, interrupt, tmp_path / "tuning.pt")
+    numbers = []
+
+    def report(step):
+        if step.phase == "tuning":
+            numbers.append(step.number)
+
+    resumed = tune(encoder, ("mean",), sequences[:20], recipe, report, tmp_path / "tuning.pt")
+    assert numbers[0] == 6
+    straight = tune(encoder, ("mean",), sequences[:20], recipe, lambda step: None)
+    for one, other in zip(resumed, straight, strict=True):
+        assert one.norm == pytest.approx(other.norm, abs=1e-5)
+    numbers.clear()
+    tune(encoder, ("mean",), sequences[:19], recipe, report, tmp_path / "tuning.pt")
+    assert numbers[0] == 1  # the checkpoint is of other texts
+
+
+def test_joining_is_the_kernels():
+    random = np.random.default_rng(0)
+    x = random.standard_normal((9, 16), np.float32)
+    x[4] = x[3] + 0.1 * x[4]
+    sizes = np.array([1, 2, 1, 1, 3, 1, 1, 1, 1], np.float32)
+    states, counts = join(torch.from_numpy(x), torch.from_numpy(sizes).long(), 0.3)
+    wanted, wanted_counts = kernels.merge_positions(x, sizes, 0.3)
+    assert len(wanted) < 9
+    assert states.numpy() == pytest.approx(wanted, abs=1e-5)
+    assert counts.tolist() == wanted_counts.tolist()
+
+
+def test_a_tuned_profile_goes_from_dense_to_the_least_quality(folder, texts, tuned):
+    profile = calibrate_tuned("text", folder, tuned, texts[:40], texts[40:], lambda done: None, points=5)
+    first, *rest = profile.points
+    assert (first.macs_ratio, first.agreement) == (1, 1)
+    assert all(value == 0 for value in first.thresholds.values())
+    used = [any(point.thresholds.get(gate, 0) for gate in OPEN) for point in rest]
+    assert used[-1]
+    assert used == sorted(used)
+    assert rest[-1].macs_ratio < 0.9
+
+
+def test_parts_of_another_encoder_are_refused(folder, tuned):
+    with pytest.raises(ValueError, match="tuned parts of 1 layers"):
+        Bert(folder, tuned=tuned[:1])

@@ -1,0 +1,73 @@
+"""`sluice tune` on a folder and texts of one's own."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("tokenizers", reason="the extra `text` is not installed")
+pytest.importorskip("torch")
+
+import torch
+
+from models.model import GateContext
+from models.zoo import catalog
+from service.cli import command_line
+from tests.models.zoo.random_bert import WORDS, write_random_bert
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_tuned_folder_is_served_with_its_tuned_parts(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLUICE_HOME", str(tmp_path / "home"))
+    random = np.random.default_rng(0)
+    sentences = [f"{' '.join(random.choice(WORDS, random.integers(5, 12)))}." for _ in range(60)]
+    (tmp_path / "prose").write_text("\n\n".join("\n".join(sentences[at : at + 6]) for at in range(0, 60, 6)))
+    folder = str(write_random_bert(tmp_path / "mine"))
+    arguments = [
+        "tune",
+        folder,
+        "--data",
+        str(tmp_path / "prose"),
+        "--prose",
+        "--steps",
+        "2",
+        "--points",
+        "3",
+        "--json",
+    ]
+    result = CliRunner().invoke(command_line(), arguments)
+    assert result.exit_code == 0, result.output
+    profile = json.loads(result.stdout)
+    assert profile["points"][-1]["macs_ratio"] < 0.9
+
+    calibrations = tmp_path / "home" / "calibrations"
+    assert catalog.profile_stamp(folder, calibrations)[0] == calibrations / "mine.tuned.profile.json"
+    inputs = {"text": np.array([b"the old captain of the white ship saw the whale"], object)}
+    lines = tmp_path / "lines"
+    lines.write_text("\n".join(sentences[:40]))
+    stamp = catalog.profile_stamp(folder, calibrations)
+    arguments = ["calibrate", folder, "--data", str(lines), "--points", "3", "--json"]
+    assert CliRunner().invoke(command_line(), arguments).exit_code == 0
+    assert catalog.profile_stamp(folder, calibrations)[0] == stamp[0]
+    assert catalog.profile_stamp(folder, calibrations) != stamp
+    model = catalog.load(folder, calibrations)
+    dense, gated = GateContext(0.0), GateContext(1.0)
+    wanted = catalog.load(folder).run(inputs, GateContext(0.0))
+    assert np.array_equal(model.run(inputs, dense)["embedding"], wanted["embedding"])
+    model.run(inputs, gated)
+    assert dense.macs_skipped == 0
+    assert any(work.skipped for layer, work in gated.layers.items() if layer.endswith("blocks"))
+
+
+def test_what_cannot_be_tuned_says_why(tmp_path):
+    (tmp_path / "texts").write_text("one text\n")
+    result = CliRunner().invoke(command_line(), ["tune", "resnet", "--data", str(tmp_path / "texts")])
+    assert result.exit_code != 0
+    assert "no model of texts 'resnet'" in result.output
