@@ -49,6 +49,7 @@ class CaseResult:
     datatype: str
     macs: int
     rows: list[Row] = field(default_factory=list)
+    rate: str = ""
 
     @property
     def dense(self) -> Row:
@@ -97,7 +98,7 @@ def compare(
                     f"cosine {cosines[run.name]:.5f}"
                 )
         times = _times(case, seconds)
-        result = CaseResult(case.size, case.datatype, case.macs)
+        result = CaseResult(case.size, case.datatype, case.macs, rate=case.rate)
         for run in case.runs:
             memory = _peak_mib(model, run.name, case) if run.level is None else None
             ratio = 1.0 if run.macs_ratio is None else run.macs_ratio()
@@ -167,13 +168,23 @@ def report_table(result: CaseResult) -> Table:
     title = f"{result.size}, {result.datatype}, one thread, {kernels.instruction_set()}: {result.macs / 1e6:.0f} M MACs"
     table = Table(title=title)
     table.add_column("")
-    columns = ("ms", "of dense", "MACs done", "GFLOP/s", "cosine", "peak MiB", *(f"× {peer}" for peer in peers))
+    columns = (
+        "ms",
+        *([result.rate] if result.rate else []),
+        "of dense",
+        "MACs done",
+        "GFLOP/s",
+        "cosine",
+        "peak MiB",
+        *(f"× {peer}" for peer in peers),
+    )
     for column in columns:
         table.add_column(column, justify="right")
     for row in result.rows:
         table.add_row(
             row.contender if row.level is None else f"  level {row.level:g}",
             f"{row.seconds * 1e3:.3f}",
+            *([f"{1 / row.seconds:.1f}"] if result.rate else []),
             f"{row.seconds / result.dense.seconds:.3f}",
             f"{row.macs_ratio:.3f}",
             f"{result.gflops(row):.0f}",

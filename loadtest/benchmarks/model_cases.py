@@ -11,18 +11,19 @@ from numpy.typing import NDArray
 
 from loadtest.benchmarks import model_engines
 from models.model import GateContext
-from models.zoo import catalog, fashion, fashion_data, speech_family, text_data, text_family
+from models.zoo import catalog, fashion, fashion_data, language_family, speech_family, text_data, text_family
 from models.zoo.fashion import FashionClassifier
 from models.zoo.fashion_family import fashion_files
 from models.zoo.fashion_weights import PACKAGED, Files, load_calibration, load_weights
 from models.zoo.text_embeddings import TextEmbedder
 
-ENGINES = ("torch", "ort", "openvino")
+ENGINES = ("torch", "ort", "openvino", "llama-cpp")
 DATATYPES = {
     "sluice": ("fp32", "bf16", "int8"),
     "torch": ("fp32", "bf16"),
     "ort": ("fp32", "int8"),
     "openvino": ("fp32", "bf16"),
+    "llama-cpp": (),  # of language models alone
 }
 """What each of them can do."""
 
@@ -43,7 +44,7 @@ class Run:
 @dataclass(frozen=True, slots=True)
 class Case:
     """`wanted` are our dense fp32 outputs; the first run is our dense model. `number` is the size as it was asked
-    for."""
+    for, `rate` what is counted in a second, one to a call, where that is of interest."""
 
     size: str
     number: int
@@ -52,6 +53,7 @@ class Case:
     inputs: list[NDArray[Any]]
     wanted: list[NDArray[Any]]
     runs: list[Run]
+    rate: str = ""
 
 
 class Level:
@@ -97,11 +99,17 @@ def cases_of(
         return _images(engines, datatypes, levels, checked)
     if model == "minilm":
         return _texts(engines, datatypes, sizes, levels, checked)
+    if language_family.recognises(model):
+        from loadtest.benchmarks.language_cases import language_cases
+
+        return language_cases(model, engines, datatypes, sizes, levels, checked)
     if speech_family.recognises(model):
         from loadtest.benchmarks.speech_cases import speech_cases  # which is made of what is defined here
 
         return speech_cases(model, engines, datatypes, sizes, levels, checked)
-    raise catalog.UnknownModel(f"{model!r} cannot be compared; fashion, minilm and models of speech can")
+    raise catalog.UnknownModel(
+        f"{model!r} cannot be compared; fashion, minilm, models of speech and language models can"
+    )
 
 
 def _texts(

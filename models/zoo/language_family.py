@@ -82,6 +82,14 @@ def smollm2_file() -> Path | None:
     return next(Path(package.submodule_search_locations[0]).glob("*.gguf"), None)
 
 
+def gguf_file(name: str) -> Path | None:
+    """The GGUF file that a model comes from, None where it is a folder or not there."""
+    place = name.partition(":")[0]
+    if place == SMOLLM2:
+        return smollm2_file()
+    return Path(place) if _is_gguf(place) else None
+
+
 def folder_of(place: str, home: Path) -> Path:
     """The folder of a model's files; those of a GGUF file are made under `home` where they are not there yet."""
     source = smollm2_file() if place == SMOLLM2 else Path(place)

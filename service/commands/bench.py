@@ -63,11 +63,13 @@ def roofline(
 
 def model(
     name: Name,
-    against: Annotated[str, typer.Option(help="Engines, with commas between: torch, ort, openvino; or none")] = (
-        "torch,ort,openvino"
-    ),
+    against: Annotated[
+        str, typer.Option(help="Engines, with commas between: torch, ort, openvino, llama-cpp; or none")
+    ] = ("torch,ort,openvino"),
     datatype: Annotated[str, typer.Option(help="fp32, bf16, int8, with commas between")] = "fp32",
-    tokens: Annotated[str, typer.Option(help="Lengths of the texts, for a model of texts")] = "16,32,128",
+    tokens: Annotated[
+        str, typer.Option(help="Lengths of the texts, for a model of texts or a language model")
+    ] = "16,32,128",
     levels: Annotated[str, typer.Option(help="Levels of the dial")] = "0,0.2,0.4,0.6,0.8,1",
     seconds: Annotated[float, typer.Option(min=0, help="How long each size is measured at each datatype")] = 10,
     plot: Annotated[Path | None, typer.Option(help="Draw time against quality to this file")] = None,
@@ -95,7 +97,7 @@ def model(
         if plot is not None:
             benchmark.plot(results, str(plot))
     except ModuleNotFoundError as error:
-        fail(f"{error}: pip install 'sluice-serve[bench]'")
+        fail(f"{error}: pip install 'sluice-serve[{'llama-cpp' if error.name == 'llama_cpp' else 'bench'}]'")
     except (catalog.UnknownModel, catalog.MissingWeights, OSError, ValueError) as error:
         fail(str(error))
     benchmark.report(results, Console(width=max(Console().width, 130)))

