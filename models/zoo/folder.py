@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+_HASHED_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,21 @@ class Tensors(Mapping[str, Array]):
         """SHA-256 of the file, or of all of them one after the other."""
         whole = hashlib.sha256()
         for file in self._files:
-            whole.update(file.content)
+            with memoryview(file.content) as content:
+                for start in range(0, len(content), _HASHED_BYTES):
+                    whole.update(content[start : start + _HASHED_BYTES])
+                    _give_back(file.content, start, min(_HASHED_BYTES, len(content) - start))
         return whole.hexdigest()
+
+    def release(self) -> None:
+        """Gives the memory of what was read back to the system, which reads it again where it is asked for again."""
+        for file in self._files:
+            _give_back(file.content, 0, len(file.content))
+
+
+def _give_back(content: mmap.mmap, start: int, length: int) -> None:
+    if hasattr(mmap, "MADV_DONTNEED"):  # not everywhere; the system does without where memory is short
+        content.madvise(mmap.MADV_DONTNEED, start, length)
 
 
 def weights_path(folder: Path) -> Path:

@@ -49,6 +49,9 @@ class Weights(Protocol):
     def rows(self, name: str, ids: Sequence[int]) -> Array:
         """Rows of a matrix, in float32, without reading the others."""
 
+    def release(self) -> None:
+        """Gives the memory of what was read back to the system."""
+
 
 @dataclass(frozen=True, slots=True)
 class LlamaLayer:
@@ -107,16 +110,19 @@ class Llama:
         self.shape = shape
         self._weights = weights
         self._norm = weights["model.norm.weight"]
-        layers, packing = [], _Packing(weights, datatype)
-        for i in range(shape.layers):
-            layers.append(_layer(packing, shape, i, calibration))
-            report((i + 1) / (shape.layers + 2))
-        self.layers = tuple(layers)
+        packing = _Packing(weights, datatype)
+        # The head first: it is the largest by far, and in float32 for a moment.
         name = "model.embed_tokens" if shape.tied or "lm_head.weight" not in weights else "lm_head"
         head = packing.matrix("inputs", name)
         if (head.outputs, head.inputs) != (shape.vocabulary, shape.hidden):
             raise ValueError(f"{name}.weight must be [{shape.vocabulary}, {shape.hidden}], as config.json says")
         self.head = head.with_means(calibration.get("head"))
+        layers = []
+        for i in range(shape.layers):
+            layers.append(_layer(packing, shape, i, calibration))
+            weights.release()
+            report((i + 1) / (shape.layers + 1))
+        self.layers = tuple(layers)
         self.gates = (*(gate_name(i, gate) for i in range(shape.layers) for gate in GATES), "head")
         self._decoder = kernels.decoder(
             [_decoder_layer(layer, calibration.get(gate_name(i, "neurons"))) for i, layer in enumerate(layers)],

@@ -34,6 +34,11 @@ class Checkpoint(Mapping[str, Array]):
         """Rows of a matrix, without reading the others."""
         return self._file(name).rows(name, ids)
 
+    def release(self) -> None:
+        """Gives the memory of what was read back to the system."""
+        for file in self._files.values():
+            file.release()
+
     def _file(self, name: str) -> Tensors:
         if name not in self._places:
             raise ValueError(f"{self._folder} has no tensor {name!r}")

@@ -41,3 +41,11 @@ def test_rows_of_a_matrix_whatever_its_type(tmp_path):
         assert_array_equal(checkpoint.rows(name, [2, 0, 2]), table[[2, 0, 2]])
     with pytest.raises(ValueError, match="must be a matrix"):
         checkpoint.rows("row", [0])
+
+
+def test_what_was_given_back_is_read_again(tmp_path):
+    checkpoint = sharded(tmp_path, {"a": "1.safetensors", "bb": "2.safetensors"})
+    digest, values = checkpoint.digest, checkpoint["bb"]
+    checkpoint.release()
+    assert values.tolist() == checkpoint["bb"].tolist() == [[2, 2], [2, 2]]
+    assert checkpoint.digest == digest
