@@ -168,7 +168,7 @@ def _least(pace: Pace, turns: Sequence[Turn]) -> float:
 def _level(profile: Profile, turn: Turn, step: Work, stretch: float, common: float) -> float:
     if turn.pinned is not None:
         return turn.pinned
-    if turn.work.scalable == 0:
+    if turn.rest is not None and turn.work.scalable == 0:
         # A level that saves nothing would cost quality for nothing.
         return 0.0
     # A prompt goes on over many steps: the time that it has is for all of them, and the common share knows that.

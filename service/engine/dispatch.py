@@ -18,7 +18,7 @@ from service.engine.entry import Entry, Ran, Reply
 from service.engine.hosted import HostedModel
 from service.engine.queue import Queue
 from service.engine.request import Finished, Request
-from service.engine.shadow import Shadow, Shadows
+from service.engine.shadow import RequestShadow, Shadow, Shadows
 from service.errors import Expired, Internal, Refused, ServiceError
 
 log = logging.getLogger(__name__)
@@ -144,7 +144,12 @@ class Dispatch(Generic[E]):
         entry.hosted.ran(entry, ran)
         own = entry.request.options
         if ran.context.level > 0 and own.level is None and own.quality_floor is None:
-            self._shadows.offer(entry.hosted, entry, ran)
+            hosted = entry.hosted
+            self.offer(lambda: RequestShadow(hosted, entry, ran, hosted.latency.upper(dense_macs(entry))))
+
+    def offer(self, make: Callable[[], Shadow]) -> None:
+        """Something gated, under the model's own floor, has been served and may be done again dense."""
+        self._shadows.offer(make)
 
     def served(self, now: float, entry: Entry, ran: Ran) -> Finished:
         """Counts a request whose outputs are handed over. Raises `Expired` when that is past its timeout."""
@@ -243,6 +248,11 @@ class Dispatch(Generic[E]):
 
     def _busy(self, now: float) -> float:
         return sum(max(running.until - now, 0.0) for running in self.running.values())
+
+
+def dense_macs(entry: Entry) -> float:
+    """The multiply-accumulates of the request at level 0."""
+    return entry.macs * entry.hosted.dial.macs_ratio(0.0)
 
 
 def expired(entry: Entry, now: float) -> Expired:

@@ -12,19 +12,23 @@ from math import ceil
 from models.model import GateContext, Generator
 from service.control.generation import choose_levels, choose_turns, next_due, places
 from service.control.generation_slo import GenerationSLO
+from service.control.level import Ceiling
 from service.engine.generation import GenerationRequest, Piece
 from service.engine.generation_admission import late_by, plan_generation, refuse
 from service.engine.generation_entry import Advance, GenerationEntry, add_counts
 from service.engine.generation_forecast import Forecast
+from service.engine.generation_shadow import GenerationShadow
 from service.engine.hosted import HostedModel
 from service.engine.request import Finished, TokenTimes
 from service.engine.settings import EngineSettings
+from service.engine.shadow import Shadow
 from service.engine.snapshot import GenerationSnapshot, ModelSnapshot
 from service.engine.stream import Stream
 from service.errors import Expired, ServiceError
 
 Result = Advance | ServiceError
 Answer = Callable[[GenerationEntry, Piece | ServiceError], None]
+Offer = Callable[[Callable[[], Shadow]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +44,12 @@ class Step:
 
 class GenerationPool:
     """As many run and wait, and may be unread, as the settings say. `answer` is called with each piece, and with the
-    error that ends a generation.
+    error that ends a generation; `offer` with what makes a shadow run of one that was gated.
 
     `now` is seconds on the clock of `GenerationRequest.arrival`, and never goes back.
     """
 
-    def __init__(self, hosted: HostedModel, settings: EngineSettings, answer: Answer) -> None:
+    def __init__(self, hosted: HostedModel, settings: EngineSettings, answer: Answer, offer: Offer) -> None:
         assert isinstance(hosted.model, Generator)
         self.hosted = hosted
         self.model: Generator = hosted.model
@@ -55,6 +59,7 @@ class GenerationPool:
         self._queue_limit = settings.queue_limit
         self._unread_limit = settings.unread_limit
         self._answer = answer
+        self._offer = offer
         self._running: list[GenerationEntry] = []
         self._waiting: list[tuple[tuple[int, float, int], GenerationEntry]] = []
         self._order = count()
@@ -250,6 +255,7 @@ class GenerationPool:
         finished = None
         if advance.finish_reason is not None:
             finished = self._finish(now, entry)
+            self._offer_shadow(entry, advance.likeliest, context.level)
         if advance.text or advance.tokens or finished is not None:
             entry.unread += 1
             self._answer(entry, Piece(advance.text, advance.tokens, advance.finish_reason, finished))
@@ -293,6 +299,17 @@ class GenerationPool:
         )
         self.hosted.generated(now, entry.admitted - arrival, finished)
         return finished
+
+    def _offer_shadow(self, entry: GenerationEntry, likeliest: int, level: float) -> None:
+        """Its last step may be done again dense: what it saw is all of the text."""
+        options, sequence = entry.request.options.common, entry.sequence
+        if level == 0 or options.level is not None or options.quality_floor is not None or sequence is None:
+            return
+        dense = Ceiling(0.0, self.hosted.dial.macs_ratio(0.0), "")
+        tokens, forecast = tuple(sequence.tokens), self.forecast
+        seconds = forecast.prompts.tail_ratio * forecast.prompt(len(tokens), dense)
+        alone = forecast.prompts.tail_ratio * entry.least
+        self._offer(lambda: GenerationShadow(self.hosted, self.model, tokens, likeliest, level, seconds, alone))
 
     def _judge(self, now: float, entry: GenerationEntry, met: bool) -> None:
         if entry.pinned is None and entry.attainable:

@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 from models.model import Generator
 from service.engine.generation_entry import GenerationEntry
-from service.engine.generation_pool import Answer, GenerationPool, Result, Step
+from service.engine.generation_pool import Answer, GenerationPool, Offer, Result, Step
 from service.engine.hosted import HostedModel
 from service.engine.settings import EngineSettings
 from service.errors import Internal, ServiceError
@@ -14,11 +14,12 @@ E = TypeVar("E", bound=Hashable)
 
 
 class Generations(Generic[E]):
-    """`E` is what names an executor; `answer` is called with what a generation makes, and the error that ends one."""
+    """`E` is what names an executor; `answer` and `offer` are as in `GenerationPool`."""
 
-    def __init__(self, settings: EngineSettings, answer: Answer) -> None:
+    def __init__(self, settings: EngineSettings, answer: Answer, offer: Offer) -> None:
         self._settings = settings
         self._answer = answer
+        self._offer = offer
         self._pools: dict[HostedModel, GenerationPool] = {}
         self._retired: set[HostedModel] = set()
         self._steps: dict[E, Step] = {}
@@ -33,7 +34,7 @@ class Generations(Generic[E]):
     def host(self, hosted: HostedModel) -> None:
         """A model is there; a language model gets a pool."""
         if isinstance(hosted.model, Generator):
-            self._pools[hosted] = GenerationPool(hosted, self._settings, self._answer)
+            self._pools[hosted] = GenerationPool(hosted, self._settings, self._answer, self._offer)
 
     def forget(self, hosted: HostedModel, error: ServiceError) -> None:
         """The model is unloaded: what is left of its generations ends with `error`."""

@@ -48,7 +48,7 @@ class Scheduler:
         self._dispatch: Dispatch[Executor] = Dispatch(
             settings.executors, settings.queue_limit, settings.shadow_share, self._answer
         )
-        self._generations: Generations[Executor] = Generations(settings, self._pass_piece)
+        self._generations: Generations[Executor] = Generations(settings, self._pass_piece, self._dispatch.offer)
         self._idle: list[Executor] = []
         self._executors: list[Executor] = []
         self._hung: set[Executor] = set()

@@ -2,7 +2,9 @@
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from models.model import GateContext
 from service.engine.entry import Entry, Ran
@@ -13,9 +15,29 @@ log = logging.getLogger(__name__)
 _WAITING = 4
 
 
+class Shadow(Protocol):
+    """Something gated to be done again dense. `seconds` is what that is predicted to take, at its upper quantile, and
+    `alone` what a request like it takes at its ceiling.
+    """
+
+    @property
+    def hosted(self) -> HostedModel: ...
+    @property
+    def level(self) -> float: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def alone(self) -> float: ...
+
+    def run(self) -> float | None:
+        """The agreement of what was served with the dense run, 0 to 1; None when the model failed. Its work is in no
+        counter. Blocks.
+        """
+
+
 @dataclass(slots=True)
-class Shadow:
-    """A gated request to be run again. `seconds` is what the dense run is predicted to take, at its upper quantile."""
+class RequestShadow:
+    """A gated request."""
 
     hosted: HostedModel
     entry: Entry
@@ -23,13 +45,14 @@ class Shadow:
     seconds: float
 
     @property
+    def alone(self) -> float:
+        return self.entry.least * self.hosted.latency.tail_ratio
+
+    @property
     def level(self) -> float:
         return self.ran.context.level
 
     def run(self) -> float | None:
-        """The agreement of what was served with the dense run, 0 to 1; None when the model failed. Its work is in no
-        counter.
-        """
         model = self.hosted.model
         try:
             dense = model.run(self.entry.request.inputs, GateContext(0.0))
@@ -50,14 +73,12 @@ class Shadows:
         self._due = 0.0
         self._waiting: deque[Shadow] = deque(maxlen=_WAITING)
 
-    def offer(self, hosted: HostedModel, entry: Entry, ran: Ran) -> None:
-        """A gated request under the model's own floor has run."""
+    def offer(self, make: Callable[[], Shadow]) -> None:
+        """Something gated, under the model's own floor, has been served."""
         self._due += self._share
         if self._due >= 1:
             self._due -= 1
-            self._waiting.append(
-                Shadow(hosted, entry, ran, hosted.latency.upper(entry.macs * hosted.dial.macs_ratio(0.0)))
-            )
+            self._waiting.append(make())
 
     def forget(self, hosted: HostedModel) -> None:
         """Gives up those of a model."""
@@ -71,8 +92,7 @@ class Shadows:
         some level.
         """
         for shadow in self._waiting:
-            alone = shadow.entry.least * shadow.hosted.latency.tail_ratio
-            if spare or shadow.seconds + alone <= shadow.hosted.slo.latency:
+            if spare or shadow.seconds + shadow.alone <= shadow.hosted.slo.latency:
                 self._waiting.remove(shadow)
                 return shadow
         return None

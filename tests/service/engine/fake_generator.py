@@ -99,6 +99,10 @@ class FakeGenerator:
         self.work(before)
         return [self._advance(*both) for both in zip(sequences, contexts, strict=True)]
 
+    def said(self, sequence):
+        """How much of the reply is there."""
+        return len(sequence.tokens) - sequence.prompt
+
     def _advance(self, sequence, context):
         taken = min(sequence.pending, PART)
         if taken == 0:
@@ -109,7 +113,7 @@ class FakeGenerator:
         context.record("first", channels=10 * taken, active=(5 if context.level > 0 else 10) * taken)
         if sequence.pending:
             return None
-        said = len(sequence.tokens) - sequence.prompt
+        said = self.said(sequence)
         logits = np.zeros(VOCABULARY, np.float32)
         ends = said >= len(self.reply) and not self.endless
         logits[END if ends else self.reply[said % len(self.reply)]] = 20.0

@@ -394,6 +394,42 @@ async def test_what_the_metrics_read():
         assert not engine.snapshot("fake").gate.slo_attainable
 
 
+class Reader(FakeGenerator):
+    """Sees by the text itself how much of the reply is there."""
+
+    def said(self, sequence):
+        ends = (size for size in range(len(self.reply), 0, -1) if bytes(sequence.tokens[-size:]) == self.reply[:size])
+        return next(ends, 0)
+
+
+class Forgetful(Reader):
+    """Gated, it never finds the end."""
+
+    def _advance(self, sequence, context):
+        logits = super()._advance(sequence, context)
+        if logits is not None and context.level > 0:
+            logits[256] = 0.0
+        return logits
+
+
+@pytest.mark.parametrize(("model", "agreed"), [(Reader(), True), (Forgetful(), False)])
+async def test_a_share_of_gated_steps_is_done_again_dense(model, agreed):
+    tight = GenerationSLO(60_000, 0.01, quality_floor=0.5)
+    async with hosting(model, default_generation_slo=tight, warmup_runs=2, shadow_share=1.0) as engine:
+        _, last = await text_of(engine, generation(max_tokens=13))
+        assert last.finished.level > 0
+        shown = engine.snapshot("fake")
+        await until(lambda: engine.snapshot("fake").gate.live_samples == 1)
+        # A pinned level is the client's own doing, and a dense step says nothing.
+        await text_of(engine, generation(level=1.0, max_tokens=13))
+        await text_of(engine, generation(level=0.0))
+        await asyncio.sleep(0.02)
+        after = engine.snapshot("fake")
+        assert (after.shadow_agreed, after.shadow_disagreed) == ((1, 0) if agreed else (0, 1))
+        # What is done for the guard is in no counter.
+        assert after.macs == 3 * shown.macs
+
+
 async def test_log_probabilities_are_the_models():
     async with hosting(FakeGenerator()) as engine:
         pieces = [piece async for piece in engine.generate(generation(max_tokens=3, logprobs=2))]

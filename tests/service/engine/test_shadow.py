@@ -5,7 +5,7 @@ from service.control.slo import SLO
 from service.engine.dispatch import plan_entry
 from service.engine.entry import Ran
 from service.engine.hosted import HostedModel
-from service.engine.shadow import Shadows
+from service.engine.shadow import RequestShadow, Shadows
 from tests.service.engine.fakes import MACS, FakeModel, request
 from tests.service.engine.virtual import learned
 
@@ -15,7 +15,9 @@ DENSE = 0.01
 def offered(shadows, hosted, count=1, value=1.0):
     for _ in range(count):
         entry = plan_entry(hosted, request(value), MACS, 0.0, None)
-        shadows.offer(hosted, entry, Ran({}, GateContext(0.5), 0.9, 0.0, 0.0, 0.0, 0.0))
+        ran = Ran({}, GateContext(0.5), 0.9, 0.0, 0.0, 0.0, 0.0)
+        shadow = RequestShadow(hosted, entry, ran, hosted.latency.upper(MACS))
+        shadows.offer(lambda shadow=shadow: shadow)
 
 
 def hosted(slo_ms=1000.0):

@@ -29,7 +29,7 @@ class Virtual:
     def __init__(self, slo, executors=1, batched=1.0, **settings):
         model = FakeGenerator(endless=True, context_length=4000)
         self.hosted = HostedModel(model, slo)
-        self.generations = Generations(EngineSettings(executors=executors, **settings), self._answer)
+        self.generations = Generations(EngineSettings(executors=executors, **settings), self._answer, lambda make: None)
         self.generations.host(self.hosted)
         self.pool = self.generations.pool(self.hosted)
         self.done, self.lost, self.levels = [], [], []
