@@ -29,8 +29,8 @@ void sum_up(const Job &job, const Strip *strips, std::size_t tile, Sum<D> *out, 
     if constexpr (Tiles * Strips > 3) _tile_zero(3);
     for (std::size_t s = 0; s < job.steps; ++s) {
         const std::size_t from = job.weight_steps[s];
-        _tile_loadd(4, x + job.activation_steps[s], position);
-        if constexpr (Tiles == 2) _tile_loadd(5, x + job.tile_bytes + job.activation_steps[s], position);
+        _tile_stream_loadd(4, x + job.activation_steps[s], position);
+        if constexpr (Tiles == 2) _tile_stream_loadd(5, x + job.tile_bytes + job.activation_steps[s], position);
         _tile_loadd(6, strips[0].weights + from, 64);
         multiply_tiles<D, 0, 4, 6>();
         if constexpr (Tiles == 2) multiply_tiles<D, Strips, 5, 6>();
