@@ -20,9 +20,18 @@ constexpr std::size_t kPositionsInPlace = 2 * kMaxRows;
 // Up to that many positions, memory is slower than the arithmetic.
 constexpr std::size_t kFewPositions = 4;
 
+// The first tile over weights that nobody has fetched fetches them itself, so many rows before it reads them.
+constexpr std::size_t kColdRows = 32;
+
+// Weights that are read later, rows of the active inputs or, without their ids, of all that lies there. Null: none.
+struct Ahead {
+    const float *weights = nullptr;
+    const std::int32_t *ids = nullptr;
+};
+
 struct TiledProduct : Product {
-    // `next` is null where its weights are not to be fetched meanwhile.
-    void run_span(const Span &span, const Span *next) const {
+    // `cold`: the span's own weights were not fetched before.
+    void run_span(const Span &span, const Ahead &ahead, bool cold) const {
         const Folded folded = fold(span.first, span.count);
         Tile tile{};
         tile.activation_tap = positions;
@@ -59,13 +68,13 @@ struct TiledProduct : Product {
                 tile.index = inputs.ids ? inputs.ids + tile.begin : nullptr;
                 tile.first = tap == 0 && part == 0;
                 tile.last = tap + tile.taps == weights.taps && part + 1 == parts;
-                run_part(span, next, folded, panel, tile, tap);
+                run_part(span, ahead, cold, folded, panel, tile, tap);
             }
         }
     }
 
     // All positions and columns of a span, over some of its inputs.
-    void run_part(const Span &span, const Span *next, const Folded &folded, const Panel &panel, Tile &tile,
+    void run_part(const Span &span, const Ahead &ahead, bool cold, const Folded &folded, const Panel &panel, Tile &tile,
                   std::size_t tap) const {
         const std::size_t width = set.vectors * set.lanes, first_tap = tap * tile.layer_tap;
         const bool whole = tile.first && tile.last, finishes = tile.last && epilogue.finishes();
@@ -88,7 +97,13 @@ struct TiledProduct : Product {
                 tile.activations = activations + tap * positions + position;
                 tile.sums = whole ? own_sums : sums + position * kBlock + at;
                 tile.out = out + position * outputs.count + span.first + at;
-                if (next) fetch(*next, at / width * tiles + i, divide_up(span.count, width) * tiles, tile);
+                if (cold && at == 0 && i == 0) {
+                    tile.ahead_rows = inputs.count;
+                    tile.ahead_index = nullptr;
+                    tile.ahead = tile.weights + kColdRows * kBlock;
+                } else if (ahead.weights) {
+                    fetch(ahead, at / width * tiles + i, divide_up(span.count, width) * tiles, tile);
+                }
                 if (pack) {
                     set.packing_tile(tile, panel, first_tap, rows, vectors);
                 } else {
@@ -101,21 +116,28 @@ struct TiledProduct : Product {
         }
     }
 
-    // Makes a tile fetch its share of the weights of a span in place.
-    void fetch(const Span &span, std::size_t share, std::size_t shares, Tile &tile) const {
+    // Makes a tile fetch its share of weights that are read later.
+    void fetch(const Ahead &ahead, std::size_t share, std::size_t shares, Tile &tile) const {
         const std::size_t begin = share * inputs.count / shares;
         tile.ahead_rows = (share + 1) * inputs.count / shares - begin;
-        tile.ahead_index = inputs.ids ? inputs.ids + begin : nullptr;
-        tile.ahead = block(span.first) + (inputs.ids ? 0 : begin * kBlock);
+        tile.ahead_index = ahead.ids ? ahead.ids + begin : nullptr;
+        tile.ahead = ahead.weights + (ahead.ids ? 0 : begin * kBlock);
+    }
+
+    // What is fetched while a span is multiplied: the next one's weights, or behind the last block the layer that was
+    // packed after this one, which in a model is the one that is called next.
+    Ahead ahead_of(std::size_t span) const {
+        const std::vector<Span> &spans = scratch.spans;
+        if (weights.taps > 1 || !spans[span].in_place) return {};
+        if (span + 1 < spans.size()) return spans[span + 1].in_place ? Ahead{block(spans[span + 1].first), inputs.ids} : Ahead{};
+        const bool last = output(outputs.count - 1) + 1 == weights.outputs;
+        return last && !inputs.ids ? Ahead{block(spans[span].first) + weights.inputs * kBlock, nullptr} : Ahead{};
     }
 
     void run_spans() const {
         find_spans(!outputs.ids || !inputs.ids || positions <= kPositionsInPlace);
-        const std::vector<Span> &spans = scratch.spans;
-        for (std::size_t i = 0; i < spans.size(); ++i) {
-            const bool fetches = weights.taps == 1 && spans[i].in_place && i + 1 < spans.size() && spans[i + 1].in_place;
-            run_span(spans[i], fetches ? &spans[i + 1] : nullptr);
-        }
+        for (std::size_t i = 0; i < scratch.spans.size(); ++i)
+            run_span(scratch.spans[i], ahead_of(i), i == 0 && weights.taps == 1 && scratch.spans[i].in_place && !inputs.ids);
     }
 
     // A few positions: no panel would be used often enough to be worth packing, so whole cache lines are multiplied, and
