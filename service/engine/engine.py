@@ -270,9 +270,9 @@ class Engine:
     async def _serve(self, request: Request) -> Finished:
         with self._inside(request.model) as hosted:
             macs = _checked(hosted.model, request)
-            if isinstance(hosted.model, Generator):
+            if hosted.generator is not None:
                 return await whole_texts(
-                    request, hosted.model, lambda one: pieces_of(one, self._inside, self._scheduler)
+                    request, hosted.generator, lambda one: pieces_of(one, self._inside, self._scheduler)
                 )
             return await self._run(hosted, request, macs)
 

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from models.gating.profile import Profile
-from models.model import GateContext, Model, Transcriber
+from models.model import GateContext, Generator, Model, Transcriber
 from service.control.admission import Target, plan
 from service.control.feedback import SafetyMargin
 from service.control.generation_slo import Objective
@@ -37,8 +37,8 @@ class Counts:
 
 
 class HostedModel:
-    """Used under the scheduler's lock; only `model`, `name`, `profile` and `dial`, which never change, may be read
-    without.
+    """Used under the scheduler's lock; only `model`, `generator`, `name`, `profile` and `dial`, which never change, may
+    be read without.
     """
 
     def __init__(self, model: Model, slo: Objective) -> None:
@@ -62,6 +62,9 @@ class HostedModel:
         self.shadow_agreed = 0
         self.shadow_disagreed = 0
         self.typical_macs = 0
+        # Found out once: whether a model keeps a protocol takes as long to see as all else that is decided of a request.
+        self.generator = model if isinstance(model, Generator) else None
+        self._sample_rate = model.sample_rate if isinstance(model, Transcriber) else 0
         self._audio_seconds = 0.0
         """Of the last request, where it had audio."""
         self._last_run: tuple[GateContext, int] | None = None
@@ -85,8 +88,8 @@ class HostedModel:
 
     def latency_of(self, request: Request) -> float:
         """Within what the SLO wants a request answered, seconds."""
-        if isinstance(self.model, Transcriber):
-            self._audio_seconds = len(request.inputs["audio"]) / self.model.sample_rate
+        if self._sample_rate:
+            self._audio_seconds = len(request.inputs["audio"]) / self._sample_rate
         return self._latency(self._audio_seconds)
 
     def _latency(self, audio_seconds: float) -> float:
