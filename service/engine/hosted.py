@@ -62,7 +62,7 @@ class HostedModel:
         self.shadow_agreed = 0
         self.shadow_disagreed = 0
         self.typical_macs = 0
-        # Found out once: whether a model keeps a protocol takes as long to see as all else that is decided of a request.
+        # Found out once: whether a model keeps a protocol takes long to see, and requests are many.
         self.generator = model if isinstance(model, Generator) else None
         self._sample_rate = model.sample_rate if isinstance(model, Transcriber) else 0
         self._audio_seconds = 0.0
