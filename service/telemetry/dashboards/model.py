@@ -38,7 +38,7 @@ def model() -> Dashboard:
         ],
         changes=MODEL,
     )
-    return _server(_load(_gates(_latency(_glance(board)))))
+    return _server(_load(_gates(_text(_latency(_glance(board))))))
 
 
 def _glance(board: Dashboard) -> Dashboard:
@@ -121,6 +121,45 @@ def _latency(board: Dashboard) -> Dashboard:
             )
         )
         .with_panel(shared.attainment(MODEL))
+    )
+
+
+def _text(board: Dashboard) -> Dashboard:
+    return (
+        board.with_row(row("Generated text, of a language model"))
+        .with_panel(
+            lines(
+                "Time to the first token",
+                "Mean of the generations that came to their end, against the SLO (dashed).",
+                SECONDS,
+                [
+                    Query(MODEL.mean_seconds("sluice_first_token_duration_seconds"), "first token"),
+                    Query(MODEL.gauge("sluice_slo_latency_seconds", how="min"), "SLO", limit=True),
+                ],
+                width=8,
+            )
+        )
+        .with_panel(
+            lines(
+                "Time per token",
+                "Mean of the generations that came to their end, of each its mean, against the SLO (dashed).",
+                SECONDS,
+                [
+                    Query(MODEL.mean_seconds("sluice_token_duration_seconds"), "each further token"),
+                    Query(MODEL.gauge("sluice_slo_token_seconds", how="min"), "SLO", limit=True),
+                ],
+                width=8,
+            )
+        )
+        .with_panel(
+            lines(
+                "Tokens",
+                "Tokens that were computed: of prompts, and generated.",
+                PER_SECOND,
+                [Query(MODEL.rate("sluice_tokens_total", "kind"), "{{kind}}")],
+                width=8,
+            )
+        )
     )
 
 

@@ -8,7 +8,7 @@ from grafana_foundation_sdk.models import units
 
 from service.telemetry.dashboards.__main__ import FOLDER
 from service.telemetry.dashboards.rendering import rendered
-from tests.service.telemetry.test_metrics import CONTRACT
+from tests.service.telemetry.test_metrics import CONTRACT, OF_LANGUAGE_MODELS
 from tests.service.telemetry.test_prometheus import rules
 
 DASHBOARDS = {path.name: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
@@ -20,6 +20,7 @@ PANELS = [
 ]
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 SELECTOR = re.compile(r"(?P<before>\w*\(?)\b(?P<name>[a-z_]+(?::\w+)*)\{(?P<matchers>[^}]*)\}(?P<range>\[[^\]]*\])?")
+SHOWN = CONTRACT | OF_LANGUAGE_MODELS
 METRIC = re.compile(r"\b(?:sluice|process)_\w+")
 UNITS = {value for name, value in vars(units).items() if not name.startswith("_") and isinstance(value, str)}
 
@@ -123,8 +124,8 @@ def test_counters_are_rates_over_the_rate_interval(panel):
 
 @every_panel
 def test_panels_show_series_that_exist(panel):
-    known = set(CONTRACT) | {rule["record"] for rule in rules("recording.yml")}
-    known |= {name.replace("_bucket", end) for name in CONTRACT for end in ("_sum", "_count")}
+    known = set(SHOWN) | {rule["record"] for rule in rules("recording.yml")}
+    known |= {name.replace("_bucket", end) for name in SHOWN for end in ("_sum", "_count")}
     for target in panel["targets"]:
         for found in SELECTOR.finditer(target["expr"]):
             assert found["name"] in known or found["name"].startswith("process_")
@@ -132,5 +133,5 @@ def test_panels_show_series_that_exist(panel):
 
 def test_every_metric_is_on_a_dashboard():
     shown = {found["name"] for panel in PANELS for found in SELECTOR.finditer(json.dumps(panel.values[0]["targets"]))}
-    families = {name.removesuffix("_bucket") for name in CONTRACT}
+    families = {name.removesuffix("_bucket") for name in SHOWN}
     assert {family for family in families if not any(name.startswith(family) for name in shown)} == set()

@@ -18,7 +18,9 @@ import yaml
 
 from service.telemetry.reference import EXAMPLES
 from tests.live import LiveServer, infer_body, serve
+from tests.service.engine.fake_generator import FakeGenerator
 from tests.service.telemetry.test_dashboards import DASHBOARDS, PANELS, variables
+from tests.service.telemetry.test_metrics import OF_LANGUAGE_MODELS
 from tests.service.telemetry.test_prometheus import PROMETHEUS, rules
 
 pytestmark = pytest.mark.slow
@@ -27,6 +29,7 @@ if shutil.which("prometheus") is None:
 
 BOUND_SECONDS = 60
 FILLED = {"$__rate_interval": "4s", "$job": "sluice", "$instance": ".+", "$model": "fashion"}
+SETTINGS = {"slo_latency_ms": 500, "shadow_share": 1.0, "quality_floor": 0.0, "shed": False}
 IMPOSSIBLE = {"slo_ms": 0.01}
 """Takes the level as high as it goes, which is what shadow runs check."""
 TARGETS = [
@@ -59,7 +62,8 @@ class Prometheus:
 
 
 def filled(text: str) -> str:
-    for name, value in FILLED.items():
+    of_text = any(name.removesuffix("_bucket") in text for name in OF_LANGUAGE_MODELS)
+    for name, value in (FILLED | ({"$model": "talker"} if of_text else {})).items():
         text = text.replace(name, value)
     assert "$" not in text
     return text
@@ -97,7 +101,7 @@ def prometheus_of(server: LiveServer, folder: Path) -> Iterator[httpx.Client]:
 
 @contextmanager
 def load_on(server: LiveServer, images) -> Iterator[None]:
-    """Requests at several levels and an invalid one, one after the other, until the block ends."""
+    """Requests at several levels, an invalid one and a generation, one after the other, until the block ends."""
     over = threading.Event()
 
     def send() -> None:
@@ -106,6 +110,7 @@ def load_on(server: LiveServer, images) -> Iterator[None]:
                 for parameters in ({}, {"level": 0.4}, IMPOSSIBLE):
                     http.post("/v2/models/fashion/infer", json=infer_body(images[:1], **parameters))
                 http.post("/v2/models/fashion/infer", content=b"{")
+                http.post("/v1/completions", json={"model": "talker", "prompt": "Hi"})
                 over.wait(0.02)
 
     thread = threading.Thread(target=send, daemon=True)
@@ -135,7 +140,7 @@ def wait_until(condition, what: str) -> None:
 def prometheus(model, images, tmp_path_factory) -> Iterator[Prometheus]:
     folder = tmp_path_factory.mktemp("prometheus")
     with (
-        serve([model], folder, slo_latency_ms=500, shadow_share=1.0, quality_floor=0.0, shed=False) as server,
+        serve([model, FakeGenerator(name="talker")], folder, **SETTINGS) as server,
         prometheus_of(server, folder) as http,
         load_on(server, images),
     ):
