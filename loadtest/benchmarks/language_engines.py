@@ -1,10 +1,10 @@
 """The engines that a language model is compared with, each on one thread: transformers on torch, and llama.cpp. Each is
 a function from the tokens [n] of a text to the logits [vocabulary] of what follows; all but the last token are computed
-when a text comes for the first time, so that a call after that is one step."""
+when another text came before, so that a second call is one step."""
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +48,19 @@ def llama_cpp(source: Path, home: Path, datatype: str, longest: int) -> Engine:
     import llama_cpp
 
     path = quantised(source, home / "bench" / f"{source.stem}.{QUANTISATION[datatype]}.gguf", QUANTISATION[datatype])
-    # Its own cache of keys and values holds one text at a time, so each text has a context of its own.
-    contexts: dict[bytes, Any] = {}
+    model = llama_cpp.Llama(
+        str(path), n_ctx=max(64, longest + 8), n_threads=1, n_threads_batch=1, logits_all=False, verbose=False
+    )
+    held: list[bytes] = []  # the text whose keys and values it has: one model for all, as ours is
 
     def run(ids: NDArray[Any]) -> NDArray[np.float32]:
-        model = contexts.get(ids.tobytes())
-        if model is None:
-            context = max(64, longest + 8)
-            model = contexts[ids.tobytes()] = llama_cpp.Llama(
-                str(path), n_ctx=context, n_threads=1, n_threads_batch=1, verbose=False
-            )
-            model.eval(ids[:-1].tolist())
+        if held != [ids.tobytes()]:
+            model.reset()
+            # A token at a time: llama-cpp-python 0.3.36 ends in an illegal instruction of the tile unit, whose
+            # configuration it does not load, where it multiplies several rows.
+            for token in ids[:-1].tolist():
+                model.eval([token])
+            held[:] = [ids.tobytes()]
         model.n_tokens = len(ids) - 1  # what was there after it is dropped by the next call
         model.eval([int(ids[-1])])
         pointer = llama_cpp.llama_get_logits(model.ctx)
@@ -67,7 +69,7 @@ def llama_cpp(source: Path, home: Path, datatype: str, longest: int) -> Engine:
     return run
 
 
-def quantised(source: Path, target: Path, kind: str, report: Callable[[str], None] = lambda text: None) -> Path:
+def quantised(source: Path, target: Path, kind: str) -> Path:
     """A GGUF file with the content of another and its matrices in another type: made once."""
     if target.exists():
         return target
