@@ -37,6 +37,30 @@ def test_ratios_are_of_the_times():
     assert json.loads(as_json("model", [result]))["cases"][0]["macs"] == 10**9
 
 
+def test_levels_are_set_beside_what_their_work_says():
+    dense = Row("sluice", 2.0, 1.0, 1.0)
+    levels = [Row("level 0.5", 1.3, 0.5, 0.99, level=0.5), Row("level 1", 0.6, 0.25, 0.9, level=1.0)]
+    result = CaseResult("a size", "fp32", 10**9, [dense, *levels])
+    assert result.overhead == pytest.approx(0.2)  # 0.3 and 0.1
+    assert [result.of_predicted(row) for row in levels] == pytest.approx([1.3 / 1.2, 0.6 / 0.7])
+    assert [row["of_predicted"] is None for row in result.as_dict()["rows"]] == [True, False, False]
+    assert "of predicted" in [column.header for column in report_table(result).columns]
+
+
+def test_a_level_that_saves_more_than_its_work_has_no_overhead():
+    result = CaseResult(
+        "a size", "fp32", 10**9, [Row("sluice", 2.0, 1.0, 1.0), Row("level 1", 0.8, 0.5, 0.9, level=1.0)]
+    )
+    assert result.overhead == 0
+    assert result.of_predicted(result.rows[1]) == pytest.approx(0.8)
+
+
+def test_without_levels_there_is_nothing_to_predict():
+    result = CaseResult("a size", "fp32", 10**9, [Row("sluice", 2.0, 1.0, 1.0)])
+    assert result.overhead == 0
+    assert "of predicted" not in [column.header for column in report_table(result).columns]
+
+
 def test_what_there_is_not_is_named():
     with pytest.raises(ValueError, match=r"engine 'tensorrt'.*torch, ort, openvino"):
         cases_of("fashion", ["tensorrt"], ["fp32"], [], [])
