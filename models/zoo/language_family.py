@@ -35,10 +35,10 @@ def recognises(name: str) -> bool:
     return place == SMOLLM2 or _is_gguf(place) or folder_type(name) in MODEL_TYPES
 
 
-def load(name: str, calibrations: Path | None = None) -> LanguageModel:
+def load(name: str, calibrations: Path | None = None, *, dense: bool = False) -> LanguageModel:
     """A language model by its name, or by the path of its folder or file, whose last part is its name then. Behind a
-    colon may stand the datatype of its products, as in "smollm2:int8". It is dense where it has no profile. A GGUF file
-    is converted the first time, which shows its progress.
+    colon may stand the datatype of its products, as in "smollm2:int8". It is dense where it has no profile,
+    or is not to have one. A GGUF file is converted the first time, which shows its progress.
 
     Raises `MissingWeights`, or `ValueError` where files do not fit each other.
     """
@@ -46,7 +46,7 @@ def load(name: str, calibrations: Path | None = None) -> LanguageModel:
     if lacking := _missing(place):
         raise MissingWeights(f"{name} is not installed; it comes with: {lacking}")
     folder = folder_of(place, calibrations.parent if calibrations else default_home())
-    path, served = profile_path(name, calibrations), _short(place)
+    path, served = None if dense else profile_path(name, calibrations), _short(place)
     named, kind = f"{served}:{datatype}" if datatype else served, datatype or DATATYPES[0]
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:

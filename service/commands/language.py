@@ -26,7 +26,7 @@ def calibrate_language(name: str, data: Path | None, output: Path | None, points
         settings = load_settings()
         # The profile is of the weights, whatever their datatype: thresholds are found in the fastest exact enough.
         place = split_datatype(name)[0]
-        model = language_family.load(f"{place}:bf16", settings.calibrations)
+        model = language_family.load(f"{place}:bf16", settings.calibrations, dense=True)
         folder = output or settings.calibrations
         folder.mkdir(parents=True, exist_ok=True)
         with Progress(console=Console(stderr=True)) as bar:

@@ -10,7 +10,7 @@ from models.gating.profile import Profile
 from models.zoo import catalog, language_family
 from models.zoo.family import MissingWeights
 from models.zoo.language_family import SMOLLM2_COMMAND, default_home, folder_of, smollm2_file
-from models.zoo.language_gates import load_calibration
+from models.zoo.language_gates import load_calibration, save_calibration
 from models.zoo.language_model import LanguageModel
 from models.zoo.llama import GATES, gate_name
 from tests.models.zoo.random_llama import write_random_llama
@@ -27,6 +27,15 @@ def test_a_folder_is_hosted_by_its_path(tmp_path):
     assert len(model.profile.points) == 1
     with pytest.raises(ValueError, match="fp16"):
         catalog.load(f"{folder}:fp16")
+
+
+def test_a_profile_of_other_weights_is_refused_and_can_be_made_anew(tmp_path):
+    folder = write_random_llama(tmp_path / "tiny")
+    Profile.dense("tiny", "0" * 64).save(tmp_path / "tiny.profile.json")
+    save_calibration({}, tmp_path / "tiny.calibration.safetensors")
+    with pytest.raises(ValueError, match="measured on other weights: run sluice calibrate tiny"):
+        language_family.load(str(folder), tmp_path)
+    assert language_family.load(str(folder), tmp_path, dense=True).name == "tiny"
 
 
 def test_what_is_not_installed_comes_with_the_command_that_installs_it(monkeypatch):
