@@ -32,7 +32,9 @@ COMPARED_AT = 5.0
 def quality(
     model: Name = "fashion",
     data: Data = None,
-    sample: Annotated[bool, typer.Option("--sample", help="Use the few hundred images that come with Sluice")] = False,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="A quick look: the images that come with Sluice; of recordings a third")
+    ] = False,
     weights: Annotated[Path | None, typer.Option(help="Weights beside their own calibration and profile")] = None,
     json: Json = False,
 ) -> None:
@@ -51,7 +53,7 @@ def quality(
         quality_of_language(model, data, json)
         return
     if speech_family.recognises(model):
-        quality_of_speech(model, data, json)
+        quality_of_speech(model, data, sample, json)
         return
     require_fashion(model)
     try:

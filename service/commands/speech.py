@@ -50,12 +50,13 @@ def calibrate_speech(name: str, data: Path | None, output: Path | None, points: 
         Console().print(f"profile: {path}", soft_wrap=True)
 
 
-def quality_of_speech(name: str, data: Path | None, json: bool) -> None:
-    """Prints every operating point on recordings that the thresholds were not found on."""
+def quality_of_speech(name: str, data: Path | None, sample: bool, json: bool) -> None:
+    """Prints every operating point on recordings that the thresholds were not found on, or, a `sample`, on those that
+    the profile was not measured on either."""
     try:
         model = speech_family.load(name, load_settings().calibrations)
-        _, *others = speech_data.split(_clips(data))
-        clips = [clip for part in others for clip in part]
+        _, held_out, rest = speech_data.split(_clips(data))
+        clips = rest if sample else [*held_out, *rest]
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task("measuring", total=1.0)
             report = measure_speech(model, clips, lambda done: bar.update(task, completed=done))
