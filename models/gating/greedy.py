@@ -81,10 +81,12 @@ def nearest(path: Sequence[Allocation], points: int) -> list[Allocation]:
     return [path[i] for i in sorted(chosen)]
 
 
-def spread(path: Sequence[Allocation], points: int) -> list[dict[str, float]]:
-    """Thresholds at `points` levels along the path, dense first, evenly apart in the work that they leave."""
+def spread(path: Sequence[Allocation], points: int, geometric: bool = False) -> list[dict[str, float]]:
+    """Thresholds at `points` levels along the path, dense first, evenly apart in the work that they leave; `geometric`,
+    each leaves the same share of what the one before leaves."""
     ratios = np.array([step.macs_ratio for step in path])
-    wanted = np.linspace(ratios[0], ratios[-1], points)
+    space = np.geomspace if geometric else np.linspace
+    wanted = space(ratios[0], ratios[-1], points)
     columns = {
         gate: np.interp(-wanted, -ratios, [step.thresholds[gate] for step in path]) for gate in path[0].thresholds
     }

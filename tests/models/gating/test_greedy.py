@@ -53,3 +53,10 @@ def test_levels_are_evenly_apart_in_the_work_that_is_left():
     work = [evaluate(point)[0] for point in points]
     steps = [a - b for a, b in pairwise(work)]
     assert steps == pytest.approx([steps[0]] * 4)
+
+
+def test_levels_may_each_leave_the_same_share_of_the_work():
+    path = allocate(grids("ab", 0.25, 0.5, 0.75, 1.0), evaluate, least_quality=0.8)
+    work = [evaluate(point)[0] for point in spread(path, 5, geometric=True)]
+    shares = [b / a for a, b in pairwise(work)]
+    assert shares == pytest.approx([shares[0]] * 4)

@@ -3,6 +3,7 @@ import pytest
 
 pytest.importorskip("tokenizers", reason="the extra `speech` is not installed")
 
+from models.gating.profile import Profile
 from models.model import GateContext
 from models.zoo import speech_family
 from models.zoo.speech import SpeechRecognizer
@@ -87,3 +88,12 @@ def test_a_calibration_survives_its_file(calibrated, tmp_path):
     again = Calibrated.load(tmp_path / "a.calibration.safetensors")
     assert np.array_equal(again.project, found.project)
     assert all(np.array_equal(a, b) for a, b in zip(again.means, found.means, strict=True))
+
+
+def test_the_packaged_profile_is_a_dial():
+    path = speech_family.profile_path("whisper-tiny.en")
+    assert path is not None
+    points = Profile.load(path).points
+    assert [point.macs_ratio for point in points] == sorted((point.macs_ratio for point in points), reverse=True)
+    assert next(point.macs_ratio for point in reversed(points) if point.agreement >= 0.95) < 1 / 3
+    assert len(Calibrated.load(speech_family.calibrated_beside(path)).means) == 8
