@@ -31,11 +31,8 @@ BLOCK_SHARES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6
 LEAST_QUALITY = 0.9
 """The agreement with dense at which the dial ends."""
 
-LEAST_PLAIN_QUALITY = 0.97
-"""How far joining positions alone is followed where there are tuned layers."""
-
 SWITCH = 1e-3
-"""Of the dial, between the last point of the dense layers and the first of the tuned ones."""
+"""Of the dial, between a point of the dense layers and one of the tuned ones."""
 
 TUNING_TEXTS = 48
 
@@ -66,16 +63,8 @@ def calibrate(
 ) -> tuple[Profile, NeuronMeans]:
     """Means and thresholds from `tuning`, the latter allocated greedily; what to expect of them from `held_out`. For a
     model of pairs there is a tab between both texts. `report` is called with the share done, 0 to 1."""
-    random = np.random.default_rng(0)
-    texts = [tuning[i] for i in random.permutation(len(tuning))[: 4 * TUNING_TEXTS]]
-    plain = open_text_model(name, folder)
-    sequences = [tokens for text in texts for tokens in plain.read(request_of(text, plain))]
-    means = _neuron_means(plain.encoder, sequences)
-    model = open_text_model(name, folder, means=means)
-    evaluate = _evaluation(model, sequences[:TUNING_TEXTS])
-    encoder = model.encoder
-    grids = dict.fromkeys(encoder.position_gates, POSITION_GRID) | _neuron_grids(encoder, sequences[:TUNING_TEXTS])
-    path = allocate(grids, evaluate, LEAST_QUALITY, lambda done: report(0.7 * done))
+    model, means, sequences = _prepared(name, folder, tuning)
+    path = _plain_path(model, sequences, lambda done: report(0.7 * done))
     levels = np.linspace(0, 1, points)
     settings = list(zip(levels.tolist(), spread(path, points), strict=True))
     return _measured(model, settings, held_out, lambda done: report(0.7 + 0.3 * done)), means
@@ -90,36 +79,52 @@ def calibrate_tuned(
     report: Callable[[float], None],
     *,
     points: int = POINTS,
-) -> Profile:
-    """As `calibrate`, of an encoder with tuned parts: from dense as far as joining positions alone is better, from
-    there on with the tuned layers."""
-    random = np.random.default_rng(0)
-    texts = [tuning[i] for i in random.permutation(len(tuning))[:TUNING_TEXTS]]
-    model = open_text_model(name, folder, tuned=tuned)
-    sequences = [tokens for text in texts for tokens in model.read(request_of(text, model))]
+) -> tuple[Profile, NeuronMeans]:
+    """As `calibrate`, of an encoder with tuned parts, whose layers are used wherever they are better than the dense
+    ones with gates that need no tuning."""
+    model, means, sequences = _prepared(name, folder, tuning, tuned)
+    plain = _plain_path(model, sequences, lambda done: report(0.35 * done))
     evaluate = _evaluation(model, sequences)
-    positions = dict.fromkeys(model.encoder.position_gates, POSITION_GRID)
+    positions: dict[str, tuple[float, ...]] = dict.fromkeys(model.encoder.position_gates, POSITION_GRID)
     blocks = _block_grids(model.encoder, sequences)
-    plain = allocate(positions, evaluate, LEAST_PLAIN_QUALITY, lambda done: report(0.2 * done))
     # So low that every block is active, and the tuned layers are used.
     lowest = dict.fromkeys(positions, 0.0) | {gate: grid[0] * 1e-3 for gate, grid in blocks.items()}
-    grids = positions | blocks
     start = Allocation(lowest, *evaluate(lowest))
-    deep = allocate(grids, evaluate, LEAST_QUALITY, lambda done: report(0.2 + 0.5 * done), start)
+    deep = allocate(positions | blocks, evaluate, LEAST_QUALITY, lambda done: report(0.35 + 0.35 * done), start)
     settings = _settings(nearest(frontier([*plain, *deep]), points), tuple(blocks))
-    return _measured(model, settings, held_out, lambda done: report(0.7 + 0.3 * done))
+    return _measured(model, settings, held_out, lambda done: report(0.7 + 0.3 * done)), means
+
+
+def _prepared(
+    name: str, folder: Path, tuning: Sequence[str], tuned: TunedParts | None = None
+) -> tuple[TextModel, NeuronMeans, list[Tokens]]:
+    """The model with gates, the means of its neurons, and sequences to find thresholds on."""
+    random = np.random.default_rng(0)
+    texts = [tuning[i] for i in random.permutation(len(tuning))[: 4 * TUNING_TEXTS]]
+    plain = open_text_model(name, folder)
+    sequences = [tokens for text in texts for tokens in plain.read(request_of(text, plain))]
+    means = _neuron_means(plain.encoder, sequences)
+    return open_text_model(name, folder, means=means, tuned=tuned), means, sequences[:TUNING_TEXTS]
+
+
+def _plain_path(model: TextModel, sequences: Sequence[Tokens], report: Callable[[float], None]) -> list[Allocation]:
+    """The path of the gates that need no tuning."""
+    grids = dict.fromkeys(model.encoder.position_gates, POSITION_GRID) | _neuron_grids(model.encoder, sequences)
+    return allocate(grids, _evaluation(model, sequences), LEAST_QUALITY, report)
 
 
 def _settings(path: Sequence[Allocation], blocks: Sequence[str]) -> list[tuple[float, dict[str, float]]]:
-    """Levels and thresholds of a path. Between the last point of the dense layers and the first of the tuned ones is
-    nothing that was measured, so the former holds until just before the latter."""
+    """Levels and thresholds of a path. Between a point of the dense layers and one of the tuned ones is nothing that
+    was measured, so the former holds until just before the latter."""
     none = {gate: 0.0 for step in path for gate in step.thresholds}
     thresholds = [none | step.thresholds for step in path]
+    used = [any(values.get(gate) for gate in blocks) for values in thresholds]
     levels = np.linspace(0, 1, len(path)).tolist()
-    settings = list(zip(levels, thresholds, strict=True))
-    first = next((i for i, values in enumerate(thresholds) if any(values.get(gate, 0.0) for gate in blocks)), 0)
-    if first:
-        settings.insert(first, (levels[first] - SWITCH, thresholds[first - 1]))
+    settings = []
+    for i, level in enumerate(levels):
+        if i and used[i] != used[i - 1]:
+            settings.append((level - SWITCH, thresholds[i - 1]))
+        settings.append((level, thresholds[i]))
     return settings
 
 

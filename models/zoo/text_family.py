@@ -54,10 +54,9 @@ def load(name: str, calibrations: Path | None = None) -> TextModel:
     path, datatype = profile_path(name, calibrations), datatype or DATATYPES[0]
     try:
         if path is not None:
-            profile = Profile.load(path)
-            if path.name.endswith(TUNED_SUFFIX):
-                return open_text_model(served, folder, profile, datatype=datatype, tuned=load_tuned(tuned_beside(path)))
-            return open_text_model(served, folder, profile, load_means(means_beside(path)), datatype)
+            tuned = load_tuned(tuned_beside(path)) if path.name.endswith(TUNED_SUFFIX) else None
+            profile, means = Profile.load(path), load_means(means_beside(path))
+            return open_text_model(served, folder, profile, means, datatype, tuned)
         why = "it has no profile"
     except OtherWeights:
         if place == "minilm":

@@ -45,12 +45,14 @@ def calibrate_texts(name: str, data: Path | None, output: Path | None, points: i
             if parts is None:
                 path = folder / f"{short}.profile.json"
                 profile, means = text_calibration.calibrate(short, place, *texts, points=points)
-                save_means(means, text_family.means_beside(path))
             else:
                 path = folder / f"{short}{text_family.TUNED_SUFFIX}"
-                profile = text_calibration.calibrate_tuned(short, place, load_tuned(parts), *texts, points=points)
+                profile, means = text_calibration.calibrate_tuned(
+                    short, place, load_tuned(parts), *texts, points=points
+                )
                 if parts.parent != folder:
                     shutil.copy(parts, text_family.tuned_beside(path))
+        save_means(means, text_family.means_beside(path))
         profile.save(path)
     except (SettingsError, catalog.UnknownModel, OSError, ValueError) as error:
         fail(str(error))

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from models.gating.neuron_means import save_means
 from models.zoo import catalog, text_calibration, text_data, text_family
 from models.zoo.family import served_name, split_datatype
 from models.zoo.text_inputs import request_of
@@ -80,7 +81,7 @@ def tune(
             draft = checkpoints / f"{name}-tuned.safetensors"
             save_tuned(tuned, draft)  # measured is what is kept, which is rounded
             calibrating = bar.add_task("calibrating", total=100)
-            profile = text_calibration.calibrate_tuned(
+            profile, means = text_calibration.calibrate_tuned(
                 name,
                 folder,
                 load_tuned(draft),
@@ -90,6 +91,7 @@ def tune(
                 points=points,
             )
         shutil.copy(draft, text_family.tuned_beside(path))
+        save_means(means, text_family.means_beside(path))
         profile.save(path)
     except (SettingsError, catalog.UnknownModel, OSError, ValueError) as error:
         fail(str(error))

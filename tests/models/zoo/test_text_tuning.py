@@ -9,8 +9,9 @@ pytest.importorskip("torch")
 import torch
 
 from models import kernels
+from models.gating.greedy import Allocation
 from models.model import GateContext
-from models.zoo import text_tuning
+from models.zoo import text_calibration, text_tuning
 from models.zoo.bert import DENSE, Bert
 from models.zoo.block_fitting import Fitted, fit_blocks
 from models.zoo.text_calibration import calibrate_tuned
@@ -175,14 +176,24 @@ def test_joining_is_the_kernels():
 
 
 def test_a_tuned_profile_goes_from_dense_to_the_least_quality(folder, texts, tuned):
-    profile = calibrate_tuned("text", folder, tuned, texts[:40], texts[40:], lambda done: None, points=5)
+    profile, means = calibrate_tuned("text", folder, tuned, texts[:40], texts[40:], lambda done: None, points=5)
     first, *rest = profile.points
     assert (first.macs_ratio, first.agreement) == (1, 1)
     assert all(value == 0 for value in first.thresholds.values())
-    used = [any(point.thresholds.get(gate, 0) for gate in OPEN) for point in rest]
-    assert used[-1]
-    assert used == sorted(used)
     assert rest[-1].macs_ratio < 0.9
+    model = TextEmbedder("text", folder, profile, means, tuned=tuned)
+    assert model.profile.points[-1].agreement < 1
+
+
+def test_the_dial_holds_still_where_the_layers_change():
+    dense, light, deep = ({"a.positions": at, "a.blocks": on} for at, on in ((0.0, 0.0), (0.2, 0.0), (0.1, 0.5)))
+    path = [Allocation(thresholds, 1.0, 1.0) for thresholds in (dense, light, deep, light)]
+    found = text_calibration._settings(path, ["a.blocks"])
+    assert [thresholds for _, thresholds in found] == [dense, light, light, deep, deep, light]
+    levels = [level for level, _ in found]
+    assert levels == sorted(levels)
+    assert (levels[0], levels[-1]) == (0, 1)
+    assert levels[3] - levels[2] == pytest.approx(1e-3)
 
 
 def test_parts_of_another_encoder_are_refused(folder, tuned):
