@@ -65,7 +65,7 @@ void tile(const Tile &t, Source source) {
         }
     }
     const std::size_t depth = t.depth;
-    const std::size_t interval = t.ahead_rows ? (depth + t.ahead_rows - 1) / t.ahead_rows : SIZE_MAX;
+    const std::size_t interval = t.ahead_rows ? (depth * t.taps + t.ahead_rows - 1) / t.ahead_rows : SIZE_MAX;
     std::size_t wait = interval, fetched = 0;
     for (std::size_t tap = 0; tap < t.taps; ++tap) {
         const float *x[Rows];

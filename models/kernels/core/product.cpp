@@ -98,11 +98,13 @@ struct TiledProduct : Product {
                 tile.sums = whole ? own_sums : sums + position * kBlock + at;
                 tile.out = out + position * outputs.count + span.first + at;
                 if (cold && at == 0 && i == 0) {
-                    tile.ahead_rows = inputs.count;
+                    tile.ahead_rows = weights.taps * inputs.count;
                     tile.ahead_index = nullptr;
                     tile.ahead = tile.weights + kColdRows * kBlock;
                 } else if (ahead.weights) {
                     fetch(ahead, at / width * tiles + i, divide_up(span.count, width) * tiles, tile);
+                } else {
+                    tile.ahead_rows = 0;
                 }
                 if (pack) {
                     set.packing_tile(tile, panel, first_tap, rows, vectors);
@@ -116,10 +118,10 @@ struct TiledProduct : Product {
         }
     }
 
-    // Makes a tile fetch its share of weights that are read later.
+    // Makes a tile fetch its share of weights that are read later. Rows of all taps lie one after another.
     void fetch(const Ahead &ahead, std::size_t share, std::size_t shares, Tile &tile) const {
-        const std::size_t begin = share * inputs.count / shares;
-        tile.ahead_rows = (share + 1) * inputs.count / shares - begin;
+        const std::size_t rows = ahead.ids ? inputs.count : weights.taps * inputs.count, begin = share * rows / shares;
+        tile.ahead_rows = (share + 1) * rows / shares - begin;
         tile.ahead_index = ahead.ids ? ahead.ids + begin : nullptr;
         tile.ahead = ahead.weights + (ahead.ids ? 0 : begin * kBlock);
     }
@@ -128,16 +130,16 @@ struct TiledProduct : Product {
     // packed after this one, which in a model is the one that is called next.
     Ahead ahead_of(std::size_t span) const {
         const std::vector<Span> &spans = scratch.spans;
-        if (weights.taps > 1 || !spans[span].in_place) return {};
+        if (!spans[span].in_place || (weights.taps > 1 && inputs.ids)) return {};
         if (span + 1 < spans.size()) return spans[span + 1].in_place ? Ahead{block(spans[span + 1].first), inputs.ids} : Ahead{};
         const bool last = output(outputs.count - 1) + 1 == weights.outputs;
-        return last && !inputs.ids ? Ahead{block(spans[span].first) + weights.inputs * kBlock, nullptr} : Ahead{};
+        return last && !inputs.ids ? Ahead{block(spans[span].first) + weights.taps * weights.inputs * kBlock, nullptr} : Ahead{};
     }
 
     void run_spans() const {
         find_spans(!outputs.ids || !inputs.ids || positions <= kPositionsInPlace);
         for (std::size_t i = 0; i < scratch.spans.size(); ++i)
-            run_span(scratch.spans[i], ahead_of(i), i == 0 && weights.taps == 1 && scratch.spans[i].in_place && !inputs.ids);
+            run_span(scratch.spans[i], ahead_of(i), i == 0 && scratch.spans[i].in_place && !inputs.ids);
     }
 
     // A few positions: no panel would be used often enough to be worth packing, so whole cache lines are multiplied, and
