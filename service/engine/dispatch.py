@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 from service.control.admission import Promises
 from service.control.level import Demand, choose_level
-from service.control.load import LoadEstimate, utilisation
+from service.control.load import LEFT_TO_WAIT, LoadEstimate, utilisation
 from service.engine.entry import Entry, Ran, Reply
 from service.engine.hosted import HostedModel
 from service.engine.queue import Queue
@@ -199,7 +199,7 @@ class Dispatch(Generic[E]):
         hosted, within = entry.hosted, entry.planned - entry.request.arrival
         margin = hosted.margin(entry.request).at(now)
         allowed = utilisation(
-            self._load.variation + hosted.latency.variation,
+            LEFT_TO_WAIT * (self._load.variation + hosted.latency.variation),
             self._load.rate(now) * within,
             entry.slo.allowed_misses,
             self._executors,
