@@ -16,9 +16,9 @@ HIGHEST_UTILISATION = 0.95
 LEAST_UTILISATION = 0.67
 """Less would spend quality on loads that the dense model does well."""
 LEFT_TO_WAIT = 0.7
-"""The share of the variation that comes to waiting. Clumps that queue are worked off at a higher level, by the rule that
-looks at those behind. Found by simulation: with less the tail passes the room that a plan keeps, with more a lower level
-would do as well.
+"""The share of the variation that comes to waiting. Clumps that queue are worked off at a higher level, by the rule
+that looks at those behind. Found by simulation: with less the tail passes the room that a plan keeps, with more a lower
+level would do as well.
 """
 _MOST_VARIATION = 3.0
 _LONGEST_GAP = 10.0
