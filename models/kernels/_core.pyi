@@ -87,7 +87,8 @@ class RowMatrix:
     @property
     def by(self) -> str: ...
     @property
-    def instruction_set(self) -> str: ...
+    def instruction_set(self) -> str:
+        """That of products with a few rows: "avx512", "avx2" or "portable"."""
     @property
     def nbytes(self) -> int:
         """Memory of the weights, with what pads them."""

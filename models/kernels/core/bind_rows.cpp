@@ -111,7 +111,7 @@ void bind_rows(nb::module_ &m) {
         .def_prop_ro("inputs", [](const RowMatrix &p) { return p.weights->inputs; })
         .def_prop_ro("datatype", [](const RowMatrix &p) { return name_of(p.weights->datatype); })
         .def_prop_ro("by", [](const RowMatrix &p) { return p.weights->by_input ? "inputs" : "outputs"; })
-        .def_prop_ro("instruction_set", [](const RowMatrix &p) { return p.weights->floats->name; })
+        .def_prop_ro("instruction_set", [](const RowMatrix &p) { return p.weights->set->name; })
         .def_prop_ro("nbytes", [](const RowMatrix &p) { return p.weights->bytes(); })
         .def_prop_ro("norms",
                      [](const RowMatrix &p) {

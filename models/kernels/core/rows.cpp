@@ -153,7 +153,8 @@ void unpack_floats(const RowWeights &w, std::size_t first, std::size_t count, fl
 
 const RowSet &row_set_named(const char *name) {
 #if defined(SLUICE_X86)
-    if (std::strcmp(name, kRowsAvx512.name) == 0) return kRowsAvx512;
+    // The tile unit is for many rows; what has it has AVX-512.
+    if (std::strcmp(name, kRowsAvx512.name) == 0 || std::strcmp(name, "amx") == 0) return kRowsAvx512;
     if (std::strcmp(name, kRowsAvx2.name) == 0) return kRowsAvx2;
 #endif
     (void)name;

@@ -50,7 +50,7 @@ extern const RowSet kRowsPortable;
 extern const RowSet kRowsAvx2, kRowsAvx512;
 #endif
 
-// The one of this name, else the portable one.
+// That of an instruction set, else the portable one.
 const RowSet &row_set_named(const char *name);
 
 }  // namespace sluice

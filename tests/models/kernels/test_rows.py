@@ -86,3 +86,9 @@ def test_wrong_arguments_are_named(backend):
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+@every_instruction_set
+def test_few_rows_use_the_vectors_that_there_are(instruction_set):
+    used = kernels.pack_rows(np.ones((4, 4), np.float32), instruction_set=instruction_set).instruction_set
+    assert used == {"amx": "avx512", "neon": "portable"}.get(instruction_set, instruction_set)
