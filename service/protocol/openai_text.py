@@ -21,6 +21,8 @@ from service.protocol.routing import json_response
 from service.protocol.text_answer import AnswerHead, TextCall, new_head, sluice_of, usage_of
 
 PROTOCOL = "openai"
+_CHARACTERS = 32
+"""A token of any real text is far shorter in the mean: a text of more for each is not even taken apart."""
 _LONG_TEXT = 8 * 1024
 """Characters above which a text is taken apart on a thread, and the event loop keeps its other requests moving."""
 
@@ -78,6 +80,11 @@ async def _tokens(model: Generator, call: TextCall) -> list[int]:
         text = call.prompt(model)
     except InvalidInput as error:
         raise InvalidRequest(str(error).removeprefix(f"{error.field}: "), call.prompt_field) from None
+    if len(text) > _CHARACTERS * model.context_length:
+        raise InvalidRequest(
+            f"has {len(text)} characters, more than the {model.context_length} tokens that {model.name!r} holds",
+            call.prompt_field,
+        )
     tokens = await asyncio.to_thread(model.encode, text) if len(text) > _LONG_TEXT else model.encode(text)
     room, wanted = model.context_length - len(tokens), call.fields.max_tokens
     if not tokens:

@@ -310,6 +310,14 @@ async def test_what_is_no_request(http, body):
         assert response.json()["error"]["message"]
 
 
+async def test_a_text_that_cannot_fit_is_not_even_taken_apart(client, model):
+    taken = []
+    model.encode = taken.append
+    with pytest.raises(openai.BadRequestError, match="has 6401 characters, more than the 200 tokens") as refused:
+        await client.completions.create(model="fake", prompt="x" * 6401)
+    assert (refused.value.param, taken) == ("prompt", [])
+
+
 async def test_fields_without_an_effect_here_are_taken(client):
     answer = await client.chat.completions.create(
         model="fake", messages=USER, temperature=0, user="me", metadata={"a": "b"}, response_format={"type": "text"}
