@@ -61,7 +61,7 @@ def measure_language(model: LanguageModel, text: str, report: Callable[[float], 
         )
         report((i + 1) / len(points))
     tokens = sum(len(part) - 1 for part in read)
-    return {"model": model.name, "tokens": tokens, "steps": len(prompts) * CONTINUED, "points": rows}
+    return {"model": model.name, "tokens": tokens, "steps": len(prompts) * (CONTINUED - 1), "points": rows}
 
 
 def _continue(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
