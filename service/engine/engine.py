@@ -8,8 +8,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,6 +47,23 @@ class _Place:
     reason: str = ""
     hosted: HostedModel | None = None
     active: int = 0
+
+
+class _Inside:
+    """Counted as inside of a place, from entering to leaving."""
+
+    __slots__ = ("_hosted", "_place")
+
+    def __init__(self, place: _Place, hosted: HostedModel) -> None:
+        self._place = place
+        self._hosted = hosted
+
+    def __enter__(self) -> HostedModel:
+        self._place.active += 1
+        return self._hosted
+
+    def __exit__(self, *error: object) -> None:
+        self._place.active -= 1
 
 
 class Engine:
@@ -296,19 +313,14 @@ class Engine:
             entry.reply = None
             del future
 
-    @contextmanager
-    def _inside(self, name: str) -> Iterator[HostedModel]:
+    def _inside(self, name: str) -> "_Inside":
         """While something is done with a model. Raises `NotFound` or `Unavailable`."""
         place = self._place(name)
         if not self._accepting:
             raise Unavailable("the server does not take requests: it is starting or stopping")
         if place.hosted is None or place.state != "READY":
             raise _not_ready(name, place)
-        place.active += 1
-        try:
-            yield place.hosted
-        finally:
-            place.active -= 1
+        return _Inside(place, place.hosted)
 
     def _time_out(self, entry: Entry) -> None:
         self._scheduler.withdraw(entry)

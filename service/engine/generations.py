@@ -27,6 +27,11 @@ class Generations(Generic[E]):
         self._coming: set[E] = set()
         """Executors whose step is over and that have not asked for the next thing to do."""
 
+    @property
+    def any(self) -> bool:
+        """Whether a language model is hosted."""
+        return bool(self._pools)
+
     def pool(self, hosted: HostedModel) -> GenerationPool | None:
         """Those of one model; None where it is no language model, or not hosted any more."""
         return self._pools.get(hosted)

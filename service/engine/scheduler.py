@@ -186,10 +186,7 @@ class Scheduler:
             now = self._clock()
             if executor.retired:
                 return _nothing
-            if step := self._generations.take(now, executor, self._dispatch.laxity(now), len(self._idle)):
-                self._dispatch.occupy(now, executor, step.until, step.pool.hosted.name)
-                if self._generations.laxity(now) is not None:
-                    self._ring_one()
+            if self._generations.any and (step := self._take_step(now, executor)):
                 return partial(self._run_step, executor, step)
             task = self._dispatch.take(now, executor, spare=bool(self._idle))
             if task is None:
@@ -198,6 +195,14 @@ class Scheduler:
         if isinstance(task, Assignment):
             return partial(self._run, executor, task)
         return partial(self._run_shadow, executor, task)
+
+    def _take_step(self, now: float, executor: Executor) -> Step | None:
+        step = self._generations.take(now, executor, self._dispatch.laxity(now), len(self._idle))
+        if step is not None:
+            self._dispatch.occupy(now, executor, step.until, step.pool.hosted.name)
+            if self._generations.laxity(now) is not None:
+                self._ring_one()
+        return step
 
     def _run_step(self, executor: Executor, step: Step) -> None:
         results = run_step(step)
