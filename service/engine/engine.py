@@ -10,8 +10,6 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Literal
 
 from models.model import Generator, InvalidInput, Model, Transcriber
 from service.control.generation_slo import Objective
@@ -23,6 +21,7 @@ from service.engine.generation import GenerationRequest, Piece
 from service.engine.hosted import HostedModel
 from service.engine.observer import Observer
 from service.engine.outcomes import Outcomes
+from service.engine.place import Inside, Place, State, not_ready
 from service.engine.request import Finished, Request
 from service.engine.scheduler import Scheduler
 from service.engine.settings import EngineSettings
@@ -34,36 +33,8 @@ from service.errors import Internal, InvalidRequest, NotFound, ServiceError, Una
 
 log = logging.getLogger(__name__)
 
-State = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
 _SWEEP_SECONDS = 0.05
 _DRAIN_POLL_SECONDS = 0.005
-
-
-@dataclass(slots=True)
-class _Place:
-    """Where a model is, or was, hosted. `active` counts the requests inside `submit` and `generate`."""
-
-    state: State
-    reason: str = ""
-    hosted: HostedModel | None = None
-    active: int = 0
-
-
-class _Inside:
-    """Counted as inside of a place, from entering to leaving."""
-
-    __slots__ = ("_hosted", "_place")
-
-    def __init__(self, place: _Place, hosted: HostedModel) -> None:
-        self._place = place
-        self._hosted = hosted
-
-    def __enter__(self) -> HostedModel:
-        self._place.active += 1
-        return self._hosted
-
-    def __exit__(self, *error: object) -> None:
-        self._place.active -= 1
 
 
 class Engine:
@@ -89,7 +60,7 @@ class Engine:
         self._load = load
         self._clock = clock
         self._scheduler = Scheduler(settings, clock, self._deliver, self._pass_on)
-        self._places = {model.name: _Place("LOADING", hosted=self._host(model)) for model in models}
+        self._places = {model.name: Place("LOADING", hosted=self._host(model)) for model in models}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._accepting = False
@@ -237,7 +208,7 @@ class Engine:
             raise Unavailable(f"the model {name!r} is {place.state.lower()}; try again when it is done")
         if self._load is None:
             raise NotFound(f"no model {name!r} can be loaded here")
-        place = place or _Place("LOADING")
+        place = place or Place("LOADING")
         before, place.state, place.reason = place.reason, "LOADING", ""
         try:
             hosted = await asyncio.to_thread(self._load_and_warm, self._load, name)
@@ -257,7 +228,7 @@ class Engine:
         """
         place = self._place(name)
         if self._load is None or place.state != "READY":
-            raise _not_ready(name, place)
+            raise not_ready(name, place)
         try:
             hosted = await asyncio.to_thread(self._load_and_warm, self._load, name)
         except Exception as error:
@@ -313,14 +284,14 @@ class Engine:
             entry.reply = None
             del future
 
-    def _inside(self, name: str) -> "_Inside":
+    def _inside(self, name: str) -> Inside:
         """While something is done with a model. Raises `NotFound` or `Unavailable`."""
         place = self._place(name)
         if not self._accepting:
             raise Unavailable("the server does not take requests: it is starting or stopping")
         if place.hosted is None or place.state != "READY":
-            raise _not_ready(name, place)
-        return _Inside(place, place.hosted)
+            raise not_ready(name, place)
+        return Inside(place, place.hosted)
 
     def _time_out(self, entry: Entry) -> None:
         self._scheduler.withdraw(entry)
@@ -340,7 +311,7 @@ class Engine:
     def _label(self, model: str) -> str:
         return model if model in self._places else ""
 
-    def _place(self, name: str) -> _Place:
+    def _place(self, name: str) -> Place:
         place = self._places.get(name)
         if place is None:
             raise NotFound(f"unknown model {name!r}")
@@ -349,7 +320,7 @@ class Engine:
     def _hosted(self, name: str) -> HostedModel:
         place = self._place(name)
         if place.hosted is None:
-            raise _not_ready(name, place)
+            raise not_ready(name, place)
         return place.hosted
 
     def _host(self, model: Model) -> HostedModel:
@@ -372,7 +343,7 @@ class Engine:
         self._warm(hosted)
         return hosted
 
-    async def _drained(self, places: Iterable[_Place], seconds: float) -> None:
+    async def _drained(self, places: Iterable[Place], seconds: float) -> None:
         until = self._clock() + seconds
         places = list(places)
         while any(place.active for place in places) and self._clock() < until:
@@ -398,10 +369,6 @@ def _checked(model: Model, request: Request) -> int:
     except Exception as error:
         log.exception("model %s failed to check request %s", model.name, request.id)
         raise Internal(f"the model {model.name!r} failed to check this request: {type(error).__name__}") from error
-
-
-def _not_ready(name: str, place: _Place) -> Unavailable:
-    return Unavailable(f"the model {name!r} is not ready: {place.reason or place.state.lower()}")
 
 
 def _resolve(reply: Reply, result: Ran | ServiceError) -> None:
