@@ -51,8 +51,9 @@ $(VENV)/.dev-installed: $(INPUTS) | $(BIN)/python
 serve: $(VENV)/.serve-installed
 	@$(BIN)/sluice serve $(ARGS)
 
-# Arithmetic and control, whose tests look at no clock, on all cores; then the server, alone, since what it does is timed.
-APART := tests/models tests/service/control
+# Arithmetic, control and what runs in virtual time, on all cores; then the server, alone, since what it does is timed.
+APART := tests/models tests/service/control tests/loadtest/simulation \
+  tests/service/engine/test_dispatch.py tests/service/commands/test_simulate.py
 
 test: $(VENV)/.dev-installed
 ifdef ARGS
