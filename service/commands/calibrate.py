@@ -14,9 +14,9 @@ from models.zoo.fashion_shape import LEAST_KEPT
 from models.zoo.fashion_weights import Files
 from service.commands.language import calibrate_language
 from service.commands.options import Data, Json, Name, require_fashion, require_torch
-from service.commands.output import fail, print_json
+from service.commands.output import fail
 from service.commands.speech import calibrate_speech
-from service.commands.tables import profile_table
+from service.commands.tables import print_profile
 from service.commands.texts import calibrate_texts
 from service.settings import SettingsError, load_settings
 
@@ -71,8 +71,4 @@ def calibrate(
             )
     except (SettingsError, MissingData, OSError, ValueError) as error:
         fail(str(error))
-    if json:
-        print_json(profile.as_dict())
-    else:
-        Console().print(profile_table(profile))
-        Console().print(f"profile: {files.profile}", soft_wrap=True)
+    print_profile(profile, files.profile, json)

@@ -12,7 +12,7 @@ from models.zoo.family import UnknownModel, split_datatype
 from models.zoo.language_gates import save_calibration
 from models.zoo.language_quality import measure_language
 from service.commands.output import fail, print_json
-from service.commands.tables import profile_table
+from service.commands.tables import print_profile
 from service.settings import SettingsError, load_settings
 
 
@@ -39,11 +39,7 @@ def calibrate_language(name: str, data: Path | None, output: Path | None, points
         profile.save(path)
     except (SettingsError, UnknownModel, OSError, ValueError) as error:
         fail(str(error))
-    if json:
-        print_json(profile.as_dict())
-    else:
-        Console().print(profile_table(profile))
-        Console().print(f"profile: {path}", soft_wrap=True)
+    print_profile(profile, path, json)
 
 
 def quality_of_language(name: str, data: Path | None, json: bool) -> None:

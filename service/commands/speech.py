@@ -13,7 +13,7 @@ from models.zoo.family import DATATYPES, UnknownModel, split_datatype
 from models.zoo.speech_data import Clip
 from models.zoo.speech_quality import measure_speech
 from service.commands.output import fail, print_json
-from service.commands.tables import profile_table
+from service.commands.tables import print_profile
 from service.settings import SettingsError, load_settings
 
 
@@ -43,11 +43,7 @@ def calibrate_speech(name: str, data: Path | None, output: Path | None, points: 
         fail(f"{missing}: {COMMAND}")
     except (SettingsError, UnknownModel, OSError, ValueError) as error:
         fail(str(error))
-    if json:
-        print_json(profile.as_dict())
-    else:
-        Console().print(profile_table(profile))
-        Console().print(f"profile: {path}", soft_wrap=True)
+    print_profile(profile, path, json)
 
 
 def quality_of_speech(name: str, data: Path | None, sample: bool, json: bool) -> None:

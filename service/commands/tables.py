@@ -1,8 +1,12 @@
 """Tables that commands print."""
 
+from pathlib import Path
+
+from rich.console import Console
 from rich.table import Table
 
 from models.gating.profile import Profile
+from service.commands.output import print_json
 
 
 def profile_table(profile: Profile) -> Table:
@@ -18,3 +22,12 @@ def profile_table(profile: Profile) -> Table:
             f"{point.agreement_lower:.2%}",
         )
     return table
+
+
+def print_profile(profile: Profile, path: Path, json: bool) -> None:
+    """A profile that was measured, and where it was written."""
+    if json:
+        print_json(profile.as_dict())
+    else:
+        Console().print(profile_table(profile))
+        Console().print(f"profile: {path}", soft_wrap=True)

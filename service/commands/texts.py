@@ -16,7 +16,7 @@ from models.zoo.text_model import open_text_model
 from models.zoo.text_quality import measure_texts
 from models.zoo.tuned_parts import load_tuned
 from service.commands.output import fail, print_json
-from service.commands.tables import profile_table
+from service.commands.tables import print_profile
 from service.settings import SettingsError, load_settings
 
 
@@ -56,11 +56,7 @@ def calibrate_texts(name: str, data: Path | None, output: Path | None, points: i
         profile.save(path)
     except (SettingsError, catalog.UnknownModel, OSError, ValueError) as error:
         fail(str(error))
-    if json:
-        print_json(profile.as_dict())
-    else:
-        Console().print(profile_table(profile))
-        Console().print(f"profile: {path}", soft_wrap=True)
+    print_profile(profile, path, json)
 
 
 def quality_of_texts(name: str, data: Path | None, json: bool) -> None:

@@ -15,8 +15,8 @@ from models.zoo.text_inputs import request_of
 from models.zoo.text_model import open_text_model
 from models.zoo.tuned_parts import load_tuned, save_tuned
 from service.commands.options import Json, require_torch
-from service.commands.output import fail, print_json
-from service.commands.tables import profile_table
+from service.commands.output import fail
+from service.commands.tables import print_profile
 from service.settings import SettingsError, load_settings
 
 MEASURED = 400
@@ -95,8 +95,4 @@ def tune(
         profile.save(path)
     except (SettingsError, catalog.UnknownModel, OSError, ValueError) as error:
         fail(str(error))
-    if json:
-        print_json(profile.as_dict())
-    else:
-        Console().print(profile_table(profile))
-        Console().print(f"profile: {path}", soft_wrap=True)
+    print_profile(profile, path, json)
