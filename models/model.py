@@ -71,7 +71,10 @@ class GateContext:
 
     def record(self, layer: str, channels: int, active: int, ids: NDArray[np.int32] | None = None) -> None:
         """Counts one image (or token): how many of a layer's channels were active, and which, where that is known."""
-        work = self.layers.setdefault(layer, LayerWork())
+        work = self.layers.get(layer)
+        if work is None:
+            self.layers[layer] = LayerWork(channels, channels - active, ids)
+            return
         work.channels += channels
         work.skipped += channels - active
         work.last_active = ids

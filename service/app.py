@@ -20,7 +20,7 @@ from service.engine.engine import Engine
 from service.engine.profile_watch import follow_profiles
 from service.engine.settings import EngineSettings
 from service.engine.slo_store import SqliteSloStore
-from service.fronted import FrontedApp
+from service.fronted import FrontedApp, behind_proxy
 from service.protocol.admin import admin_authorisation
 from service.protocol.api_page import mount_api_page
 from service.protocol.errors import install_error_handlers
@@ -106,6 +106,7 @@ def create_app(settings: Settings, models: Iterable[Model], load: Load | None = 
     limits = Limits(body_bytes=settings.max_body_bytes)
     inference = mount_v2(app, engine, limits, admin_authorisation(token), hostable, app.version)
     mount_openai(app, engine, limits)
+    app.put_in_front(behind_proxy)
     app.put_in_front(partial(InferenceFirst, inference=inference))
     app.put_in_front(partial(Recorded, watchers=[*watchers, *([spans] if spans else [])]))
     app.include_router(metrics_router(registry))

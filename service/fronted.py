@@ -1,10 +1,12 @@
 """FastAPI with ASGI middleware around all of it."""
 
+import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 
 class FrontedApp(FastAPI):
@@ -24,3 +26,10 @@ class FrontedApp(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._front(scope, receive, send)
+
+
+def behind_proxy(app: ASGIApp) -> ASGIApp:
+    """``app``, told the client's own address and scheme by a proxy that is trusted: one of FORWARDED_ALLOW_IPS, by
+    default this machine."""
+    trusted = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1")
+    return cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), trusted))

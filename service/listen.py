@@ -38,6 +38,7 @@ def config_of(app: FastAPI, host: str, port: int, grace_seconds: float) -> uvico
         port=port,
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # the application has them, behind what does not ask who the client is
         server_header=False,
         http=HttpProtocol,
         ws="none",

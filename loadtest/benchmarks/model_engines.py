@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.zoo.bert_shape import read_shape
-from models.zoo.fashion import level_tables
+from models.zoo.fashion import folded_norms
 from models.zoo.fashion_shape import SHAPE
 from models.zoo.fashion_weights import Calibration, FashionWeights
 from models.zoo.folder import WEIGHTS, Tensors, read_json
@@ -124,14 +124,14 @@ def torch_fashion(weights: FashionWeights, calibration: Calibration, datatype: s
 
     torch.set_num_threads(1)
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[datatype]
-    tables = level_tables(weights, calibration, 0.0)
+    norms = folded_norms(weights, calibration, 0.0)
     layers = [
         (
             torch.tensor(stored.weight * scale[:, None, None, None]).to(kind, memory_format=torch.channels_last),
             torch.tensor(shift).to(kind),
             layer.pool,
         )
-        for layer, stored, scale, shift in zip(SHAPE.layers, weights.layers, tables.scales, tables.shifts, strict=True)
+        for layer, stored, (scale, shift) in zip(SHAPE.layers, weights.layers, norms, strict=True)
     ]
     head = torch.tensor(weights.head_weight).to(kind), torch.tensor(weights.head_bias).to(kind)
 

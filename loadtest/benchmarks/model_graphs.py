@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from models.zoo.bert_shape import BertShape, read_shape
-from models.zoo.fashion import level_tables
+from models.zoo.fashion import folded_norms
 from models.zoo.fashion_shape import SHAPE
 from models.zoo.fashion_weights import Calibration, FashionWeights
 from models.zoo.folder import WEIGHTS, Tensors, read_json
@@ -120,9 +120,9 @@ def _attention(graph: Graph, qkv: str, shape: BertShape, tokens: int) -> str:
 def fashion_graph(weights: FashionWeights, calibration: Calibration) -> Any:
     """The plain network, all of it. Input `pixels`, float32 [1, 1, 28, 28], normalised; output logits, float32
     [1, 10]."""
-    tables, graph = level_tables(weights, calibration, 0.0), Graph()
+    norms, graph = folded_norms(weights, calibration, 0.0), Graph()
     x = "pixels"
-    for layer, stored, scale, shift in zip(SHAPE.layers, weights.layers, tables.scales, tables.shifts, strict=True):
+    for layer, stored, (scale, shift) in zip(SHAPE.layers, weights.layers, norms, strict=True):
         kernel = graph.constant(stored.weight * scale[:, None, None, None])
         x = graph.node("Relu", graph.node("Conv", x, kernel, graph.constant(shift), pads=[1, 1, 1, 1]))
         if layer.pool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from models.gating.network import normalise
 from models.gating.shape import NetworkShape
 from models.zoo.catalog import MissingWeights
-from models.zoo.fashion import level_tables
+from models.zoo.fashion import folded_norms
 from models.zoo.fashion_shape import SHAPE
 from models.zoo.fashion_weights import PACKAGED, Calibration, FashionWeights, Files, load_calibration, load_weights
 
@@ -22,13 +22,13 @@ class DenseNetwork(nn.Module):
 
     def __init__(self, weights: FashionWeights, calibration: Calibration, shape: NetworkShape = SHAPE) -> None:
         super().__init__()
-        tables = level_tables(weights, calibration, 0.0)
+        norms = folded_norms(weights, calibration, 0.0)
         self._pools = [layer.pool for layer in shape.layers]
         self._kernels = [
             torch.from_numpy(layer.weight * scale[:, None, None, None]).contiguous(memory_format=torch.channels_last)
-            for layer, scale in zip(weights.layers, tables.scales, strict=True)
+            for layer, (scale, _) in zip(weights.layers, norms, strict=True)
         ]
-        self._shifts = [torch.from_numpy(shift) for shift in tables.shifts]
+        self._shifts = [torch.from_numpy(shift) for _, shift in norms]
         self._head = torch.from_numpy(weights.head_weight), torch.from_numpy(weights.head_bias)
 
     def forward(self, images: Tensor) -> Tensor:

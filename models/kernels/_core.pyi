@@ -5,6 +5,7 @@ Wrong types raise TypeError and wrong values ValueError, both naming the argumen
 function computes, on the calling thread alone. All functions may be called from several threads at once.
 """
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -107,6 +108,12 @@ class Decoder:
     @property
     def gates(self) -> int:
         """Four to a layer, and that of the head."""
+
+class GatedLayer:
+    """Made by `gated_layer`."""
+
+class GatedNetwork:
+    """Made by `gated_network`."""
 
 class PackedDepthwise:
     """A depthwise convolution's weights. Immutable; made by `pack_depthwise`."""
@@ -304,6 +311,26 @@ def gate_channels(
 
     features is [F], projection [F, O], bias [O]; the row of a feature that is 0 is not read. Returns (active int32
     [n], multipliers float32 [n]).
+    """
+
+def gated_layer(packed: PackedConvolution, predictor: Floats, offset: Floats, *, pool: bool = False) -> GatedLayer:
+    """One layer of `gated_network`: its packed weights [O, I], the predictor [I + E, O] and the offset [O] of its gate,
+    and whether a 2x2 maximum pool follows. They are kept, not copied."""
+
+def gated_network(layers: Sequence[GatedLayer]) -> GatedNetwork:
+    """Layers of which each reads what the one before it made. Their gates see the same E features beside it."""
+
+def run_gated_network(
+    network: GatedNetwork, x: Floats, evidence: Floats, *, thresholds: Floats, scales: Floats, shifts: Floats
+) -> tuple[Floats, list[Channels]]:
+    """All layers of a network on one image, in one call. Of each layer, as the functions named do it:
+
+    squeeze_channels of its active inputs and the evidence; gate_channels at its threshold; gated_conv2d to the selected
+    outputs, with "relu" and their multipliers for saliency; max_pool2x2 where it has one.
+
+    x is [H, W, inputs of the first layer], evidence [E], thresholds [layers]. scales and shifts are those of the
+    outputs of all layers, one layer after another. Returns the channel_means of the last layer's active outputs and the
+    active outputs of each layer.
     """
 
 def merge_positions(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import kernels
-from models.gating.gate import Activation, GatedConvolution
+from models.gating.gate import GatedConvolution, fuse
 from models.gating.profile import Profile
 from models.gating.shape import NORM_EPSILON, PIXEL_DEVIATION, PIXEL_MEAN, NetworkShape
 from models.model import GateContext, InvalidInput, TensorSpec
@@ -31,11 +31,12 @@ use."""
 
 @dataclass(frozen=True, slots=True)
 class LevelTables:
-    """All that a level changes: per layer the threshold, and the norm folded into one scale and shift per channel."""
+    """All that a level changes: `thresholds` [layers], and the norms folded into `scales` and `shifts` of all layers'
+    channels, one layer after another."""
 
-    thresholds: tuple[float, ...]
-    scales: tuple[Array, ...]
-    shifts: tuple[Array, ...]
+    thresholds: Array
+    scales: Array
+    shifts: Array
 
 
 def load(files: Files, name: str = "fashion", datatype: str = "fp32") -> "FashionClassifier":
@@ -87,18 +88,23 @@ class FashionClassifier:
         self._shape = shape
         self._weights = weights
         self._calibration = calibration
-        self._layers = [
-            GatedConvolution(
-                layer,
-                kernels.pack_convolution(stored.weight, padding=1, datatype=datatype),
-                np.ascontiguousarray(stored.predictor.T),
-                stored.offset,
-            )
-            for layer, stored in zip(shape.layers, weights.layers, strict=True)
-        ]
+        self._network = fuse(
+            [
+                GatedConvolution(
+                    layer,
+                    kernels.pack_convolution(stored.weight, padding=1, datatype=datatype),
+                    np.ascontiguousarray(stored.predictor.T),
+                    stored.offset,
+                )
+                for layer, stored in zip(shape.layers, weights.layers, strict=True)
+            ]
+        )
         self._head = kernels.pack_matrix(weights.head_weight)
         self._evidence, self._evidence_shift = evidence_layer(weights, shape)
         self._pixels = ((np.arange(256, dtype=np.float32) / 255 - PIXEL_MEAN) / PIXEL_DEVIATION).astype(np.float32)
+        # Worked out once: a request takes a few hundred microseconds.
+        self._dense_macs, self._gate_macs = shape.macs, shape.gate_macs
+        self._pair_macs = [layer.macs(1, 1) for layer in shape.layers]
         self._tables: OrderedDict[int, LevelTables] = OrderedDict()
         self._tables_lock = Lock()
 
@@ -117,12 +123,14 @@ class FashionClassifier:
             raise InvalidInput("image", f"a request holds 1 to {self.max_batch} images, got {len(image)}")
 
     def dense_macs(self, inputs: Mapping[str, NDArray[Any]]) -> int:
-        return self._shape.macs * len(inputs["image"])
+        return self._dense_macs * len(inputs["image"])
 
     def run(self, inputs: Mapping[str, NDArray[Any]], context: GateContext) -> dict[str, NDArray[Any]]:
         logits = self.logits(inputs["image"], context)
-        exponentials = np.exp(logits - logits.max(1, keepdims=True))
-        return {"probabilities": exponentials / exponentials.sum(1, keepdims=True), "label": logits.argmax(1)}
+        # Ufuncs' own reductions: the methods of an array come by way of Python.
+        exponentials = np.exp(logits - np.maximum.reduce(logits, 1, keepdims=True))
+        probabilities = exponentials / np.add.reduce(exponentials, 1, keepdims=True)
+        return {"probabilities": probabilities, "label": logits.argmax(1)}
 
     def agreement(self, outputs: Mapping[str, NDArray[Any]], dense: Mapping[str, NDArray[Any]]) -> float:
         """The share of images with the same label."""
@@ -131,30 +139,35 @@ class FashionClassifier:
     def logits(self, images: NDArray[np.uint8], context: GateContext) -> Array:
         """Images [n, 28, 28] through all layers: [n, classes]."""
         tables = self._tables_at(context.level)
-        return np.concatenate([self._logits(pixels, tables, context) for pixels in self.pixels(images)])
+        rows = [self._logits(pixels, tables, context) for pixels in self.pixels(images)]
+        return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
     def pixels(self, images: NDArray[np.uint8]) -> Array:
         """What the first layer sees of images, normalised: the same shape."""
-        normalised: Array = self._pixels[images]
-        return normalised
+        return self._pixels.take(images)
 
     def _logits(self, pixels: Array, tables: LevelTables, context: GateContext) -> Array:
         """One image through all layers: [1, classes]."""
         evidence = kernels.gated_matmul(
             pixels.reshape(1, -1), self._evidence, shift=self._evidence_shift, activation="relu"
         )[0]
-        x = Activation(pixels[:, :, None], None)
-        done = self._shape.gate_macs
-        for i, layer in enumerate(self._layers):
-            y = layer(x, evidence, tables.thresholds[i], tables.scales[i], tables.shifts[i])
-            done += layer.shape.macs(x.count, y.count)
-            context.record(layer.shape.name, layer.shape.outputs, y.count, y.active)
-            x = y
-        context.macs += self._shape.macs
-        context.macs_skipped += max(0, self._shape.macs - done - x.count * self._shape.classes)
-        return kernels.gated_matmul(
-            kernels.channel_means(x.values)[None], self._head, inputs=x.active, shift=self._weights.head_bias
+        means, active = kernels.run_gated_network(
+            self._network,
+            pixels[:, :, None],
+            evidence,
+            thresholds=tables.thresholds,
+            scales=tables.scales,
+            shifts=tables.shifts,
         )
+        inputs, done = 1, self._gate_macs
+        for layer, pair_macs, selected in zip(self._shape.layers, self._pair_macs, active, strict=True):
+            outputs = len(selected)
+            done += pair_macs * inputs * outputs
+            context.record(layer.name, layer.outputs, outputs, selected)
+            inputs = outputs
+        context.macs += self._dense_macs
+        context.macs_skipped += max(0, self._dense_macs - done - inputs * self._shape.classes)
+        return kernels.gated_matmul(means[None], self._head, inputs=active[-1], shift=self._weights.head_bias)
 
     def _tables_at(self, level: float) -> LevelTables:
         step = int(level * LEVEL_STEPS)  # down: a level is a promise of quality
@@ -182,19 +195,35 @@ def evidence_layer(weights: FashionWeights, shape: NetworkShape) -> tuple[kernel
 
 
 def level_tables(weights: FashionWeights, calibration: Calibration, level: float) -> LevelTables:
-    """Interpolates the calibrated operating points linearly and folds every norm into a scale and a shift."""
+    """The thresholds and folded norms of a level."""
+    low, share = _between(calibration, level)
+    norms = folded_norms(weights, calibration, level)
+    return LevelTables(
+        _mix(calibration.thresholds, low, share),
+        np.concatenate([scale for scale, _ in norms]),
+        np.concatenate([shift for _, shift in norms]),
+    )
+
+
+def folded_norms(weights: FashionWeights, calibration: Calibration, level: float) -> list[tuple[Array, Array]]:
+    """Every layer's norm as a scale and a shift, [outputs] each."""
+    low, share = _between(calibration, level)
+    off = 1 - float(_mix(calibration.kept_shares, low, share))
+    norms = []
+    for layer, mean, variance in zip(weights.layers, calibration.means, calibration.variances, strict=True):
+        scale = layer.scale * (1 + layer.scale_slope * off) / np.sqrt(_mix(variance, low, share) + NORM_EPSILON)
+        shift = layer.shift + layer.shift_slope * off - _mix(mean, low, share) * scale
+        norms.append((scale.astype(np.float32), shift.astype(np.float32)))
+    return norms
+
+
+def _between(calibration: Calibration, level: float) -> tuple[int, np.float32]:
+    """Where a level lies: the operating point below it, and how far it is to the next, 0 to 1."""
     position = level * (len(calibration.kept_shares) - 1)
     low = min(int(position), len(calibration.kept_shares) - 2)
-    share = np.float32(position - low)
+    return low, np.float32(position - low)
 
-    def at(table: Array) -> Array:
-        mixed: Array = table[low] * (1 - share) + table[low + 1] * share
-        return mixed
 
-    off = 1 - float(at(calibration.kept_shares))
-    scales, shifts = [], []
-    for layer, mean, variance in zip(weights.layers, calibration.means, calibration.variances, strict=True):
-        scale = layer.scale * (1 + layer.scale_slope * off) / np.sqrt(at(variance) + NORM_EPSILON)
-        scales.append(scale.astype(np.float32))
-        shifts.append((layer.shift + layer.shift_slope * off - at(mean) * scale).astype(np.float32))
-    return LevelTables(tuple(float(t) for t in at(calibration.thresholds)), tuple(scales), tuple(shifts))
+def _mix(table: Array, low: int, share: np.float32) -> Array:
+    mixed: Array = table[low] * (1 - share) + table[low + 1] * share
+    return mixed

@@ -7,29 +7,13 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
-#include "arguments.h"
 #include "bindings.h"
 #include "layers.h"
-#include "reduced_arguments.h"
+#include "packed.h"
 #include "weight_memory.h"
 
 namespace sluice {
 namespace {
-
-// A layer's packed weights. Never changed after construction, so any number of threads may share it.
-struct Packed {
-    Argument array;  // [blocks][taps][inputs][64]
-    std::size_t outputs, inputs, kernel, stride, padding;
-    const InstructionSet *set;
-    std::shared_ptr<const ReducedWeights> reduced = nullptr;  // of bf16 and int8, which have no array and no set
-
-    const char *datatype() const { return name_of(reduced ? reduced->datatype : Datatype::fp32); }
-    const char *instruction_set() const { return reduced ? reduced->set->name : set->name; }
-    std::size_t bytes() const { return reduced ? reduced->bytes() : array.items * sizeof(float); }
-    Weights weights() const { return {array.floats(), outputs, inputs, kernel * kernel}; }
-};
-struct PackedConvolution : Packed {};
-struct PackedMatrix : Packed {};
 
 void check_sizes(std::size_t outputs, std::size_t inputs) {
     if (outputs == 0 || inputs == 0) reject("weight must have at least one output and one input");

@@ -15,6 +15,7 @@ NB_MODULE(_core, m) {
     sluice::import_numpy();
     sluice::bind_products(m);
     sluice::bind_gate(m);
+    sluice::bind_network(m);
     sluice::bind_positions(m);
     sluice::bind_norms(m);
     sluice::bind_attention(m);

@@ -7,6 +7,7 @@ namespace sluice {
 
 void bind_products(nanobind::module_ &m);
 void bind_gate(nanobind::module_ &m);
+void bind_network(nanobind::module_ &m);
 void bind_positions(nanobind::module_ &m);
 void bind_norms(nanobind::module_ &m);
 void bind_attention(nanobind::module_ &m);

@@ -19,6 +19,13 @@ from models.kernels.reference.decoding import (
 )
 from models.kernels.reference.depthwise import PackedDepthwise, depthwise_conv2d, pack_depthwise
 from models.kernels.reference.gate import channel_means, gate_channels, max_pool2x2, select_channels, squeeze_channels
+from models.kernels.reference.network import (
+    GatedLayer,
+    GatedNetwork,
+    gated_layer,
+    gated_network,
+    run_gated_network,
+)
 from models.kernels.reference.norms import layer_norm, rms_norm
 from models.kernels.reference.positions import merge_positions
 from models.kernels.reference.products import (
@@ -33,6 +40,8 @@ from models.kernels.reference.products import (
 __all__ = [
     "Decoder",
     "DecoderLayer",
+    "GatedLayer",
+    "GatedNetwork",
     "PackedConvolution",
     "PackedDepthwise",
     "PackedMatrix",
@@ -45,7 +54,9 @@ __all__ = [
     "depthwise_conv2d",
     "gate_channels",
     "gated_conv2d",
+    "gated_layer",
     "gated_matmul",
+    "gated_network",
     "instruction_sets",
     "layer_norm",
     "max_pool2x2",
@@ -57,6 +68,7 @@ __all__ = [
     "rms_norm",
     "rotary",
     "row_matmul",
+    "run_gated_network",
     "select_channels",
     "squeeze_channels",
 ]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import kernels
-from models.gating.gate import Activation, GatedConvolution, compute, saliency, select, squeeze
+from models.gating.gate import Activation, GatedConvolution, compute, fuse, saliency, select, squeeze
 from models.gating.primitives import keep_neurons
 from models.gating.shape import LayerShape
 
@@ -54,6 +54,26 @@ def test_a_gated_layer_equals_the_masked_one(seed, threshold, active_inputs):
     wanted = (dense * gates).reshape(3, 2, 3, 2, -1).max((1, 3))
     assert y.active.tolist() == active.tolist()
     np.testing.assert_allclose(y.values, wanted[:, :, active], rtol=2e-4, atol=2e-5)
+
+
+def test_fused_layers_do_what_they_do_one_after_another():
+    random = np.random.default_rng(5)
+    first, _ = make_layer(random)
+    shape = LayerShape("next", SHAPE.outputs, 30, 3)
+    weight = random.normal(0, 0.1, (30, SHAPE.outputs, 3, 3)).astype(np.float32)
+    predictor = random.normal(0, 0.1, (SHAPE.outputs + EVIDENCE, 30)).astype(np.float32)
+    second = GatedConvolution(shape, kernels.pack_convolution(weight, padding=1), predictor, np.ones(30, np.float32))
+    x, evidence = random.normal(1, 1, (6, 6, SHAPE.inputs)).astype(np.float32), np.ones(EVIDENCE, np.float32)
+    scales, shifts = random.uniform(0.5, 1.5, 70).astype(np.float32), random.normal(0, 0.2, 70).astype(np.float32)
+    thresholds = np.array([0.4, 0.9], np.float32)
+
+    y = first(Activation(x, None), evidence, thresholds[0], scales[:40], shifts[:40])
+    z = second(y, evidence, thresholds[1], scales[40:], shifts[40:])
+    means, active = kernels.run_gated_network(
+        fuse([first, second]), x, evidence, thresholds=thresholds, scales=scales, shifts=shifts
+    )
+    assert [channels.tolist() for channels in active] == [y.active.tolist(), z.active.tolist()]
+    np.testing.assert_array_equal(means, kernels.channel_means(z.values))
 
 
 def test_selecting_is_keeping_neurons_above_the_threshold():
