@@ -1,10 +1,12 @@
-"""`python -m loadtest.screenshots`: pictures of the console for the README, of a real server in a real burst.
+"""`python -m loadtest.screenshots`: pictures of the console for the README, of a real server in a real burst, and of
+what is tried on a language model and on a model of speech where their weights are installed.
 
 It needs Playwright (in the extra `dev`) and a Chromium. The load adapts to the machine: it is given in shares of what
 the dense network serves here.
 """
 
 import asyncio
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -22,7 +24,7 @@ from loadtest.processes import server
 from loadtest.slo_client import SloClient
 from loadtest.trace import generate
 from loadtest.workload import Images
-from models.zoo import fashion_data
+from models.zoo import catalog, fashion_data, speech_data
 from service.commands.output import fail
 
 FOLDER = Path(__file__).parents[1] / "service" / "console" / "screenshots"
@@ -32,13 +34,17 @@ USUAL, BURST = 0.35, 1.3
 """Arrivals, as shares of what the dense network serves."""
 QUIET_SECONDS, BURST_SECONDS = 16.0, 9.0
 SAMPLE = 15
+CLIP = "vm-instructions.wav"
+ANSWER_MS = 60_000
+ANY = re.compile(r"\S")
 DESKTOP, PHONE = (1280, 900), (390, 844)
 
 
 def main(
     folder: Annotated[Path, typer.Argument(help="Where the pictures go")] = FOLDER,
 ) -> None:
-    """Takes the pictures: the overview in a burst, the same on a phone in the next one, and an image tried."""
+    """Takes the pictures: the overview in a burst, the same on a phone in the next one, an image tried; then a message
+    and a recording."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         fail("this needs a Chromium: apt-get install chromium")
@@ -63,6 +69,32 @@ def main(
             dark.locator("#try").scroll_into_view_if_needed()
             dark.screenshot(path=folder / "try-dark.png")
         browser.close()
+    for name, take in {"smollm2": chat, "whisper-tiny.en": listen}.items():
+        entry = next(entry for entry in catalog.available() if entry.name == name)
+        if not entry.installed:
+            typer.echo(f"no picture of {name}, which comes with: {entry.missing}", err=True)
+            continue
+        with server((*SERVE, "--model", name), READY, start_seconds=120) as address, sync_playwright() as engine:
+            browser = engine.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+            page = opened(browser, address, DESKTOP, "light")
+            take(page)
+            page.locator("#try").screenshot(path=folder / f"try-{take.__name__}-light.png")
+            browser.close()
+
+
+def chat(page: Page) -> None:
+    """A message, and both answers to their ends."""
+    page.wait_for_selector("#message")
+    page.fill("#message", "Why is the sky blue? One sentence.")
+    page.press("#message", "Enter")
+    page.locator("#try-verdict").filter(has_text=ANY).wait_for(timeout=ANSWER_MS)
+
+
+def listen(page: Page) -> None:
+    """A recording of Debian's, and what was heard."""
+    page.wait_for_selector("#clip")
+    page.set_input_files("#clip", speech_data.SOUNDS / CLIP)
+    page.locator("#try-verdict").filter(has_text=ANY).wait_for(timeout=ANSWER_MS)
 
 
 @contextmanager

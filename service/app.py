@@ -12,7 +12,6 @@ from prometheus_client import CollectorRegistry
 
 from models.model import Model
 from models.zoo import catalog
-from models.zoo.fashion_family import fashion_files
 from service.console.routes import mount_console
 from service.control.generation_slo import GenerationSLO
 from service.control.slo import SLO
@@ -60,28 +59,34 @@ def create_app(settings: Settings, models: Iterable[Model], load: Load | None = 
         OnRecord(metrics) if watchers or spans else metrics,
         load or (lambda name: catalog.load(places.get(name, name), settings.calibrations)),
     )
-    stale = StaleProfiles(lambda name: fashion_files(settings.calibrations) if name == "fashion" else None)
+
+    def measured_files(name: str) -> catalog.MeasuredFiles | None:
+        # A model that is not of the catalog has no file to look at.
+        return None if load else catalog.measured_files(places.get(name, name), settings.calibrations)
+
+    stale = StaleProfiles(measured_files)
     register_state(
         registry,
         lambda: [(snapshot, engine.slo(snapshot.name)) for snapshot in engine.snapshots()],
         engine.health,
-        lambda: stale(engine.names()),
+        lambda: stale.known,
     )
 
     def stamp(name: str) -> object:
-        # A model that is not of the catalog has no file to look at.
         return None if load else catalog.profile_stamp(places.get(name, name), settings.calibrations)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await engine.start()
-        # The first look reads the weights; later ones, at each scrape, only their times.
-        stale(engine.names())
-        following = asyncio.create_task(follow_profiles(engine, stamp))
+        following = [
+            asyncio.create_task(follow_profiles(engine, stamp)),
+            asyncio.create_task(stale.follow(engine.names)),
+        ]
         try:
             yield
         finally:
-            following.cancel()
+            for task in following:
+                task.cancel()
             await engine.stop(settings.grace_seconds)
             if spans is not None:
                 await asyncio.to_thread(spans.close)

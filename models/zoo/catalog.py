@@ -5,15 +5,25 @@ from pathlib import Path
 
 from models.model import Model
 from models.zoo import fashion_family, language_family, speech_family, text_family
-from models.zoo.family import CatalogEntry, Family, MissingWeights, UnknownModel, folder_type, served_name
+from models.zoo.family import (
+    CatalogEntry,
+    Family,
+    MeasuredFiles,
+    MissingWeights,
+    UnknownModel,
+    folder_type,
+    served_name,
+)
 
 __all__ = [
     "FAMILIES",
     "CatalogEntry",
+    "MeasuredFiles",
     "MissingWeights",
     "UnknownModel",
     "available",
     "load",
+    "measured_files",
     "profile_path",
     "profile_stamp",
     "served_name",
@@ -39,6 +49,11 @@ def load(name: str, calibrations: Path | None = None) -> Model:
 def profile_path(name: str, calibrations: Path | None = None) -> Path | None:
     """Where the profile lies that `load` would take; None where there is none. Raises `UnknownModel`."""
     return family_of(name).profile_path(name, calibrations)
+
+
+def measured_files(name: str, calibrations: Path | None = None) -> MeasuredFiles | None:
+    """The profile that `load` would take and the weights that it is of; None where there is none. Raises as `load`."""
+    return family_of(name).measured_files(name, calibrations)
 
 
 def profile_stamp(name: str, calibrations: Path | None = None) -> tuple[Path, int, int] | None:

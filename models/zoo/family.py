@@ -4,6 +4,7 @@
 >>> FAMILIES: tuple[Family, ...] = (text_family,)           # doctest: +SKIP
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -39,6 +40,16 @@ class CatalogEntry:
         return not self.missing
 
 
+@dataclass(frozen=True, slots=True)
+class MeasuredFiles:
+    """A profile, and the files of the weights that it is of. `digest` reads those; where `Profile.weights_digest` is
+    another, it was measured on other weights."""
+
+    profile: Path
+    weights: tuple[Path, ...]
+    digest: Callable[[], str]
+
+
 class Family(Protocol):
     """`calibrations` is a folder of the user's own files, which win over the packaged ones. A name is that of one of
     the entries, or the path of a Hugging Face folder; behind a colon may stand the datatype of its products."""
@@ -57,6 +68,10 @@ class Family(Protocol):
 
     def profile_path(self, name: str, calibrations: Path | None) -> Path | None:
         """Where the profile lies that `load` would take; None where there is none yet, and the model is dense."""
+
+    def measured_files(self, name: str, calibrations: Path | None) -> MeasuredFiles | None:
+        """That profile with the weights that `load` would take; None where there is no profile. Raises as `load`
+        does where the weights are not there."""
 
 
 def split_datatype(name: str) -> tuple[str, str]:

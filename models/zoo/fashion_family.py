@@ -1,11 +1,12 @@
 """The image classifier in the catalog: its files are packaged, and the user's own win."""
 
+from functools import partial
 from pathlib import Path
 
 from models.model import Model
 from models.zoo import fashion
-from models.zoo.family import CatalogEntry, MissingWeights
-from models.zoo.fashion_weights import PACKAGED, Files
+from models.zoo.family import CatalogEntry, MeasuredFiles, MissingWeights
+from models.zoo.fashion_weights import PACKAGED, Files, weights_digest
 
 MODEL_TYPES: tuple[str, ...] = ()
 REINSTALL = "pip install --force-reinstall sluice-serve"
@@ -36,6 +37,12 @@ def load(name: str, calibrations: Path | None) -> Model:
 def profile_path(name: str, calibrations: Path | None) -> Path | None:
     """The profile that `load` takes."""
     return fashion_files(calibrations).profile
+
+
+def measured_files(name: str, calibrations: Path | None) -> MeasuredFiles | None:
+    """The files that `load` takes."""
+    files = fashion_files(calibrations)
+    return MeasuredFiles(files.profile, (files.weights,), partial(weights_digest, files.weights))
 
 
 def fashion_files(calibrations: Path | None = None) -> Files:

@@ -42,7 +42,7 @@ class Tensors(Mapping[str, Array]):
 
     def __init__(self, path: Path, prefix: str = "") -> None:
         self._path = path
-        self._files = [_read(part) for part in (_parts(path) if path.suffix == ".json" else [path])]
+        self._files = [_read(part) for part in weights_files(path)]
         self._places = {name.removeprefix(prefix): (file, name) for file in self._files for name in file.entries}
 
     def __getitem__(self, name: str) -> Array:
@@ -109,6 +109,16 @@ def weights_path(folder: Path) -> Path:
     if any((folder / name).exists() for name in ("pytorch_model.bin", "pytorch_model.bin.index.json")):
         hint = "; pytorch_model.bin is not read: save the model with transformers' save_pretrained"
     raise FileNotFoundError(f"{folder} has neither {WEIGHTS} nor {INDEX}{hint}")
+
+
+def weights_files(path: Path) -> list[Path]:
+    """The safetensors files of `weights_path`: itself, or those that an index names. Raises as `Tensors` does."""
+    return _parts(path) if path.suffix == ".json" else [path]
+
+
+def weights_digest(path: Path) -> str:
+    """`Tensors.digest` of a safetensors file or an index."""
+    return Tensors(path).digest
 
 
 def _floats(stored: NDArray[Any]) -> Array:

@@ -2,6 +2,7 @@
 GGUF files by their path."""
 
 import os
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,8 +10,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from models.gating.profile import Profile
-from models.zoo.family import DATATYPES, CatalogEntry, MissingWeights, folder_type, split_datatype
+from models.zoo.family import DATATYPES, CatalogEntry, MeasuredFiles, MissingWeights, folder_type, split_datatype
 from models.zoo.fashion_weights import PACKAGED
+from models.zoo.folder import weights_digest, weights_files, weights_path
 from models.zoo.language_gates import load_calibration
 from models.zoo.language_model import LanguageModel
 from models.zoo.language_text import LANGUAGE_COMMAND
@@ -67,6 +69,16 @@ def profile_path(name: str, calibrations: Path | None = None) -> Path | None:
     folders = [folder for folder in (calibrations, PACKAGED) if folder is not None]
     paths = [folder / f"{short}.profile.json" for folder in folders]
     return next((path for path in paths if path.exists()), None)
+
+
+def measured_files(name: str, calibrations: Path | None = None) -> MeasuredFiles | None:
+    """The profile and the weights; those of a GGUF file are the converted ones."""
+    profile = profile_path(name, calibrations)
+    if profile is None:
+        return None
+    place = split_datatype(name)[0]
+    weights = weights_path(folder_of(place, calibrations.parent if calibrations else default_home()))
+    return MeasuredFiles(profile, tuple(weights_files(weights)), partial(weights_digest, weights))
 
 
 def calibration_beside(profile: Path) -> Path:

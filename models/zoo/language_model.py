@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from models.gating.profile import Profile
 from models.model import GateContext, InvalidInput, TensorSpec
-from models.zoo.folder import read_json
+from models.zoo.folder import Tensors, read_json, weights_path
 from models.zoo.language_text import ChatTemplate, Vocabulary
 from models.zoo.llama import UNCALIBRATED, Cache, Llama
-from models.zoo.llama_files import Checkpoint
 from models.zoo.llama_shape import read_shape
 
 Array = NDArray[np.float32]
@@ -71,7 +70,7 @@ class LanguageModel:
         config = read_json(folder / "config.json")
         self.calibration = calibration
         self.vocabulary = Vocabulary(folder)
-        checkpoint = Checkpoint(folder)
+        checkpoint = Tensors(weights_path(folder))
         self.network = Llama(read_shape(config), checkpoint, datatype, calibration, report)
         self.digest = checkpoint.digest
         self.profile = profile or Profile.dense(name, self.digest)

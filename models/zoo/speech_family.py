@@ -6,10 +6,17 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from models.gating.profile import Profile
-from models.zoo.family import DATATYPES, CatalogEntry, MissingWeights, UnknownModel, split_datatype
+from models.zoo.family import (
+    DATATYPES,
+    CatalogEntry,
+    MeasuredFiles,
+    MissingWeights,
+    UnknownModel,
+    split_datatype,
+)
 from models.zoo.fashion_weights import PACKAGED
 from models.zoo.speech import SpeechRecognizer
-from models.zoo.whisper_files import is_whisper
+from models.zoo.whisper_files import is_whisper, measured_weights
 from models.zoo.whisper_words import Calibrated
 
 log = logging.getLogger(__name__)
@@ -38,15 +45,8 @@ def load(name: str, calibrations: Path | None = None) -> SpeechRecognizer:
 
     Raises `UnknownModel`, `MissingWeights`, or `ValueError` when the files do not fit each other.
     """
+    folder = locate(name)
     place, datatype = split_datatype(name)
-    if place == TINY:
-        folder, missing = tiny_folder(), _missing_for_tiny()
-    else:
-        folder, missing = Path(place), "" if find_spec("tokenizers") else SPEECH_COMMAND
-    if missing or folder is None:
-        raise MissingWeights(f"{name} is not installed; it comes with: {missing}")
-    if not is_whisper(folder):
-        raise UnknownModel(f"there is no model of speech {name!r}: {TINY}, or the path of a folder of a Whisper")
     short = short_name(place)
     served, path = f"{short}:{datatype}" if datatype else short, profile_path(name, calibrations)
     if path is None:
@@ -55,12 +55,35 @@ def load(name: str, calibrations: Path | None = None) -> SpeechRecognizer:
     return SpeechRecognizer(served, folder, profile, calibrated, datatype or DATATYPES[0])
 
 
+def locate(name: str) -> Path:
+    """The folder of a model of speech. Raises `UnknownModel`, or `MissingWeights`."""
+    place = split_datatype(name)[0]
+    if place == TINY:
+        folder, missing = tiny_folder(), _missing_for_tiny()
+    else:
+        folder, missing = Path(place), "" if find_spec("tokenizers") else SPEECH_COMMAND
+    if missing or folder is None:
+        raise MissingWeights(f"{name} is not installed; it comes with: {missing}")
+    if not is_whisper(folder):
+        raise UnknownModel(f"there is no model of speech {name!r}: {TINY}, or the path of a folder of a Whisper")
+    return folder
+
+
 def profile_path(name: str, calibrations: Path | None = None) -> Path | None:
     """The profile of a model of speech: the user's own, else the packaged one, if there is one."""
     short = short_name(split_datatype(name)[0])
     folders = [folder for folder in (calibrations, PACKAGED) if folder is not None]
     paths = [folder / f"{short}.profile.json" for folder in folders]
     return next((path for path in paths if path.exists()), None)
+
+
+def measured_files(name: str, calibrations: Path | None = None) -> MeasuredFiles | None:
+    """The profile and the weights."""
+    profile = profile_path(name, calibrations)
+    if profile is None:
+        return None
+    weights, digest = measured_weights(locate(name))
+    return MeasuredFiles(profile, weights, digest)
 
 
 def calibrated_beside(profile: Path) -> Path:

@@ -2,6 +2,7 @@
 their path."""
 
 import logging
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from models.zoo.bert_shape import NAMINGS
 from models.zoo.family import (
     DATATYPES,
     CatalogEntry,
+    MeasuredFiles,
     MissingWeights,
     UnknownModel,
     folder_type,
@@ -18,6 +20,8 @@ from models.zoo.family import (
     split_datatype,
 )
 from models.zoo.fashion_weights import PACKAGED
+from models.zoo.folder import weights_digest, weights_files, weights_path
+from models.zoo.sentence_folder import read_sentence_folder
 from models.zoo.text_inputs import TextModel
 from models.zoo.text_model import open_text_model
 from models.zoo.text_profile import OtherWeights
@@ -86,6 +90,15 @@ def profile_path(name: str, calibrations: Path | None = None) -> Path | None:
     folders = [folder for folder in (calibrations, PACKAGED) if folder is not None]
     paths = [folder / f"{short}{suffix}" for folder in folders for suffix in (TUNED_SUFFIX, ".profile.json")]
     return next((path for path in paths if path.exists()), None)
+
+
+def measured_files(name: str, calibrations: Path | None = None) -> MeasuredFiles | None:
+    """The profile, and the weights of the encoder."""
+    profile = profile_path(name, calibrations)
+    if profile is None:
+        return None
+    weights = weights_path(read_sentence_folder(locate(name)).encoder)
+    return MeasuredFiles(profile, tuple(weights_files(weights)), partial(weights_digest, weights))
 
 
 def means_beside(profile: Path) -> Path:

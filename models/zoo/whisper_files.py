@@ -3,8 +3,9 @@
 Both give tensors by Hugging Face's names, the model's shape, and the tokens that are no text."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from models.zoo import ctranslate2
 from models.zoo.ctranslate2 import CTranslate2Tensors
-from models.zoo.folder import WEIGHTS, Tensors, read_json
+from models.zoo.folder import INDEX, WEIGHTS, Tensors, read_json, weights_digest, weights_files, weights_path
 from models.zoo.whisper_shape import WhisperShape, read_shape
 
 if TYPE_CHECKING:
@@ -78,14 +79,14 @@ def read_whisper(folder: Path) -> WhisperFiles:
     if not (folder / TOKENIZER).exists():
         raise FileNotFoundError(f"{folder / TOKENIZER} is missing")
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-    if (folder / ctranslate2.FILE).exists() and not (folder / WEIGHTS).exists():
+    if _is_converted(folder):
         stored = CTranslate2Tensors(folder / ctranslate2.FILE)
         shape, digest, tensors = stored.shape(), stored.digest, stored.renamed()
         settings = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
         suppressed, first = settings.get("suppress_ids"), settings.get("suppress_ids_begin")
         multilingual = None
     else:
-        whole = Tensors(folder / WEIGHTS, prefix="model.")
+        whole = Tensors(weights_path(folder), prefix="model.")
         shape, digest, tensors = read_shape(read_json(folder / "config.json")), whole.digest, whole
         place = folder / "generation_config.json"
         settings = read_json(place if place.exists() else folder / "config.json")
@@ -95,6 +96,21 @@ def read_whisper(folder: Path) -> WhisperFiles:
         multilingual = shape.vocabulary >= _MULTILINGUAL_VOCABULARY
     tokens = _speech_tokens(folder, tokenizer, multilingual, suppressed, first)
     return WhisperFiles(shape, tensors, digest, tokens, tokenizer)
+
+
+def measured_weights(folder: Path) -> tuple[tuple[Path, ...], Callable[[], str]]:
+    """The files of a folder's weights, and how to find `WhisperFiles.digest` without reading more."""
+    if _is_converted(folder):
+        path = folder / ctranslate2.FILE
+        return (path,), lambda: CTranslate2Tensors(path).digest
+    weights = weights_path(folder)
+    return tuple(weights_files(weights)), partial(weights_digest, weights)
+
+
+def _is_converted(folder: Path) -> bool:
+    """Whether its weights are those of CTranslate2."""
+    there = (folder / ctranslate2.FILE).exists()
+    return there and not any((folder / name).exists() for name in (WEIGHTS, INDEX))
 
 
 def _speech_tokens(

@@ -1,64 +1,65 @@
 """Profiles that are older than their weights.
 
 A model and its profile are loaded together, and only where they fit. The files can change under a running server, by
-training or by an upgrade; then the next load refuses them, which the operator wants to know before it happens.
+training or by an upgrade; then the next load refuses them or serves the model dense, which the operator wants to know
+before it happens.
 """
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
 
 from models.gating.profile import Profile
-from models.zoo.fashion_weights import weights_digest
+from models.zoo.catalog import MeasuredFiles
 
+LOOK_SECONDS = 15.0
 
-class ModelFiles(Protocol):
-    """Where a model's weights and its profile lie."""
-
-    @property
-    def weights(self) -> Path: ...
-    @property
-    def profile(self) -> Path: ...
-
-
-Stamp = tuple[int, int, int, int]
+Stamp = tuple[tuple[Path, int, int], ...]
 
 
 class StaleProfiles:
-    """Compares the files of models; `files` is None for a model that has none. A file is read again only when its time
-    or size has changed, so asking at each scrape costs two `stat` calls a model.
+    """Compares the files of models; `files` is None for a model that has no profile. Weights are read again only when
+    the time or the size of a file has changed: a look costs a `stat` call a file.
 
-    >>> stale = StaleProfiles(lambda name: fashion_files())      # doctest: +SKIP
-    >>> stale(["fashion"])                                                # doctest: +SKIP
+    >>> stale = StaleProfiles(lambda name: catalog.measured_files(name))      # doctest: +SKIP
+    >>> stale.look(["fashion"])                                                # doctest: +SKIP
+    >>> stale.known                                                            # doctest: +SKIP
     {'fashion': False}
     """
 
-    def __init__(self, files: Callable[[str], ModelFiles | None]) -> None:
+    def __init__(self, files: Callable[[str], MeasuredFiles | None]) -> None:
+        self.known: Mapping[str, bool] = {}
+        """At the last look: whether the weights on disk are others than those that the profile on disk was measured
+        on, of each model whose files could be read."""
         self._files = files
-        self._known: dict[str, tuple[Stamp, bool]] = {}
+        self._seen: dict[str, tuple[Stamp, bool]] = {}
 
-    def __call__(self, models: Iterable[str]) -> dict[str, bool]:
-        """Whether the weights on disk are others than those that the profile on disk was measured on, of each model
-        whose files can be read.
-        """
+    def look(self, models: Iterable[str]) -> None:
+        """Reads what changed. It may take long: a gigabyte of weights takes seconds."""
         found = {model: self._stale(model) for model in models}
-        return {model: stale for model, stale in found.items() if stale is not None}
+        self.known = {model: stale for model, stale in found.items() if stale is not None}
+
+    async def follow(self, models: Callable[[], Iterable[str]], seconds: float = LOOK_SECONDS) -> None:
+        """Looks each so many seconds, on a thread, until it is cancelled."""
+        while True:
+            await asyncio.to_thread(self.look, tuple(models()))
+            await asyncio.sleep(seconds)
 
     def _stale(self, model: str) -> bool | None:
-        files = self._files(model)
-        if files is None:
-            return None
         try:
-            stamp = _stamp(files)
-            known = self._known.get(model)
-            if known is None or known[0] != stamp:
+            files = self._files(model)
+            if files is None:
+                return None
+            stamp = tuple(_stamp(path) for path in (*files.weights, files.profile))
+            seen = self._seen.get(model)
+            if seen is None or seen[0] != stamp:
                 measured_on = Profile.load(files.profile).weights_digest
-                known = self._known[model] = (stamp, measured_on != weights_digest(files.weights))
+                seen = self._seen[model] = (stamp, measured_on != files.digest())
         except (OSError, ValueError, KeyError):
             return None
-        return known[1]
+        return seen[1]
 
 
-def _stamp(files: ModelFiles) -> Stamp:
-    weights, profile = files.weights.stat(), files.profile.stat()
-    return weights.st_mtime_ns, weights.st_size, profile.st_mtime_ns, profile.st_size
+def _stamp(path: Path) -> tuple[Path, int, int]:
+    status = path.stat()
+    return path, status.st_mtime_ns, status.st_size

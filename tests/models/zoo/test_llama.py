@@ -5,15 +5,14 @@ import pytest
 
 pytest.importorskip("tokenizers", reason="the extra `language` is not installed")
 
-from models.zoo.folder import read_json
+from models.zoo.folder import Tensors, read_json, weights_path
 from models.zoo.llama import Llama
-from models.zoo.llama_files import Checkpoint
 from models.zoo.llama_shape import read_shape
 from tests.models.zoo.random_llama import FAMILIES, write_random_llama
 
 
 def network(folder, datatype="fp32"):
-    return Llama(read_shape(read_json(folder / "config.json")), Checkpoint(folder), datatype)
+    return Llama(read_shape(read_json(folder / "config.json")), Tensors(weights_path(folder)), datatype)
 
 
 def oracle(folder):

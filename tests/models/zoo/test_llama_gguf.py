@@ -6,9 +6,8 @@ import pytest
 pytest.importorskip("gguf", reason="the extra `language` is not installed")
 pytest.importorskip("tokenizers", reason="the extra `language` is not installed")
 
-from models.zoo.folder import read_json
+from models.zoo.folder import Tensors, read_json, weights_path
 from models.zoo.language_text import ChatTemplate, Vocabulary
-from models.zoo.llama_files import Checkpoint
 from models.zoo.llama_gguf import convert, hugging_face_name
 from tests.models.zoo.random_llama import HEADS, KEY_HEADS, SPECIAL, byte_tokenizer, write_random_llama
 from tests.models.zoo.test_llama import assert_close, network
@@ -36,7 +35,7 @@ def neighbours(weight, heads):
 def write_gguf(path, folder, architecture="llama"):
     import gguf
 
-    config, checkpoint = read_json(folder / "config.json"), Checkpoint(folder)
+    config, checkpoint = read_json(folder / "config.json"), Tensors(weights_path(folder))
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])

@@ -229,3 +229,36 @@ def test_work_is_that_of_the_runs(samples):
 def test_nothing_is_left_inside(samples):
     for name in ("sluice_queue_depth", "sluice_inflight"):
         assert labelled(samples, name) == {("alpha",): 0, ("beta",): 0}
+
+
+class Doubted(FakeModel):
+    """Whose dense runs agree where its input is above 0."""
+
+    def agreement(self, outputs, dense):
+        return float(outputs["y"].flat[0] > 0)
+
+
+def test_shadow_runs_are_counted_one_by_one_and_nowhere_else(tmp_path):
+    settings = {"executors": 2, "slo_latency_ms": 60_000, "shadow_share": 1.0, "quality_floor": 0.5, "shed": False}
+    tight, agreed, disagreed = {"slo_ms": 0.01}, 9, 4
+    model = Doubted(name="doubted")
+    with serve([model], tmp_path, **settings) as server:
+        mix = Mix(server, Gate())
+        done = Counter()
+        for value in random.Random(1).sample([1.0, -1.0], counts=[agreed, disagreed], k=agreed + disagreed):
+            mix.send("doubted", 200, value=value, **tight)
+            done["true" if value > 0 else "false"] += 1
+            for agree, count in done.items():
+                mix.until(f'sluice_shadow_total{{agree="{agree}",model="doubted"}}', count)
+        # Dense, pinned, and with a floor of its own: none of them says anything of the model's floor.
+        for options in ({}, {"level": 1.0}, tight | {"quality_floor": 0.9}):
+            for _ in range(3):
+                mix.send("doubted", 200, **options)
+        served = agreed + disagreed + 9
+        samples = server.metrics()
+    assert labelled(samples, "sluice_shadow_total") == {("true", "doubted"): agreed, ("false", "doubted"): disagreed}
+    assert labelled(samples, "sluice_requests_total")["doubted", "ok", "v2"] == served
+    assert labelled(samples, "sluice_macs_total") == {("doubted",): served * MACS}
+    assert labelled(samples, "sluice_channels_total")["first", "doubted"] == 10 * served
+    runs = [value for value, _ in model.ran if value]  # a warm-up is on zeros
+    assert len(runs) == served + agreed + disagreed
