@@ -252,6 +252,7 @@ def attention(
     bias: Floats | None = None,
     scale: float | None = None,
     causal: bool = False,
+    datatype: str = "fp32",
     out: Floats | None = None,
     instruction_set: str | None = None,
 ) -> Floats:
@@ -267,6 +268,9 @@ def attention(
 
     Softmax is taken over blocks of keys at a time (FlashAttention, Dao et al. 2022): the memory that a call takes grows
     with S, not with T · S.
+
+    With another datatype than "fp32" a tile unit multiplies, where the processor has one and q more than three rows:
+    what it multiplies, the powers included, is rounded to bf16. Sums are float32, and so is all that lies between.
     """
 
 def rotary(

@@ -105,7 +105,8 @@ class Bert:
     ) -> None:
         """Reads a Hugging Face folder. With the calibrated means of each layer's neurons it has gates on them; with
         `tuned` parts it has gates on blocks of neurons, and a second set of layers for when one of those is closed. The
-        products are in the `datatype` "fp32", "bf16" or "int8", all else is in float32.
+        products are in the `datatype` "fp32", "bf16" or "int8"; all else is in float32, but that attention may round to
+        bf16 where the products round too.
 
         Raises `FileNotFoundError`, or `ValueError` for another architecture, or for means or parts of another."""
         config = read_json(folder / "config.json")
@@ -126,7 +127,7 @@ class Bert:
         self._positions, self._second_type = _positions(tensors, self.shape)
         self._norm = _norm(tensors, "embeddings.LayerNorm")
         self._distances = _distances(tensors, self.shape)
-        self._tensors, self._naming = tensors, naming
+        self._tensors, self._naming, self._datatype = tensors, naming, datatype
         means = [None] * self.shape.layers if neuron_means is None else neuron_means
         if len(means) != self.shape.layers:
             raise OtherWeights(f"there are means of {len(means)} layers, and the encoder has {self.shape.layers}")
@@ -194,7 +195,7 @@ class Bert:
             queries, keys, values = np.split(_product(x, layer.qkv), 3, axis=1)
             if len(x) < len(ids):  # attended to as often as it stands for a position: without this, cosines suffer
                 keys, values = (np.repeat(part, sizes.astype(np.intp), axis=0) for part in (keys, values))
-            heads = kernels.attention(queries, keys, values, shape.head_size, bias=bias)
+            heads = kernels.attention(queries, keys, values, shape.head_size, bias=bias, datatype=self._datatype)
             done += shape.attention_macs(len(x), len(ids))
             x = self._normalised(_product(heads, layer.output), layer.attention_norm, residual=x)
             gate, positions = _gate(i, "positions"), len(x)

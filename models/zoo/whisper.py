@@ -74,9 +74,10 @@ class Whisper:
         datatype: str = "fp32",
     ) -> None:
         """`tensors` are named as Hugging Face does it, without "model.". With what calibration found it has gates on
-        neurons and words. The products are in the `datatype` "fp32", "bf16" or "int8", all else is in float32. Raises
-        `ValueError` for tensors or a calibration of another shape."""
-        self.shape = shape
+        neurons and words. The products are in the `datatype` "fp32", "bf16" or "int8"; all else is in float32, but
+        that the encoder's attention may round to bf16 where the products round too. Raises `ValueError` for tensors or
+        a calibration of another shape."""
+        self.shape, self._datatype = shape, datatype
         names = self.neuron_gates
         means = [] if calibrated is None else calibrated.means
         if calibrated is not None and len(means) != len(names):
@@ -128,7 +129,8 @@ class Whisper:
         neurons = []
         for layer in self._encoder:
             queries, keys, values = np.split(layer.qkv(layer.norm(x)), 3, axis=1)
-            heads = kernels.attention(queries, keys, values, shape.hidden // shape.encoder_heads, bias=bias)
+            size = shape.hidden // shape.encoder_heads
+            heads = kernels.attention(queries, keys, values, size, bias=bias, datatype=self._datatype)
             x = layer.output(heads, residual=x)
             x, active = layer.feed_forward(x, context, thresholds, watch)
             neurons.append(active if active == shape.encoder_feed_forward else active + active // SAMPLED)

@@ -22,6 +22,7 @@ struct Buffers {
     FloatBuffer keys;    // of one head, [blocks of 64][head size][64]
     FloatBuffer values;  // of one head, [keys][head size, padded to whole vectors]
     FloatBuffer sums;    // [blocks of 64 of the head size][queries][64]
+    FloatBuffer tiles;   // of attend_on_tiles()
 };
 
 Buffers &buffers() {
@@ -164,6 +165,12 @@ struct Head {
 void attend(const InstructionSet &set, const Attention &attention, float *out) {
     const std::size_t n_queries = attention.queries.rows, n_keys = attention.keys.rows, depth = attention.head_size;
     Buffers &kept = buffers();
+#if defined(SLUICE_AMX)
+    if (attention.may_round && set.attend_on_tiles && n_queries > kQueriesInPlace) {
+        set.attend_on_tiles(attention, kept.tiles.reserve(AttentionTiles(attention).floats()), out);
+        return;
+    }
+#endif
     const bool transposes = n_queries > kQueriesInPlace;
     const std::size_t padded = divide_up(depth, set.lanes) * set.lanes;
     float *keys = transposes ? kept.keys.reserve(divide_up(n_keys, kBlock) * kBlock * depth) : nullptr;

@@ -1,7 +1,7 @@
 // Softmax attention of one sequence, over the heads that are there.
 #pragma once
 
-#include "instruction_set.h"
+#include "reduced_set.h"
 
 namespace sluice {
 
@@ -18,11 +18,35 @@ struct Attention {
     const float *bias;              // [heads][queries][keys], null: none
     float scale;
     bool causal;  // query i, of n, sees keys up to keys.rows − n + i
+    bool may_round = false;  // to bf16, where there is a tile unit
 };
 
 // out[i][h] = Σ_j softmax_j(scale · q[i][h] · k[j][key_heads[h]] + bias[h][i][j]) v[j][key_heads[h]], as [queries][heads ·
 // head size]. Softmax is taken a block of keys at a time (Milakov & Gimelshein 2018; FlashAttention, Dao et al. 2022), so
-// memory grows with the sequence and not with its square.
+// memory grows with the sequence and not with its square. Where they may be rounded,
+// more than a few queries go to the tile unit.
 void attend(const InstructionSet &set, const Attention &attention, float *out);
+
+#if defined(SLUICE_AMX)
+// What attend_on_tiles() needs beside its arguments, in tiles of 1 KiB: of one head, and for a block of queries.
+struct AttentionTiles {
+    std::size_t key_steps, depth_steps, strips;  // of 32 keys, 32 columns and 16 columns
+    std::size_t keys, values, queries, sums;
+
+    explicit AttentionTiles(const Attention &attention)
+        : key_steps((attention.keys.rows + 31) / 32),
+          depth_steps((attention.head_size + 31) / 32),
+          strips((attention.head_size + kColumns - 1) / kColumns),
+          keys(2 * key_steps * depth_steps),
+          values(strips * key_steps),
+          queries(2 * depth_steps),
+          sums(2 * strips) {}
+
+    std::size_t floats() const { return (keys + values + queries + sums) * kTileLines * sizeof(Line) / sizeof(float); }
+};
+
+// `scratch` on a 64-byte boundary.
+void attend_on_tiles(const Attention &attention, float *scratch, float *out);
+#endif
 
 }  // namespace sluice

@@ -1,4 +1,4 @@
-#include "reduced_set.h"
+#include "attention.h"
 #include "split.h"
 
 namespace sluice {
@@ -18,6 +18,7 @@ const InstructionSet *const *instruction_sets() {
             if (avx512 && has_tiles()) {
                 amx.name = "amx";
                 amx.split = &kSplitAmx;
+                amx.attend_on_tiles = attend_on_tiles;
                 sets[count++] = &amx;
             }
 #endif

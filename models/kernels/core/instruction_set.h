@@ -149,6 +149,7 @@ struct Panel {
 };
 
 struct SplitSet;
+struct Attention;
 
 struct InstructionSet {
     const char *name;
@@ -181,6 +182,7 @@ struct InstructionSet {
     std::size_t (*accumulate)(std::size_t rounds);
     float (*read)(const float *x, std::size_t count);
     const SplitSet *split;  // products of many rows, see split.h; null: none
+    void (*attend_on_tiles)(const Attention &, float *scratch, float *out);  // see attention.h; null: none
 };
 
 extern const InstructionSet kPortable;

@@ -15,6 +15,7 @@ from models.kernels.reference.arrays import (
     head_ids,
     shaped_tensor,
 )
+from models.kernels.reference.datatypes import checked_datatype
 
 
 def attention(
@@ -27,12 +28,14 @@ def attention(
     bias: Floats | None = None,
     scale: float | None = None,
     causal: bool = False,
+    datatype: str = "fp32",
     out: Floats | None = None,
     instruction_set: str | None = None,
 ) -> NDArray[Any]:
     """Softmax attention of one sequence, q [T, n · d] on k and v [S, m · d], to [T, n · d]; head i of q reads head
-    key_heads[i] of k and v."""
+    key_heads[i] of k and v. The datatype is what the core may round to; nothing is rounded here."""
     checked_instruction_set(instruction_set)
+    checked_datatype(datatype)
     if head_size < 1:
         raise ValueError("head_size must be at least 1")
     queries = float_tensor(q, "q", 2)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from models import kernels
 from models.kernels import reference
-from tests.models.kernels.cases import VECTOR_SETS
 
-every_instruction_set = pytest.mark.parametrize("instruction_set", VECTOR_SETS)
+every_instruction_set = pytest.mark.parametrize("instruction_set", kernels.instruction_sets())
+every_datatype = pytest.mark.parametrize("datatype", ["fp32", "bf16"])
 both_backends = pytest.mark.parametrize("backend", [kernels, reference])
 
 # On both sides of a tile, a block of queries, and one and two blocks of keys.
@@ -54,6 +54,34 @@ def test_attention_is_the_reference(instruction_set, data, seed):
     np.testing.assert_allclose(y, expected, rtol=1e-3, atol=2e-5 * (scale or 1) * head_size**0.5 + 1e-5)
 
 
+@every_instruction_set
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), seed=st.integers(0, 2**32 - 1))
+def test_rounded_attention_is_off_by_no_more_than_its_rounding(instruction_set, data, seed):
+    random = np.random.default_rng(seed)
+    head_size = data.draw(st.sampled_from([1, 8, 16, 20, 32, 48, 64, 72, 128]))
+    causal = data.draw(st.booleans())
+    keys = data.draw(LENGTHS)
+    queries = data.draw(st.integers(0, min(keys, 40)) | st.just(keys)) if causal else data.draw(LENGTHS)
+    key_heads = data.draw(st.integers(1, 3))
+    heads = key_heads * data.draw(st.integers(0, 2))
+    read = random.integers(0, key_heads, heads, dtype=np.int32) if data.draw(st.booleans()) else None
+    q = normal(random, queries, heads * head_size)
+    k, v = normal(random, 2, keys, key_heads * head_size)
+    bias = normal(random, heads, queries, keys) if data.draw(st.booleans()) else None
+    scale = data.draw(st.sampled_from([head_size**-0.5, 0.3, -0.3]))
+    options = {"key_heads": read, "causal": causal, "scale": scale}
+    y = kernels.attention(q, k, v, head_size, bias=bias, datatype="bf16", instruction_set=instruction_set, **options)
+    options["bias"] = None if bias is None else bias.astype(np.float64)
+    expected = reference.attention(*exact(q, k, v), head_size, **options)
+    # Both factors of a score are off by 2^-9 of themselves, which is a factor of e^error on each power and on their
+    # sum; a power and a value once more.
+    scores = abs(scale) * np.abs(q).reshape(queries, heads, head_size).max((0, 1, 2), initial=0)
+    error = 2**-8 * scores * np.abs(k).reshape(-1, head_size).sum(1).max()
+    terms = reference.attention(*exact(q, k, np.abs(v)), head_size, **options)
+    assert (np.abs(y - expected) <= (np.expm1(2 * error) + 1.1 * 2**-8) * terms + 1e-5).all()
+
+
 def test_the_reference_is_torch():
     torch = pytest.importorskip("torch")
     random = np.random.default_rng(0)
@@ -70,24 +98,28 @@ def test_the_reference_is_torch():
     )
 
 
+@every_datatype
 @every_instruction_set
 @pytest.mark.parametrize("rows", [1, 5])
-def test_slices_of_one_activation_are_taken_as_they_are(instruction_set, rows):
+def test_slices_of_one_activation_are_taken_as_they_are(instruction_set, rows, datatype):
     qkv = normal(np.random.default_rng(1), 70, 3 * 4 * 32)
     q, k, v = qkv[70 - rows :, :128], qkv[:, 128:256], qkv[:, 256:]
-    y = kernels.attention(q, k, v, 32, causal=True, instruction_set=instruction_set)
-    apart = kernels.attention(q.copy(), k.copy(), v.copy(), 32, causal=True, instruction_set=instruction_set)
+    options = {"causal": True, "datatype": datatype, "instruction_set": instruction_set}
+    y = kernels.attention(q, k, v, 32, **options)
+    apart = kernels.attention(q.copy(), k.copy(), v.copy(), 32, **options)
     np.testing.assert_array_equal(y, apart)
 
 
+@every_datatype
 @every_instruction_set
-def test_a_head_does_not_depend_on_which_others_are_active(instruction_set):
+def test_a_head_does_not_depend_on_which_others_are_active(instruction_set, datatype):
     random = np.random.default_rng(2)
     q, k, v = normal(random, 3, 50, 6 * 32)
-    dense = kernels.attention(q, k, v, 32, instruction_set=instruction_set)
+    options = {"datatype": datatype, "instruction_set": instruction_set}
+    dense = kernels.attention(q, k, v, 32, **options)
     columns = np.concatenate([np.arange(head * 32, head * 32 + 32) for head in (1, 4, 5)])
     compact = [np.ascontiguousarray(array[:, columns]) for array in (q, k, v)]
-    y = kernels.attention(*compact, 32, instruction_set=instruction_set)
+    y = kernels.attention(*compact, 32, **options)
     np.testing.assert_array_equal(y, dense[:, columns])
 
 
@@ -101,16 +133,17 @@ def test_one_query_at_a_time_over_a_cache_is_the_causal_whole(instruction_set):
         np.testing.assert_allclose(y[0], whole[last - 1], rtol=1e-4, atol=1e-5)
 
 
+@every_datatype
 @every_instruction_set
-def test_hidden_keys_count_for_nothing(instruction_set):
+def test_hidden_keys_count_for_nothing(instruction_set, datatype):
     random = np.random.default_rng(4)
     q, k, v = normal(random, 3, 200, 32)
     bias = np.zeros((1, 200, 200), np.float32)
     bias[..., :150] = -np.inf  # a whole block of keys, and a part of the next
-    y = kernels.attention(q, k, v, 32, bias=bias, instruction_set=instruction_set)
-    np.testing.assert_allclose(
-        y, kernels.attention(q, k[150:], v[150:], 32, instruction_set=instruction_set), rtol=1e-4, atol=1e-5
-    )
+    options = {"datatype": datatype, "instruction_set": instruction_set}
+    y = kernels.attention(q, k, v, 32, bias=bias, **options)
+    # Powers are rounded relative to the largest, which is the same of both.
+    np.testing.assert_allclose(y, kernels.attention(q, k[150:], v[150:], 32, **options), rtol=1e-4, atol=1e-5)
 
 
 @every_instruction_set
@@ -158,6 +191,7 @@ Q, K = np.zeros((5, 48), np.float32), np.zeros((6, 24), np.float32)
         ({"key_heads": np.zeros(6, np.int64)}, TypeError, "key_heads must be int32"),
         ({"bias": np.zeros((6, 5, 5), np.float32)}, ValueError, "bias must have the shape"),
         ({"out": np.zeros((5, 24), np.float32)}, ValueError, "out must have the shape"),
+        ({"datatype": "fp16"}, ValueError, "datatype must be fp32, bf16 or int8, not 'fp16'"),
         ({"instruction_set": "mmx"}, ValueError, "instruction_set must be one that this processor has"),
     ],
 )
