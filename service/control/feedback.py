@@ -13,7 +13,7 @@ class SafetyMargin:
     It rises when the misses in the window are surely more than allowed, and the window starts anew, so that no miss is
     answered twice (no wind-up). It falls towards 1 when there are surely no more than half of what is allowed, and with
     time when there is nothing to judge. Between the two it rests. Only outcomes that a margin could have changed belong
-    in `record`: no pinned level, no refusal, no SLO that cannot be met.
+    in `record`: no pinned level, no refusal at the ceiling, no SLO that cannot be met.
     """
 
     highest: float = 2.0

@@ -12,8 +12,8 @@ from math import inf
 from typing import Generic, TypeVar
 
 from service.control.admission import Promises
-from service.control.level import Demand, choose_level
-from service.control.load import LEFT_TO_WAIT, LoadEstimate, utilisation
+from service.control.level import Demand, choose_level, share_in_time
+from service.control.load import LEFT_TO_WAIT, LoadEstimate, Work, utilisation
 from service.engine.entry import Entry, Ran, Reply
 from service.engine.hosted import HostedModel
 from service.engine.queue import Queue
@@ -196,22 +196,16 @@ class Dispatch(Generic[E]):
             self._answer(entry, error)
 
     def _decide(self, entry: Entry, now: float) -> float:
-        hosted, within = entry.hosted, entry.planned - entry.request.arrival
+        hosted = entry.hosted
         margin = hosted.margin(entry.request).at(now)
-        allowed = utilisation(
-            LEFT_TO_WAIT * (self._load.variation + hosted.latency.variation),
-            self._load.rate(now) * within,
-            entry.slo.allowed_misses,
-            self._executors,
-            margin,
-        )
+        offered, allowed = self._lasting(entry, now, margin)
         level = choose_level(
             hosted.profile,
             entry.ceiling,
             # A deadline that cannot be met is missed by as little as the ceiling allows.
             Demand(min(entry.due, entry.deadline) - now, entry.work),
             self._queue.demands(now, LOOK_AHEAD),
-            self._load.offered(now, within),
+            offered,
             utilisation=allowed,
             pinned=entry.pinned,
             executors=self._executors,
@@ -222,6 +216,18 @@ class Dispatch(Generic[E]):
         if entry.pinned is None:
             hosted.levels.add(now, level)
         return level
+
+    def _lasting(self, entry: Entry, now: float, margin: float) -> tuple[Work, float]:
+        """The work that arrives a second, and the share of the capacity that it may take."""
+        within = entry.planned - entry.request.arrival
+        allowed = utilisation(
+            LEFT_TO_WAIT * (self._load.variation + entry.hosted.latency.variation),
+            self._load.rate(now) * within,
+            entry.slo.allowed_misses,
+            self._executors,
+            margin,
+        )
+        return self._load.offered(now, within), allowed
 
     def _refuse_if_late(self, entry: Entry, now: float) -> None:
         hosted = entry.hosted
@@ -237,7 +243,10 @@ class Dispatch(Generic[E]):
         full = hosted.waiting >= self._queue_limit
         if not full and (late_by <= 0 or not entry.slo.shed or not hosted.latency.trusted):
             return
-        hosted.counts.fail.add(now - entry.request.arrival)
+        # What arrives leaves the dial below its ceiling: a clump or a stall it was, that a higher level had room for.
+        offered, allowed = self._lasting(entry, now, hosted.margin(entry.request).at(now))
+        in_time = share_in_time(allowed * self._executors, offered.fixed, offered.scalable)
+        hosted.refused(now, entry, avoidable=in_time > entry.ceiling.macs_ratio)
         seconds = margin * entry.least / self._executors
         retry = self._promises.give(now, entry.request.fingerprint(), seconds, late_by)
         late = (

@@ -143,6 +143,14 @@ class HostedModel:
         counts.last_inference_ms = time.time_ns() // 1_000_000
         self.tail.add(now, finished.tokens.first_token_seconds)
 
+    def refused(self, now: float, entry: Entry, avoidable: bool) -> None:
+        """Counts a request that was refused: to the feedback, a miss where a higher level before would have left room
+        for it.
+        """
+        self.counts.fail.add(now - entry.request.arrival)
+        if avoidable:
+            self.judge(now, entry, met=False)
+
     def judge(self, now: float, entry: Entry, met: bool) -> None:
         """Tells the feedback of an outcome that it could have changed; `met` is with half of the plan's room."""
         if entry.pinned is None and entry.attainable:

@@ -177,6 +177,36 @@ def test_a_server_that_slows_down_still_meets_its_slo():
     assert mean(levels(results, 5)) > 0.2
 
 
+def test_refusals_that_a_higher_level_would_have_spared_are_learned_from():
+    """Stalls of 90 ms under a load that leaves the dial in the middle."""
+    slow = 1.0
+
+    def stalling(share):
+        return seconds(share) * slow
+
+    def become(factor):
+        def event():
+            nonlocal slow
+            slow = factor
+
+        return event
+
+    model = hosted()
+    stalls = [(at + start, become(factor)) for at in range(1, 8) for start, factor in ((0.0, 6.0), (0.09, 1.0))]
+    results = simulate(model, poisson(1.6, 8), stalling, events=stalls)
+    refused = [result for result in results if isinstance(result, Lost) and isinstance(result.error, Refused)]
+    assert len(refused) > 0.005 * len(results)
+    assert mean(levels(results)) < 0.9
+    assert model.margin(request()).at(8.0) > 1
+
+
+def test_refusals_at_the_ceiling_teach_nothing():
+    model = hosted()
+    results = simulate(model, even(8, 4), seconds)
+    assert sum(isinstance(result, Lost) for result in results) > 1000
+    assert model.margin(request()).at(4.0) < 1.11  # one step, for what expired when the load came
+
+
 def test_two_executors_do_twice_as_much():
     results = simulate(hosted(), even(1.8, 3), seconds, executors=2)
     assert set(levels(results)) == {0.0}
