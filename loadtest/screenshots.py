@@ -87,13 +87,22 @@ def chat(page: Page) -> None:
     page.wait_for_selector("#message")
     page.fill("#message", "Why is the sky blue? One sentence.")
     page.press("#message", "Enter")
-    page.locator("#try-verdict").filter(has_text=ANY).wait_for(timeout=ANSWER_MS)
+    answered_at(page, "0.5")
 
 
 def listen(page: Page) -> None:
     """A recording of Debian's, and what was heard."""
     page.wait_for_selector("#clip")
     page.set_input_files("#clip", speech_data.SOUNDS / CLIP)
+    answered_at(page, "0.75")
+
+
+def answered_at(page: Page, level: str) -> None:
+    """The slider at a level, and both answers there."""
+    page.locator("#try-verdict").filter(has_text=ANY).wait_for(timeout=ANSWER_MS)
+    page.uncheck("#follow")
+    page.locator("#try-level").fill(level)
+    page.locator("#answers h3").first.filter(has_text=level).wait_for(timeout=ANSWER_MS)
     page.locator("#try-verdict").filter(has_text=ANY).wait_for(timeout=ANSWER_MS)
 
 

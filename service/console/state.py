@@ -4,13 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.control.generation_slo import Objective
-from service.engine.snapshot import ModelSnapshot
+from service.engine.snapshot import LastActive, LayerGate, ModelSnapshot
+
+MOST_DRAWN = 1024
+"""Channels of a layer; a vocabulary of fifty thousand is neither sent nor drawn once a second."""
 
 
 def model_state(snapshot: ModelSnapshot, slo: Objective, totals: Mapping[str, int]) -> dict[str, Any]:
     """Latencies in milliseconds; levels, rates and qualities 0 to 1; `totals` count requests since the start.
 
-    A layer's `active` lists the channels that the last request computed, None where the model does not tell.
+    A layer's `active` lists the channels that the last request computed, None where the model does not tell or they are
+    too many to draw. Its `skip_rate` is that of late, or where nothing came of late, of the last request if that tells.
     """
     gate = snapshot.gate
     return {
@@ -30,13 +34,18 @@ def model_state(snapshot: ModelSnapshot, slo: Objective, totals: Mapping[str, in
         "queue_depth": snapshot.queue_depth,
         "inflight": snapshot.inflight,
         "totals": dict(totals),
-        "layers": [
-            {
-                "name": name,
-                "skip_rate": gate.layers[name].skip_rate if name in gate.layers else None,
-                "channels": last.channels,
-                "active": None if last.active is None else last.active.tolist(),
-            }
-            for name, last in snapshot.last_active.items()
-        ],
+        "layers": [_layer(name, last, gate.layers.get(name)) for name, last in snapshot.last_active.items()],
+    }
+
+
+def _layer(name: str, last: LastActive, gate: LayerGate | None) -> dict[str, Any]:
+    skip_rate = None if gate is None else gate.skip_rate
+    if skip_rate is None and last.active is not None and last.channels:
+        skip_rate = 1 - len(last.active) / last.channels
+    drawn = last.active is not None and last.channels <= MOST_DRAWN
+    return {
+        "name": name,
+        "skip_rate": skip_rate,
+        "channels": last.channels,
+        "active": last.active.tolist() if drawn and last.active is not None else None,
     }

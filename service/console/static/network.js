@@ -1,8 +1,11 @@
-// The network as a picture: a block of squares for each layer, lit where the channel was computed.
+// The network as a picture: a block of squares for each layer, lit where the channel was computed. Layers that tell no
+// more than their share are bars, and where they are many, the cells of a table: a row for each kind, a column for each
+// layer.
 import { made } from "./made.js";
 import { percent } from "./strings.js";
 
 const ROWS = 16;
+const MOST_BARS = 12;
 const SVG = "http://www.w3.org/2000/svg";
 
 function drawn(name, attributes) {
@@ -30,16 +33,64 @@ function share({ name }) {
   return { figure, fill, count };
 }
 
+// "encoder3.neurons" is of the kind "encoder neurons", and the third of it.
+function placed(name) {
+  const [, stack, number, part] = name.match(/^(\D+)(\d+)\.(.+)$/) ?? [null, "", "", name];
+  return { kind: `${stack === "layer" ? "" : `${stack} `}${part.replaceAll("_", " ")}`.trim(), number };
+}
+
+function table(layers) {
+  const rows = new Map();
+  const cells = layers.map(({ name }) => {
+    const { kind, number } = placed(name), cell = made("td", {}, [made("i")]);
+    if (!rows.has(kind)) rows.set(kind, { cells: [], mean: made("td", { className: "mean" }) });
+    rows.get(kind).cells.push(cell);
+    return { cell, row: rows.get(kind), number };
+  });
+  const widest = Math.max(...[...rows.values()].map((row) => row.cells.length));
+  const body = made("tbody", {}, [...rows].map(([kind, row]) => {
+    const rest = made("td", { colSpan: Math.max(1, widest - row.cells.length) });
+    return made("tr", {}, [made("th", { scope: "row", textContent: kind }), ...row.cells, ...(row.cells.length < widest ? [rest] : []), row.mean]);
+  }));
+  return { table: made("table", {}, [body]), cells, rows: [...rows.values()] };
+}
+
+function createTable(layers) {
+  const { table: picture, cells, rows } = table(layers);
+  return {
+    picture,
+    show(now, t) {
+      for (const row of rows) row.computed = [];
+      now.forEach(({ skip_rate }, i) => {
+        const { cell, row, number } = cells[i], computed = skip_rate === null ? null : 1 - skip_rate;
+        if (computed !== null) row.computed.push(computed);
+        cell.firstChild.style.setProperty("--computed", `${100 * (computed ?? 0)}%`);
+        cell.title = `${number} ${t("computed", { share: percent(computed, 0) })}`.trim();
+        cell.setAttribute("aria-label", cell.title);
+      });
+      for (const { computed, mean } of rows) {
+        const share = computed.length ? computed.reduce((sum, one) => sum + one) / computed.length : null;
+        mean.textContent = t("computed", { share: percent(share, 0) });
+      }
+    },
+  };
+}
+
 export function createNetwork(place) {
-  let shape = "", drawings = [];
+  let shape = "", drawings = [], inTable = null;
   return (layers, t) => {
     const wanted = layers.map(({ name, channels, active }) => `${name}:${active ? channels : ""}`).join();
     if (wanted !== shape || !layers.length) {
-      drawings = layers.map((layer) => (layer.active ? block(layer) : share(layer)));
-      place.replaceChildren(...drawings.map(({ figure }) => figure));
+      inTable = layers.length > MOST_BARS && layers.every(({ active }) => !active) ? createTable(layers) : null;
+      drawings = inTable ? [] : layers.map((layer) => (layer.active ? block(layer) : share(layer)));
+      place.replaceChildren(...(inTable ? [inTable.picture] : drawings.map(({ figure }) => figure)));
       shape = wanted;
     }
     if (!layers.length) place.textContent = t("network-empty");
+    if (inTable) {
+      inTable.show(layers, t);
+      return;
+    }
     layers.forEach(({ channels, active, skip_rate }, i) => {
       const { cells, fill, count } = drawings[i];
       if (!active) {

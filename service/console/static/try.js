@@ -11,6 +11,8 @@ const element = (id) => document.getElementById(id);
 // For comparison: not what an SLO, or the queue of the moment, would make of it.
 const WIDE = { slo_ms: 30_000 };
 
+const compute = ({ compute_ms }) => compute_ms;
+
 function card(title, answer, kind, t) {
   if (answer.error) return made("div", {}, [made("h3", { textContent: title }), made("p", { className: "facts bad", textContent: answer.error })]);
   const { reply } = answer;
@@ -58,13 +60,15 @@ export function createTry(modelName, translate, answered) {
 
   function verdict(t) {
     if (!served?.reply?.parameters || !dense?.reply?.parameters) return "";
-    const times = dense.reply.parameters.compute_ms / served.reply.parameters.compute_ms;
+    const times = (kind.speed ?? compute)(dense.reply.parameters) / (kind.speed ?? compute)(served.reply.parameters);
     return t("try-verdict", { same: kind.compare(served.reply, dense.reply, t), times: times.toFixed(1) });
   }
 
   function render() {
     const t = translate();
     for (const one of kinds) one.relabel(t);
+    // While it follows, the slider stands where the answer was made.
+    if (element("follow").checked && served?.reply?.parameters) element("try-level").value = served.reply.parameters.level;
     element("try-level-value").textContent = Number(element("try-level").value).toFixed(2);
     if (!served && !dense) return;
     element("answers").replaceChildren(...[[t("served"), served], [t("dense"), dense]].map(([title, answer]) =>

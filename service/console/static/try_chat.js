@@ -25,6 +25,8 @@ export function createChatInput(translate, changed) {
     show: (reply) => [made("p", { className: "said", textContent: reply.text })],
     facts: ({ parameters: { first_token_ms, token_ms, macs_skipped } }, t) =>
       t("chat-facts", { first: limit(first_token_ms), token: limit(token_ms ?? 0), skipped: percent(macs_skipped, 0) }),
+    // Two texts may differ in length.
+    speed: ({ token_ms, first_token_ms }) => token_ms ?? first_token_ms,
     compare: (served, dense, t) => t(served.text === dense.text ? "same-text" : "other-text"),
   };
 }

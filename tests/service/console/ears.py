@@ -1,4 +1,5 @@
-"""A model of speech for tests of the page: it hears how long a sound is, and how high."""
+"""A model of speech for tests of the page: it hears how long a sound is, and how high. It has many layers, and one of
+more channels than a page can draw."""
 
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ from models.model import TensorSpec
 from tests.service.engine.fakes import linear_profile
 
 RATE = 16_000
+WORDS = 300_000
 
 
 @dataclass
@@ -36,7 +38,9 @@ class Ears:
         text = f"{seconds:.1f} s at {round(crossings / 2 / seconds, -1):.0f} Hz" if context.level < 1 else "a sound"
         context.macs = len(audio)
         context.macs_skipped = round(context.macs * context.level / 2)
-        context.record("ear", channels=10, active=10 - round(5 * context.level))
+        for number in range(1, 15):
+            context.record(f"encoder{number}.neurons", channels=10, active=10 - round(5 * context.level))
+        context.record("words", WORDS, WORDS // 2, np.arange(WORDS // 2, dtype=np.int32))
         return {"text": np.array([text.encode()], object)}
 
     def agreement(self, outputs, dense):

@@ -231,6 +231,11 @@ def test_a_recording_is_answered_beside_the_dense_model(page, tmp_path):
     page.keyboard.press("End")
     expect(page.locator("#answers .said").first).to_have_text("a sound")
     expect(page.locator("#try-verdict")).to_contain_text("Another text than the dense model")
+    # Many layers are a table: a row for each kind.
+    expect(page.locator("#network th")).to_have_text(["encoder neurons", "words"])
+    expect(page.locator("#network .mean").last).to_have_text("50 % computed")
+    assert page.locator("#network tr").first.locator("i").count() == 14
+    expect(page.locator("#offline")).to_be_hidden()
 
 
 def test_a_file_that_is_no_sound_is_said_to_be_none(page, tmp_path):
