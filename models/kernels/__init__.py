@@ -25,6 +25,7 @@ if not _compiled and find_spec("torch") is None:
 
 if TYPE_CHECKING or _compiled:
     from models.kernels._core import (
+        ROW_LAYOUT,
         Decoder,
         DecoderLayer,
         GatedLayer,
@@ -52,6 +53,7 @@ if TYPE_CHECKING or _compiled:
         pack_depthwise,
         pack_matrix,
         pack_rows,
+        repack_rows,
         rms_norm,
         rotary,
         row_matmul,
@@ -61,6 +63,7 @@ if TYPE_CHECKING or _compiled:
     )
 else:
     from models.kernels.reference import (
+        ROW_LAYOUT,
         Decoder,
         DecoderLayer,
         GatedLayer,
@@ -88,6 +91,7 @@ else:
         pack_depthwise,
         pack_matrix,
         pack_rows,
+        repack_rows,
         rms_norm,
         rotary,
         row_matmul,
@@ -106,6 +110,7 @@ def instruction_set(datatype: str = "fp32") -> str:
 
 __all__ = [
     "BACKEND",
+    "ROW_LAYOUT",
     "Decoder",
     "DecoderLayer",
     "GatedLayer",
@@ -134,6 +139,7 @@ __all__ = [
     "pack_depthwise",
     "pack_matrix",
     "pack_rows",
+    "repack_rows",
     "rms_norm",
     "rotary",
     "row_matmul",

@@ -96,6 +96,12 @@ class RowMatrix:
     @property
     def norms(self) -> Floats:
         """Those of the columns of the weight, [K]."""
+    @property
+    def scales(self) -> Floats | None:
+        """Of an int8 layer, one for each output, [N]."""
+    @property
+    def words(self) -> NDArray[np.int32]:
+        """The packed weights as they lie in memory, four bytes an item, read-only: what `repack_rows` takes."""
     def with_means(self, means: Floats | None) -> RowMatrix:
         """The same weights, with the calibrated means [K] of the inputs, which stand for those that are skipped."""
 
@@ -374,6 +380,23 @@ def pack_rows(
     In "bf16" weights are rounded to it, in "int8" to numbers from -127 to 127 times a scale for each output.
     Activations stay in float32 for a few rows, and are rounded to bf16 for many. Both take weights that are finite.
     """
+
+ROW_LAYOUT: str
+"""Names how packed rows lie in memory: what was written under another name is no input for `repack_rows`."""
+
+def repack_rows(
+    words: NDArray[np.int32],
+    outputs: int,
+    inputs: int,
+    datatype: str,
+    by: str,
+    *,
+    norms: Floats,
+    scales: Floats | None,
+    bias: Floats | None = None,
+    instruction_set: str | None = None,
+) -> RowMatrix:
+    """The layer whose `words`, `norms` and `scales` these were; they are copied. A ValueError for what does not fit."""
 
 def row_matmul(
     x: Floats,

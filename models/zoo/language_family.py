@@ -47,7 +47,8 @@ def load(name: str, calibrations: Path | None = None, *, dense: bool = False) ->
     place, datatype = split_datatype(name)
     if lacking := _missing(place):
         raise MissingWeights(f"{name} is not installed; it comes with: {lacking}")
-    folder = folder_of(place, calibrations.parent if calibrations else default_home())
+    home = calibrations.parent if calibrations else default_home()
+    folder, kept = folder_of(place, home), home / "converted" / "packed"
     path, served = None if dense else profile_path(name, calibrations), _short(place)
     named, kind = f"{served}:{datatype}" if datatype else served, datatype or DATATYPES[0]
     console = Console(stderr=True)
@@ -58,9 +59,9 @@ def load(name: str, calibrations: Path | None = None, *, dense: bool = False) ->
             bar.update(task, completed=done)
 
         if path is None:
-            return LanguageModel(named, folder, datatype=kind, report=report)
+            return LanguageModel(named, folder, datatype=kind, report=report, kept=kept)
         calibration = load_calibration(calibration_beside(path))
-        return LanguageModel(named, folder, Profile.load(path), calibration, kind, report)
+        return LanguageModel(named, folder, Profile.load(path), calibration, kind, report, kept)
 
 
 def profile_path(name: str, calibrations: Path | None = None) -> Path | None:

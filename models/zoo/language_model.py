@@ -15,6 +15,7 @@ from models.zoo.folder import Tensors, read_json, weights_path
 from models.zoo.language_text import ChatTemplate, Vocabulary
 from models.zoo.llama import UNCALIBRATED, Cache, Llama
 from models.zoo.llama_shape import read_shape
+from models.zoo.packed_rows import PackedRows
 
 Array = NDArray[np.float32]
 CHUNK = 256
@@ -60,8 +61,10 @@ class LanguageModel:
         calibration: Mapping[str, Array] = UNCALIBRATED,
         datatype: str = "fp32",
         report: Callable[[float], None] = lambda done: None,
+        kept: Path | None = None,
     ) -> None:
         """Reads a Hugging Face folder; without a profile the model is dense. `report` is called with the share done.
+        In the folder `kept`, if there is one, the packed weights are found and kept.
 
         Raises `FileNotFoundError`, `ModuleNotFoundError` without the package tokenizers, or `ValueError` for files of
         another architecture."""
@@ -71,8 +74,11 @@ class LanguageModel:
         self.calibration = calibration
         self.vocabulary = Vocabulary(folder)
         checkpoint = Tensors(weights_path(folder))
-        self.network = Llama(read_shape(config), checkpoint, datatype, calibration, report)
         self.digest = checkpoint.digest
+        rows = None
+        if kept is not None:
+            rows = PackedRows(kept / f"{self.digest[:32]}-{datatype}.packed", self.digest, datatype)
+        self.network = Llama(read_shape(config), checkpoint, datatype, calibration, report, rows)
         self.profile = profile or Profile.dense(name, self.digest)
         if self.profile.weights_digest != self.digest:
             raise ValueError(f"the profile of {name} was measured on other weights: run sluice calibrate {name}")

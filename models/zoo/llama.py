@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from models import kernels
 from models.zoo.llama_shape import LlamaShape
+from models.zoo.packed_rows import PackedRows
 
 Array = NDArray[np.float32]
 Watch = Callable[[int, Array], Array]
@@ -101,16 +102,18 @@ class Llama:
         datatype: str = "fp32",
         calibration: Mapping[str, Array] = UNCALIBRATED,
         report: Callable[[float], None] = lambda done: None,
+        rows: PackedRows | None = None,
     ) -> None:
-        """Packs the weights; those of the products are in the `datatype` "fp32", "bf16" or "int8", all else is in
-        float32. Of what was calibrated a gate on inputs has their means by its name, one on neurons what their gate
-        values are multiplied by. `report` is called with the share done, 0 to 1.
+        """Packs the weights, or takes them packed from `rows`, where they are kept then; those of the products are in
+        the `datatype` "fp32", "bf16" or "int8", all else is in float32. Of what was calibrated a gate on inputs has
+        their means by its name, one on neurons what their gate values are multiplied by. `report` is called with the
+        share done, 0 to 1.
 
         Raises `ValueError` for weights of another shape."""
         self.shape = shape
         self._weights = weights
         self._norm = weights["model.norm.weight"]
-        packing = _Packing(weights, datatype)
+        packing = _Packing(weights, datatype, rows)
         # The head first: it is the largest by far, and in float32 for a moment.
         name = "model.embed_tokens" if shape.tied or "lm_head.weight" not in weights else "lm_head"
         head = packing.matrix("inputs", name)
@@ -120,7 +123,7 @@ class Llama:
         layers = []
         for i in range(shape.layers):
             layers.append(_layer(packing, shape, i, calibration))
-            weights.release()
+            packing.release()
             report((i + 1) / (shape.layers + 1))
         self.layers = tuple(layers)
         self.gates = (*(gate_name(i, gate) for i in range(shape.layers) for gate in GATES), "head")
@@ -133,6 +136,8 @@ class Llama:
             head_size=shape.head_size,
             epsilon=shape.epsilon,
         )
+        if rows is not None:
+            rows.keep()
         report(1.0)
 
     def start(self) -> Cache:
@@ -242,20 +247,31 @@ class _Packing:
 
     weights: Weights
     datatype: str
+    rows: PackedRows | None
 
     def matrix(self, by: Literal["inputs", "outputs"], *names: str) -> kernels.RowMatrix:
         """The linear layers of these names as one, their outputs side by side."""
-        matrices = [self.weights[f"{name}.weight"] for name in names]
         biases = [_optional(self.weights, f"{name}.bias") for name in names]
         bias = None
         if any(part is not None for part in biases):
             parts = [
-                np.zeros(len(matrix), np.float32) if part is None else part
-                for part, matrix in zip(biases, matrices, strict=True)
+                np.zeros(len(self.weights[f"{name}.weight"]), np.float32) if part is None else part
+                for name, part in zip(names, biases, strict=True)
             ]
             bias = np.concatenate(parts)
-        matrix = matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
-        return kernels.pack_rows(matrix, self.datatype, by, bias=bias)
+
+        def read() -> Array:
+            matrices = [self.weights[f"{name}.weight"] for name in names]
+            return matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
+
+        if self.rows is None:
+            return kernels.pack_rows(read(), self.datatype, by, bias=bias)
+        return self.rows.pack("+".join(names), read, by, bias)
+
+    def release(self) -> None:
+        self.weights.release()
+        if self.rows is not None:
+            self.rows.release()
 
 
 def _layer(packing: _Packing, shape: LlamaShape, index: int, calibration: Mapping[str, Array]) -> LlamaLayer:

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
@@ -18,13 +19,17 @@ std::vector<float> float_vector(nb::handle value, const char *name, std::size_t 
 
 namespace {
 
+void check_layer(std::size_t outputs, std::size_t inputs, const std::string &by) {
+    if (outputs == 0 || inputs == 0) reject("weight must have at least one output and one input");
+    if (outputs > kMostChannels || inputs > kMostChannels) reject("weight must have at most 2^24 outputs and inputs");
+    if (by != "inputs" && by != "outputs") reject("by must be inputs or outputs, not '" + by + "'");
+}
+
 RowMatrix pack(nb::handle weight_, const std::string &datatype_, const std::string &by, nb::handle bias,
                const std::optional<std::string> &instruction_set) {
     const Argument weight = float_array(weight_, "weight", 2);
     const std::size_t outputs = weight.size(0), inputs = weight.size(1);
-    if (outputs == 0 || inputs == 0) reject("weight must have at least one output and one input");
-    if (outputs > kMostChannels || inputs > kMostChannels) reject("weight must have at most 2^24 outputs and inputs");
-    if (by != "inputs" && by != "outputs") reject("by must be inputs or outputs, not '" + by + "'");
+    check_layer(outputs, inputs, by);
     const Datatype datatype = datatype_named(datatype_);
     const InstructionSet &floats = instruction_set_named(instruction_set);
     std::vector<float> added = float_vector(bias, "bias", outputs, "outputs");
@@ -42,6 +47,42 @@ RowMatrix pack(nb::handle weight_, const std::string &datatype_, const std::stri
     if (!finite) reject("weight must be finite for " + datatype_);
     packed->bias = std::move(added);
     return {packed};
+}
+
+// A layer whose weights were packed before: what `words`, `norms` and `scales` of it gave.
+RowMatrix repack(nb::handle words_, std::size_t outputs, std::size_t inputs, const std::string &datatype_,
+                 const std::string &by, nb::handle norms, nb::handle scales, nb::handle bias,
+                 const std::optional<std::string> &instruction_set) {
+    check_layer(outputs, inputs, by);
+    const Argument words = cpu_array(words_, "words", Items::int32);
+    const Datatype datatype = datatype_named(datatype_);
+    const InstructionSet &floats = instruction_set_named(instruction_set);
+    auto packed = std::make_shared<RowWeights>(
+        empty_rows(outputs, inputs, datatype, by == "inputs", row_set_named(floats.name), floats));
+    if (words.rank != 1 || words.items != packed->words())
+        reject("words must have the shape [" + std::to_string(packed->words()) + "] of this layer");
+    packed->norms = float_vector(norms, "norms", inputs, "inputs");
+    packed->scales = float_vector(scales, "scales", outputs, "outputs");
+    packed->bias = float_vector(bias, "bias", outputs, "outputs");
+    if (packed->norms.empty()) reject("norms must not be None");
+    if (packed->scales.empty() == (datatype == Datatype::int8)) reject("scales belong to int8, and to nothing else");
+    {
+        const nb::gil_scoped_release released;
+        std::memcpy(packed->data.get(), words.data, packed->bytes());
+    }
+    return {packed};
+}
+
+nb::object words_of(nb::handle self) {
+    const RowWeights &w = *nb::cast<const RowMatrix &>(self).weights;
+    const std::size_t shape[] = {w.words()};
+    return nb::cast(nb::ndarray<nb::numpy, const std::int32_t>(w.data.get(), 1, shape, self));
+}
+
+nb::object copied(const std::vector<float> &values) {
+    const Result made = result(nb::none(), {values.size()});
+    std::copy(values.begin(), values.end(), made.data);
+    return made.object;
 }
 
 // [rows][outputs] of x [rows][inputs], without bias.
@@ -113,15 +154,16 @@ void bind_rows(nb::module_ &m) {
         .def_prop_ro("by", [](const RowMatrix &p) { return p.weights->by_input ? "inputs" : "outputs"; })
         .def_prop_ro("instruction_set", [](const RowMatrix &p) { return p.weights->set->name; })
         .def_prop_ro("nbytes", [](const RowMatrix &p) { return p.weights->bytes(); })
-        .def_prop_ro("norms",
-                     [](const RowMatrix &p) {
-                         const Result made = result(nb::none(), {p.weights->inputs});
-                         std::copy(p.weights->norms.begin(), p.weights->norms.end(), made.data);
-                         return made.object;
-                     })
+        .def_prop_ro("norms", [](const RowMatrix &p) { return copied(p.weights->norms); })
+        .def_prop_ro("scales",
+                     [](const RowMatrix &p) { return p.weights->scales.empty() ? nb::none() : copied(p.weights->scales); })
+        .def_prop_ro("words", &words_of)
         .def("with_means", &with_means, "means"_a.none());
     m.def("pack_rows", &pack, "weight"_a.none(), "datatype"_a = "fp32", "by"_a = "inputs", nb::kw_only(),
           "bias"_a = nb::none(), "instruction_set"_a = nb::none());
+    m.attr("ROW_LAYOUT") = kRowLayout;
+    m.def("repack_rows", &repack, "words"_a.none(), "outputs"_a, "inputs"_a, "datatype"_a, "by"_a, nb::kw_only(),
+          "norms"_a.none(), "scales"_a.none(), "bias"_a = nb::none(), "instruction_set"_a = nb::none());
     m.def("row_matmul", &row_matmul, "x"_a.none(), "matrix"_a, nb::kw_only(), "activation"_a = "none", "residual"_a = nb::none(),
           "out"_a = nb::none());
 }

@@ -161,13 +161,19 @@ const RowSet &row_set_named(const char *name) {
     return kRowsPortable;
 }
 
-RowWeights pack_rows(const float *weight, std::size_t outputs, std::size_t inputs, Datatype datatype, bool by_input,
-                     const RowSet &set, const InstructionSet &floats) {
+RowWeights empty_rows(std::size_t outputs, std::size_t inputs, Datatype datatype, bool by_input, const RowSet &set,
+                      const InstructionSet &floats) {
     RowWeights w{datatype, by_input, outputs, inputs, 0, 1, &set, &floats, nullptr, nullptr, {}, {}, {}, {}, {}};
     if (datatype != Datatype::fp32) w.reduced = reduced_sets(Datatype::bf16)[0];
     w.groups = by_input ? block_groups(outputs, datatype) : divide_up(inputs, kGroup);
     if (by_input) w.blocks = divide_up(outputs, w.groups * kGroup);
     w.data = weight_memory(w.bytes());
+    return w;
+}
+
+RowWeights pack_rows(const float *weight, std::size_t outputs, std::size_t inputs, Datatype datatype, bool by_input,
+                     const RowSet &set, const InstructionSet &floats) {
+    RowWeights w = empty_rows(outputs, inputs, datatype, by_input, set, floats);
     w.norms.assign(inputs, 0.0f);
     for (std::size_t o = 0; o < outputs; ++o) {
         const float *from = weight + o * inputs;

@@ -24,7 +24,7 @@ struct RowWeights {
     const RowSet *set;
     const InstructionSet *floats;
     const ReducedSet *reduced;  // for many rows, unless fp32
-    std::shared_ptr<const void> data;
+    std::shared_ptr<void> data;
     std::vector<float> scales;  // of int8
     std::vector<float> bias;    // [outputs], or empty
     std::vector<float> norms;   // of the columns of W, [inputs]
@@ -34,10 +34,19 @@ struct RowWeights {
     std::size_t row_bytes() const { return groups * kGroup * item_bytes(datatype); }
     std::size_t bytes() const { return blocks * (by_input ? inputs : outputs) * row_bytes(); }
     std::size_t padded_outputs() const { return by_input ? blocks * groups * kGroup : outputs; }
+    // What fills the memory of the weights, in units of four bytes.
+    std::size_t words() const { return bytes() / 4; }
     const std::uint8_t *row(std::size_t block, std::size_t index) const {
         return static_cast<const std::uint8_t *>(data.get()) + (block * (by_input ? inputs : outputs) + index) * row_bytes();
     }
 };
+
+// Names how weights lie in memory, which is the same for all instruction sets: to be raised with every change of it.
+constexpr const char *kRowLayout = "native 1";
+
+// With memory of zeros for the weights, and without norms and scales.
+RowWeights empty_rows(std::size_t outputs, std::size_t inputs, Datatype datatype, bool by_input, const RowSet &set,
+                      const InstructionSet &floats);
 
 // `weight` is [outputs][inputs], finite unless fp32.
 RowWeights pack_rows(const float *weight, std::size_t outputs, std::size_t inputs, Datatype datatype, bool by_input,

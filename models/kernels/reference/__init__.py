@@ -8,6 +8,7 @@ weights give an exact yardstick.
 from models.kernels.reference.arrays import instruction_sets
 from models.kernels.reference.attention import attention, rotary
 from models.kernels.reference.decoding import (
+    ROW_LAYOUT,
     Decoder,
     DecoderLayer,
     RowMatrix,
@@ -15,6 +16,7 @@ from models.kernels.reference.decoding import (
     decoder,
     decoder_layer,
     pack_rows,
+    repack_rows,
     row_matmul,
 )
 from models.kernels.reference.depthwise import PackedDepthwise, depthwise_conv2d, pack_depthwise
@@ -38,6 +40,7 @@ from models.kernels.reference.products import (
 )
 
 __all__ = [
+    "ROW_LAYOUT",
     "Decoder",
     "DecoderLayer",
     "GatedLayer",
@@ -65,6 +68,7 @@ __all__ = [
     "pack_depthwise",
     "pack_matrix",
     "pack_rows",
+    "repack_rows",
     "rms_norm",
     "rotary",
     "row_matmul",

@@ -55,6 +55,15 @@ class RowMatrix:
     def norms(self) -> NDArray[Any]:
         return deliver(self.column_norms, None)
 
+    @property
+    def scales(self) -> NDArray[Any] | None:
+        return np.ones(self.outputs, np.float32) if self.datatype == "int8" else None
+
+    @property
+    def words(self) -> NDArray[np.int32]:
+        """The rounded weights in float32; their scales are in them already."""
+        return deliver(self.weight.float(), None).ravel().view(np.int32)
+
     def with_means(self, means: Floats | None) -> "RowMatrix":
         """The same weights, with means [K] that stand for skipped inputs."""
         if means is None:
@@ -80,6 +89,33 @@ def pack_rows(
     added = None if bias is None else per_channel(bias, "bias", len(matrix), "outputs", matrix.dtype)
     rounded = reduced_weight(matrix, checked_datatype(datatype))
     return RowMatrix(rounded, datatype, by, torch.linalg.vector_norm(matrix, dim=0), added)
+
+
+ROW_LAYOUT = "reference 1"
+
+
+def repack_rows(
+    words: NDArray[np.int32],
+    outputs: int,
+    inputs: int,
+    datatype: str,
+    by: Literal["inputs", "outputs"],
+    *,
+    norms: Floats,
+    scales: Floats | None,
+    bias: Floats | None = None,
+    instruction_set: str | None = None,
+) -> RowMatrix:
+    """The layer whose `words`, `norms` and `scales` these were; they are copied."""
+    checked_instruction_set(instruction_set)
+    if words.shape != (outputs * inputs,):
+        raise ValueError(f"words must have the shape [{outputs * inputs}] of this layer")
+    if (scales is None) == (checked_datatype(datatype) == "int8"):
+        raise ValueError("scales belong to int8, and to nothing else")
+    weight = torch.from_numpy(words.view(np.float32).reshape(outputs, inputs).copy())
+    added = None if bias is None else per_channel(bias, "bias", outputs, "outputs", weight.dtype)
+    column_norms = per_channel(norms, "norms", inputs, "inputs", weight.dtype)
+    return RowMatrix(weight, datatype, by, column_norms, added)
 
 
 def row_matmul(

@@ -92,3 +92,23 @@ def test_wrong_arguments_are_named(backend):
 def test_few_rows_use_the_vectors_that_there_are(instruction_set):
     used = kernels.pack_rows(np.ones((4, 4), np.float32), instruction_set=instruction_set).instruction_set
     assert used == {"amx": "avx512", "neon": "portable"}.get(instruction_set, instruction_set)
+
+
+@both_backends
+@pytest.mark.parametrize("datatype", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("by", ["inputs", "outputs"])
+def test_packed_rows_are_those_that_were_packed_before(backend, datatype, by):
+    x, weight, bias = arrays(3, 70, 33, 5)
+    packed = backend.pack_rows(weight, datatype, by, bias=bias)
+    given = {"norms": packed.norms, "scales": packed.scales, "bias": bias}
+    again = backend.repack_rows(packed.words, 70, 33, datatype, by, **given)
+    np.testing.assert_array_equal(backend.row_matmul(x, again), backend.row_matmul(x, packed))
+    np.testing.assert_array_equal(again.with_means(x[0]).words, packed.words)
+    np.testing.assert_array_equal(again.norms, packed.norms)
+    with pytest.raises(ValueError, match="words"):
+        backend.repack_rows(packed.words[:-1].copy(), 70, 33, datatype, by, **given)
+    with pytest.raises(ValueError, match="scales"):
+        wrong = None if datatype == "int8" else bias
+        backend.repack_rows(packed.words, 70, 33, datatype, by, **(given | {"scales": wrong}))
+    with pytest.raises(ValueError, match="norms"):
+        backend.repack_rows(packed.words, 70, 33, datatype, by, **(given | {"norms": packed.norms[1:].copy()}))
