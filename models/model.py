@@ -181,6 +181,10 @@ class Generator(Model, Protocol):
     def context_length(self) -> int:
         """Tokens that a sequence may have."""
 
+    @property
+    def vocabulary_size(self) -> int:
+        """Token ids are below this."""
+
     def encode(self, text: str) -> list[int]:
         """The ids of a text's tokens. The names of special tokens in it, as a chat prompt has them, become those."""
 

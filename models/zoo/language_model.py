@@ -84,6 +84,7 @@ class LanguageModel:
             raise ValueError(f"the profile of {name} was measured on other weights: run sluice calibrate {name}")
         self.end_tokens = _end_tokens(folder, config)
         self.context_length = self.network.shape.positions
+        self.vocabulary_size = self.network.shape.vocabulary
         self.chat_prompt = ChatTemplate(folder, self.vocabulary)
         channels, macs = self.network.shape.gates()
         self._channels, self._channel_macs = np.array(channels, np.int64), np.array(macs, np.int64)
@@ -102,8 +103,8 @@ class LanguageModel:
     def begin(self, tokens: Sequence[int]) -> Generation:
         if not 1 <= len(tokens) <= self.context_length:
             raise InvalidInput("prompt", f"must have 1 to {self.context_length} tokens, got {len(tokens)}")
-        if not 0 <= min(tokens) <= max(tokens) < self.network.shape.vocabulary:
-            raise InvalidInput("prompt", f"tokens are 0 to {self.network.shape.vocabulary - 1}")
+        if not 0 <= min(tokens) <= max(tokens) < self.vocabulary_size:
+            raise InvalidInput("prompt", f"tokens are 0 to {self.vocabulary_size - 1}")
         return Generation(list(tokens), self.network.start())
 
     def step_macs(self, sequence: Generation) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -41,7 +42,7 @@ async def whole_texts(request: Request, model: Generator, pieces: Pieces) -> Fin
     except* ServiceError as errors:
         raise _first(errors) from None
     texts, finished = zip(*(task.result() for task in tasks), strict=True)
-    return _together(request, texts, finished)
+    return replace(together(finished), outputs={"text": np.array(texts, object)})
 
 
 async def _whole(pieces: AsyncGenerator[Piece, None]) -> tuple[bytes, Finished]:
@@ -54,14 +55,17 @@ async def _whole(pieces: AsyncGenerator[Piece, None]) -> tuple[bytes, Finished]:
     return text.encode(), finished
 
 
-def _together(request: Request, texts: Sequence[bytes], finished: Sequence[Finished]) -> Finished:
+def together(finished: Sequence[Finished]) -> Finished:
+    """What several generations of one request come to: levels and qualities are the mean, times the longest, what was
+    computed the sum. It has no outputs.
+    """
     context, times = GateContext(0.0), [one.tokens for one in finished if one.tokens is not None]
     for one in finished:
         add_counts(context, one.context)
     each = [time.token_seconds for time in times if time.token_seconds is not None]
     return Finished(
-        request_id=request.id,
-        outputs={"text": np.array(texts, object)},
+        request_id=finished[0].request_id,
+        outputs={},
         level=sum(one.level for one in finished) / len(finished),
         quality=sum(one.quality for one in finished) / len(finished),
         context=context,

@@ -8,7 +8,7 @@ from models.model import Generator
 from service.engine.generation import Piece, Token
 from service.errors import InvalidRequest
 from service.protocol.limits import Limits
-from service.protocol.text_answer import AnswerHead, shown, sluice_of, usage_of
+from service.protocol.text_answer import AnswerHead, Prompt, ending, shown
 from service.protocol.text_fields import MOST_LOGPROBS, TextFields, boolean, given, refuse, text_fields, whole_number
 from service.protocol.v2_request import parse_json_object
 
@@ -30,34 +30,41 @@ class ChatCall:
 
     fields: TextFields
     messages: tuple[dict[str, str], ...]
-    prompt_field: str = "messages"
 
-    def prompt(self, model: Generator) -> str:
-        return model.chat_prompt(self.messages)
+    def prompt_field(self, number: int) -> str:
+        return "messages"
 
-    def whole(self, head: AnswerHead, pieces: Sequence[Piece]) -> dict[str, Any]:
-        message = {"role": "assistant", "content": "".join(piece.text for piece in pieces), "refusal": None}
-        choice = {
-            "index": 0,
-            "message": message,
-            "logprobs": self._logprobs([token for piece in pieces for token in piece.tokens]),
-            "finish_reason": pieces[-1].finish_reason,
-        }
+    def prompts(self, model: Generator) -> Sequence[Prompt]:
+        return [model.chat_prompt(self.messages)]
+
+    def whole(self, head: AnswerHead, choices: Sequence[Sequence[Piece]]) -> dict[str, Any]:
         described = {"id": head.id, "object": "chat.completion", "created": head.created, "model": head.model}
-        return described | {"choices": [choice], "usage": usage_of(pieces[-1]), "sluice": sluice_of(pieces[-1])}
+        made = [self._choice(number, pieces) for number, pieces in enumerate(choices)]
+        return described | {"choices": made} | ending([pieces[-1] for pieces in choices], self.fields.choices)
 
-    def opening(self, head: AnswerHead) -> dict[str, Any] | None:
-        return self._chunk(head, {"role": "assistant", "content": ""}, None, None)
+    def opening(self, head: AnswerHead, choice: int) -> dict[str, Any] | None:
+        return self._chunk(head, choice, {"role": "assistant", "content": ""}, None, None)
 
-    def chunk(self, head: AnswerHead, piece: Piece) -> dict[str, Any]:
+    def chunk(self, head: AnswerHead, choice: int, piece: Piece) -> dict[str, Any]:
         delta = {"content": piece.text} if piece.text or piece.tokens else {}
-        return self._chunk(head, delta, self._logprobs(piece.tokens), piece.finish_reason)
+        return self._chunk(head, choice, delta, self._logprobs(piece.tokens), piece.finish_reason)
 
     def closing(self, head: AnswerHead) -> dict[str, Any]:
         return self._described(head) | {"choices": []}
 
-    def _chunk(self, head: AnswerHead, delta: dict[str, str], logprobs: Any, reason: str | None) -> dict[str, Any]:
-        choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+    def _choice(self, index: int, pieces: Sequence[Piece]) -> dict[str, Any]:
+        content = "".join(piece.text for piece in pieces)
+        return {
+            "index": index,
+            "message": {"role": "assistant", "content": content, "refusal": None},
+            "logprobs": self._logprobs([token for piece in pieces for token in piece.tokens]),
+            "finish_reason": pieces[-1].finish_reason,
+        }
+
+    def _chunk(
+        self, head: AnswerHead, index: int, delta: dict[str, str], logprobs: Any, reason: str | None
+    ) -> dict[str, Any]:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
         return self._described(head) | {"choices": [choice]}
 
     def _described(self, head: AnswerHead) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from service.protocol.openai_chat import ROLES
-from service.protocol.text_fields import MOST_LOGPROBS, MOST_STOPS
+from service.protocol.text_fields import MOST_CHOICES, MOST_LOGPROBS, MOST_STOPS
 
 _OWN: dict[str, Any] = {
     "quality_floor": {"type": "number", "minimum": 0, "maximum": 1, "description": "In place of the SLO's"},
@@ -16,6 +16,7 @@ _TEXT: dict[str, Any] = {
     "temperature": {"type": "number", "minimum": 0, "maximum": 2, "default": 1, "description": "0 is the likeliest"},
     "top_p": {"type": "number", "minimum": 0, "maximum": 1, "default": 1},
     "seed": {"type": "integer"},
+    "n": {"type": "integer", "minimum": 1, "maximum": MOST_CHOICES, "default": 1, "description": "Texts of a prompt"},
     "frequency_penalty": {"type": "number", "minimum": -2, "maximum": 2, "default": 0},
     "presence_penalty": {"type": "number", "minimum": -2, "maximum": 2, "default": 0},
     "stop": {
@@ -68,7 +69,15 @@ CHAT_BODY = _body(
 COMPLETION_BODY = _body(
     ["model", "prompt"],
     {
-        "prompt": {"type": "string"},
+        "prompt": {
+            "oneOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+                {"type": "array", "items": {"type": "integer"}, "minItems": 1},
+                {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}, "minItems": 1},
+            ],
+            "description": "A text or token ids, or several of them",
+        },
         "max_tokens": {"type": "integer", "minimum": 1, "default": 16},
         "logprobs": {"type": "integer", "minimum": 0, "maximum": MOST_LOGPROBS},
         **_TEXT,

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 
 import orjson
 from fastapi import Request, Response
 
 from models.model import Generator, InvalidInput
 from service.engine.generation import GenerationRequest, Piece
+from service.engine.interleave import interleave
 from service.errors import InvalidRequest, ServiceError
 from service.protocol.body import compress_for, receive_body
 from service.protocol.collaborators import InferenceEngine
@@ -18,7 +20,7 @@ from service.protocol.intake import Intake
 from service.protocol.limits import Limits
 from service.protocol.openai_errors import openai_error
 from service.protocol.routing import json_response
-from service.protocol.text_answer import AnswerHead, TextCall, new_head, sluice_of, usage_of
+from service.protocol.text_answer import AnswerHead, TextCall, ending, new_head, sluice_of
 
 PROTOCOL = "openai"
 _CHARACTERS = 32
@@ -37,32 +39,32 @@ async def answer_text(engine: InferenceEngine, limits: Limits, request: Request,
         call = parse(body, limits)
         intake.model = call.fields.model
         model = _generator(engine, call.fields.model)
-        tokens = await _tokens(model, call)
-    fields = call.fields
-    generation = engine.generate(
-        GenerationRequest(
-            "",
-            fields.model,
-            tokens,
-            intake.arrival,
-            fields.sampling,
-            fields.max_tokens,
-            fields.stops,
-            fields.options,
-            PROTOCOL,
-        )
-    )
+        prompts = await _tokens(model, call)
+    wanted = [
+        _generation(call, tokens, choice, intake.arrival) for tokens in prompts for choice in range(call.fields.choices)
+    ]
+    pieces = interleave([engine.generate(one) for one in wanted])
     caller = caller_of(request.scope)
-    head = new_head(kind, fields.model)
-    if fields.stream:
+    head = new_head(kind, call.fields.model)
+    if call.fields.stream:
         # What is refused is answered with its own status, before a stream has begun.
-        first = await unless_disconnected(anext(generation), request.receive, caller)
-        return EventStream(_events(call, head, first, generation))
-    pieces = await unless_disconnected(_all(generation), request.receive, caller)
-    answer = json_response(call.whole(head, pieces))
+        first = await unless_disconnected(anext(pieces), request.receive, caller)
+        return EventStream(_events(call, head, len(wanted), first, pieces))
+    choices = await unless_disconnected(_all(pieces, len(wanted)), request.receive, caller)
+    answer = json_response(call.whole(head, choices))
     content, encoding = await compress_for(request.headers.get("accept-encoding", ""), bytes(answer.body))
     headers = {} if encoding is None else {"Content-Encoding": encoding}
     return Response(content, headers=headers, media_type="application/json")
+
+
+def _generation(call: TextCall, tokens: list[int], choice: int, arrival: float) -> GenerationRequest:
+    fields, sampling = call.fields, call.fields.sampling
+    if sampling.seed is not None:
+        # The choices of a prompt are to differ, and to be the same again.
+        sampling = replace(sampling, seed=(sampling.seed + choice) % 2**64)
+    return GenerationRequest(
+        "", fields.model, tokens, arrival, sampling, fields.max_tokens, fields.stops, fields.options, PROTOCOL
+    )
 
 
 def _generator(engine: InferenceEngine, name: str) -> Generator:
@@ -72,60 +74,81 @@ def _generator(engine: InferenceEngine, name: str) -> Generator:
     return model
 
 
-async def _tokens(model: Generator, call: TextCall) -> list[int]:
-    """The prompt's tokens. Raises InvalidRequest where they, and the answer that is asked for, are more than the
+async def _tokens(model: Generator, call: TextCall) -> list[list[int]]:
+    """The tokens of each prompt. Raises InvalidRequest where they, and the answer that is asked for, are more than the
     model's context holds.
     """
     try:
-        text = call.prompt(model)
+        prompts = call.prompts(model)
     except InvalidInput as error:
-        raise InvalidRequest(str(error).removeprefix(f"{error.field}: "), call.prompt_field) from None
-    if len(text) > _CHARACTERS * model.context_length:
-        raise InvalidRequest(
-            f"has {len(text)} characters, more than the {model.context_length} tokens that {model.name!r} holds",
-            call.prompt_field,
-        )
-    tokens = await asyncio.to_thread(model.encode, text) if len(text) > _LONG_TEXT else model.encode(text)
+        raise InvalidRequest(str(error).removeprefix(f"{error.field}: "), call.prompt_field(0)) from None
+    texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+    for number, prompt in enumerate(prompts):
+        if isinstance(prompt, str) and len(prompt) > _CHARACTERS * model.context_length:
+            raise InvalidRequest(
+                f"has {len(prompt)} characters, more than the {model.context_length} tokens that {model.name!r} holds",
+                call.prompt_field(number),
+            )
+
+    def encode() -> list[list[int]]:
+        return [model.encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+
+    found = await asyncio.to_thread(encode) if sum(map(len, texts)) > _LONG_TEXT else encode()
+    for number, tokens in enumerate(found):
+        _check_tokens(model, call, tokens, call.prompt_field(number))
+    return found
+
+
+def _check_tokens(model: Generator, call: TextCall, tokens: list[int], field: str) -> None:
     room, wanted = model.context_length - len(tokens), call.fields.max_tokens
     if not tokens:
-        raise InvalidRequest("must not be empty", call.prompt_field)
+        raise InvalidRequest("must not be empty", field)
     if room < 1:
         raise InvalidRequest(
             f"has {len(tokens)} tokens, and the context of {model.name!r} holds {model.context_length} with the answer",
-            call.prompt_field,
+            field,
         )
+    if not 0 <= min(tokens) <= max(tokens) < model.vocabulary_size:
+        raise InvalidRequest(f"token ids of {model.name!r} are 0 to {model.vocabulary_size - 1}", field)
     if wanted is not None and wanted > room:
         raise InvalidRequest(
             f"must be at most {room}: the context of {model.name!r} holds {model.context_length} tokens,"
             f" of which the prompt has {len(tokens)}",
             call.fields.limit_field,
         )
-    return tokens
 
 
-async def _all(generation: AsyncGenerator[Piece, None]) -> list[Piece]:
-    async with aclosing(generation) as pieces:
-        return [piece async for piece in pieces]
+async def _all(pieces: AsyncGenerator[tuple[int, Piece], None], choices: int) -> list[list[Piece]]:
+    found: list[list[Piece]] = [[] for _ in range(choices)]
+    async with aclosing(pieces) as all_pieces:
+        async for choice, piece in all_pieces:
+            found[choice].append(piece)
+    return found
 
 
 async def _events(
-    call: TextCall, head: AnswerHead, first: Piece, rest: AsyncGenerator[Piece, None]
+    call: TextCall,
+    head: AnswerHead,
+    choices: int,
+    first: tuple[int, Piece],
+    rest: AsyncGenerator[tuple[int, Piece], None],
 ) -> AsyncGenerator[bytes, None]:
     """``data: …`` for each part of the answer, and ``[DONE]``; an error that comes later is the last part."""
+    last = [first[1]] * choices
     async with aclosing(rest) as pieces:
-        if opening := call.opening(head):
-            yield _chunk(call, opening)
-        yield _chunk(call, call.chunk(head, first), first)
-        last = first
+        for choice in range(choices):
+            if opening := call.opening(head, choice):
+                yield _chunk(call, opening)
+        yield _chunk(call, call.chunk(head, *first), first[1])
         try:
-            async for piece in pieces:
-                yield _chunk(call, call.chunk(head, piece), piece)
-                last = piece
+            async for choice, piece in pieces:
+                yield _chunk(call, call.chunk(head, choice, piece), piece)
+                last[choice] = piece
         except ServiceError as error:
             yield event(orjson.dumps(openai_error(error)))
             return
         if call.fields.include_usage:
-            yield event(orjson.dumps(call.closing(head) | {"usage": usage_of(last), "sluice": sluice_of(last)}))
+            yield event(orjson.dumps(call.closing(head) | ending(last, call.fields.choices)))
         yield event(b"[DONE]")
 
 
@@ -134,5 +157,5 @@ def _chunk(call: TextCall, content: dict[str, object], piece: Piece | None = Non
         # Each chunk has it then, and the one after the last says it.
         content["usage"] = None
     elif piece is not None and piece.finished is not None:
-        content["sluice"] = sluice_of(piece)
+        content["sluice"] = sluice_of([piece])
     return event(orjson.dumps(content))

@@ -18,6 +18,8 @@ OWN = ("slo_first_token_ms", "slo_token_ms")
 MOST_STOPS = 16
 LONGEST_STOP = 1024
 MOST_LOGPROBS = 20
+MOST_CHOICES = 64
+"""Of a request, of all its prompts: each is a generation of its own."""
 _SHARED = frozenset(
     [
         "model",
@@ -42,7 +44,9 @@ _WITHOUT_EFFECT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class TextFields:
-    """`limit_field` is the name by which the client gave `max_tokens`, which is None where it gave none."""
+    """`limit_field` is the name by which the client gave `max_tokens`, which is None where it gave none. `choices` is
+    how many texts are to be made of a prompt.
+    """
 
     model: str
     sampling: Sampling
@@ -52,6 +56,7 @@ class TextFields:
     stream: bool
     include_usage: bool
     options: GenerationOptions
+    choices: int = 1
 
 
 def given(document: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
@@ -66,8 +71,6 @@ def text_fields(document: Mapping[str, Any], limit_field: str, logprobs: int | N
     """What is common, of the fields that are not null; ``logprobs`` is as in `Sampling`. Raises InvalidRequest naming
     the field.
     """
-    if document.get("n", 1) != 1 or isinstance(document.get("n"), bool):
-        raise InvalidRequest("must be 1: a request makes one text here", "n")
     if document.get("logit_bias"):
         raise InvalidRequest("is not supported", "logit_bias")
     model = document.get("model")
@@ -90,6 +93,7 @@ def text_fields(document: Mapping[str, Any], limit_field: str, logprobs: int | N
         stream=stream,
         include_usage=_include_usage(document.get("stream_options"), stream),
         options=_options(document),
+        choices=whole_number(document, "n", 1, MOST_CHOICES) or 1,
     )
 
 

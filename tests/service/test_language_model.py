@@ -90,6 +90,19 @@ def test_under_v2_texts_go_in_and_whole_texts_come_out(chatting, llama):
     assert (refused.status_code, refused.json()["error"].startswith("slo_ms: is not for generations")) == (400, True)
 
 
+def test_prompts_in_a_list_say_what_each_says_alone(client, llama):
+    prompts = ["a white whale", "the sea", "ships"]
+    wanted = [greedy(llama, prompt, 9) for prompt in prompts]
+    for given in (prompts, [llama.encode(prompt) for prompt in prompts]):
+        answer = client.completions.create(model="llama", prompt=given, max_tokens=9, temperature=0)
+        assert [choice.text for choice in answer.choices] == wanted
+        assert answer.usage.prompt_tokens == sum(len(llama.encode(prompt)) for prompt in prompts)
+        texts = [""] * 3
+        for chunk in client.completions.create(model="llama", prompt=given, max_tokens=9, temperature=0, stream=True):
+            texts[chunk.choices[0].index] += chunk.choices[0].text
+        assert texts == wanted
+
+
 def test_a_prompt_beyond_the_context(client):
     with pytest.raises(openai.BadRequestError) as refused:
         client.completions.create(model="llama", prompt="a" * 96)

@@ -49,6 +49,7 @@ class FakeGenerator:
     outputs: tuple[TensorSpec, ...] = (TensorSpec("text", "BYTES", (-1,)),)
     profile: Profile = field(default_factory=linear_profile)
     context_length: int = 200
+    vocabulary_size: int = VOCABULARY
     usual_tokens: int = 10
     end_tokens: frozenset[int] = frozenset({END})
     reply: bytes = b"Hello, world"

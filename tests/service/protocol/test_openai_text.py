@@ -30,8 +30,18 @@ def watcher():
 
 
 @pytest.fixture
-async def engine(model, watcher):
-    settings = EngineSettings(executors=1, warmup_runs=0, generations=2, queue_limit=1, default_generation_slo=SLO)
+def queue_limit():
+    return 1
+
+
+room_for_several = pytest.mark.parametrize("queue_limit", [8])
+
+
+@pytest.fixture
+async def engine(model, watcher, queue_limit):
+    settings = EngineSettings(
+        executors=1, warmup_runs=0, generations=2, queue_limit=queue_limit, default_generation_slo=SLO
+    )
     engine = Engine([model, FakeModel(name="image")], settings, MemorySloStore(), watcher)
     await engine.start()
     yield engine
@@ -134,6 +144,93 @@ async def test_completions(client):
     chunks = [chunk async for chunk in stream]
     assert "".join(chunk.choices[0].text for chunk in chunks) == "Hello"
     assert chunks[-1].choices[0].finish_reason == "length"
+
+
+@room_for_several
+async def test_several_prompts_are_a_choice_each(client, model, watcher):
+    for prompts in (["abc", "de"], [[97, 98, 99], [100, 101]], ["abc", [100, 101]]):
+        answer = await client.completions.create(model="fake", prompt=prompts, temperature=0, max_tokens=5, n=2)
+        assert [(choice.index, choice.text, choice.finish_reason) for choice in answer.choices] == [
+            (index, "Hello", "length") for index in range(4)
+        ]
+        assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (5, 20, 25)
+        assert answer.model_extra["sluice"]["slo_met"] is True
+    assert watcher.outcomes == ["ok"] * 12
+    alone = await client.completions.create(model="fake", prompt=[97, 98, 99], temperature=0)
+    assert (alone.choices[0].text, alone.usage.prompt_tokens) == ("Hello, world", 3)
+
+
+@room_for_several
+async def test_choices_of_a_stream_are_told_by_their_index(client, engine):
+    stream = await client.completions.create(
+        model="fake", prompt=["a", "bc"], temperature=0, stream=True, stream_options={"include_usage": True}
+    )
+    texts, ends, order = {0: "", 1: ""}, {}, []
+    async for chunk in stream:
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+            order.append(choice.index)
+            if choice.finish_reason:
+                ends[choice.index] = choice.finish_reason
+    assert texts == {0: "Hello, world", 1: "Hello, world"}
+    assert ends == {0: "stop", 1: "stop"}
+    assert order not in (sorted(order), sorted(order, reverse=True))
+    assert (chunk.usage.prompt_tokens, chunk.usage.completion_tokens) == (3, 26)
+    assert chunk.model_extra["sluice"]["slo_met"] is True
+    assert engine.inflight("fake") == 0
+
+
+@room_for_several
+async def test_several_answers_to_a_chat(client):
+    answer = await client.chat.completions.create(model="fake", messages=USER, temperature=0, n=3)
+    assert [choice.message.content for choice in answer.choices] == ["Hello, world"] * 3
+    one = await client.chat.completions.create(model="fake", messages=USER, temperature=0)
+    assert answer.usage.prompt_tokens == one.usage.prompt_tokens
+    assert answer.usage.completion_tokens == 3 * one.usage.completion_tokens
+    texts = {0: "", 1: ""}
+    async for chunk in await client.chat.completions.create(
+        model="fake", messages=USER, temperature=0, n=2, stream=True
+    ):
+        (choice,) = chunk.choices
+        texts[choice.index] += choice.delta.content or ""
+    assert texts == {0: "Hello, world", 1: "Hello, world"}
+
+
+@room_for_several
+async def test_choices_with_a_seed_differ_and_come_again(client, model):
+    model.endless, model.step = True, flat(model.step)
+
+    async def texts():
+        answer = await client.completions.create(model="fake", prompt="a", seed=5, n=2, max_tokens=12)
+        return [choice.text for choice in answer.choices]
+
+    first, second = await texts()
+    assert first != second
+    assert await texts() == [first, second]
+
+
+async def test_when_one_prompt_is_refused_the_others_end(client, model, engine, watcher):
+    model.endless = True
+    # Before a step has taken the first, the second has to wait, which one may.
+    for stream in (False, True):
+        with pytest.raises(openai.InternalServerError) as refused:
+            await client.completions.create(model="fake", prompt=["x"] * 4, max_tokens=100, stream=stream)
+        assert (refused.value.status_code, refused.value.code) == (503, "refused")
+        await until(lambda: engine.inflight("fake") == 0)
+    assert (len(watcher.outcomes), set(watcher.outcomes)) == (8, {"cancelled", "refused"})
+
+
+@room_for_several
+async def test_an_error_of_one_choice_ends_the_stream(client, model, engine):
+    def work(steps):
+        if steps == 4:
+            raise RuntimeError("a fault")
+
+    model.work = work
+    with pytest.raises(openai.APIError, match="failed on this request: RuntimeError"):
+        async for _ in await client.completions.create(model="fake", prompt=["x", "y"], temperature=0, stream=True):
+            pass
+    await until(lambda: engine.inflight("fake") == 0)
 
 
 async def test_completions_are_short_unless_told(client, model):
@@ -241,7 +338,8 @@ def flat(step):
         ({"stop": ["a", ""]}, "stop[1]"),
         ({"stop": ["a"] * 17}, "stop"),
         ({"stop": "x" * 1025}, "stop"),
-        ({"n": 2}, "n"),
+        ({"n": 0}, "n"),
+        ({"n": 65}, "n"),
         ({"n": True}, "n"),
         ({"stream": "yes"}, "stream"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
@@ -282,8 +380,20 @@ async def test_a_bad_chat_names_the_field(http, model, watcher, change, param):
     [
         ({"prompt": None}, "prompt"),
         ({"prompt": ""}, "prompt"),
-        ({"prompt": ["a", "b"]}, "prompt"),
-        ({"prompt": [1, 2]}, "prompt"),
+        ({"prompt": []}, "prompt"),
+        ({"prompt": 7}, "prompt"),
+        ({"prompt": ["a", ""]}, "prompt[1]"),
+        ({"prompt": ["a", 7]}, "prompt[1]"),
+        ({"prompt": [[1], []]}, "prompt[1]"),
+        ({"prompt": [[1], [True]]}, "prompt[1]"),
+        ({"prompt": [1, 2.5]}, "prompt[0]"),
+        ({"prompt": [1, 257]}, "prompt"),
+        ({"prompt": [[1], [-1]]}, "prompt[1]"),
+        ({"prompt": ["a", "x" * 200]}, "prompt[1]"),
+        ({"prompt": ["a", "x" * 9000]}, "prompt[1]"),
+        ({"prompt": ["a"] * 65}, "prompt"),
+        ({"prompt": ["a"] * 33, "n": 2}, "prompt"),
+        ({"n": 0}, "n"),
         ({"prompt": "x" * 200}, "prompt"),
         ({"max_tokens": 198}, "max_tokens"),
         ({"echo": True}, "echo"),

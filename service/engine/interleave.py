@@ -1,0 +1,40 @@
+"""Several generations of one request, read side by side."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from service.engine.generation import Piece
+
+
+async def interleave(generations: Sequence[AsyncGenerator[Piece, None]]) -> AsyncGenerator[tuple[int, Piece], None]:
+    """Each piece as soon as it is there, with the number of its generation. When one fails the others end too, and its
+    error is raised; closing this closes them all.
+
+    Of each one piece at most is read ahead, so that what nobody reads is not made.
+    """
+    if len(generations) == 1:  # a task for each piece costs more than all else that is done with it here
+        async with aclosing(generations[0]) as only:
+            async for piece in only:
+                yield 0, piece
+        return
+    waiting = {asyncio.create_task(_next(pieces)): number for number, pieces in enumerate(generations)}
+    try:
+        while waiting:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in sorted(done, key=waiting.__getitem__):
+                found, number = task.result(), waiting.pop(task)
+                if found is not None:
+                    yield number, found
+                    waiting[asyncio.create_task(_next(generations[number]))] = number
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        for pieces in generations:
+            await pieces.aclose()
+
+
+async def _next(pieces: AsyncGenerator[Piece, None]) -> Piece | None:
+    """None at the end."""
+    return await anext(pieces, None)
