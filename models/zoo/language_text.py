@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
+from sys import getsizeof
 from typing import Any
 
 from models.model import InvalidInput
 from models.zoo.folder import read_json
+from models.zoo.remembered import Remembered
 
-REMEMBERED_TEXTS = 1024
-"""A text is tokenised when it is admitted, to know its work; what was found is kept until it runs."""
+REMEMBERED_BYTES = 16 * 1024 * 1024
+"""A text is tokenised when it is admitted, to know its work; what was found is kept until it runs, if there is room."""
+_TOKEN_BYTES = 36
+"""Of a number and its place in a tuple."""
 
 LANGUAGE_COMMAND = "pip install 'sluice-serve[language]'"
 
@@ -38,7 +41,9 @@ class Vocabulary:
         self._decoder, self._letters = json.dumps(content.get("decoder")), _letters()
         settings = _optional_json(folder / "tokenizer_config.json")
         self._first = _content(settings.get("bos_token"))
-        self.encode = lru_cache(REMEMBERED_TEXTS)(self._encode)
+        self.encode: Remembered[str, tuple[int, ...]] = Remembered(
+            self._encode, lambda text, tokens: getsizeof(text) + _TOKEN_BYTES * len(tokens), REMEMBERED_BYTES
+        )
 
     def _encode(self, text: str) -> tuple[int, ...]:
         """The ids of a text. What begins a sequence is put before it, unless the text has it already."""

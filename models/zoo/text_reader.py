@@ -1,24 +1,26 @@
 """From UTF-8 texts to token ids, by a Hugging Face folder's `tokenizer.json`.
 
-A request is tokenised when it is admitted, to know its work, and that is on the thread that answers everybody. So a
+A request is tokenised when it is admitted, to know its work, and a short one on the thread that answers everybody. So a
 text is not tokenised further than the model looks: first as much of it as is nearly always enough, and at the very most
-`MOST_CHARACTERS` for each token that the model reads. What was found is kept until the request runs.
+`MOST_CHARACTERS` for each token that the model reads. What was found is kept until the request runs, if there is room.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
+from sys import getsizeof
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models.zoo.remembered import Remembered
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
 Ids = NDArray[np.int64]
 TOKENIZER = "tokenizer.json"
-REMEMBERED_TEXTS = 1024
+REMEMBERED_BYTES = 16 * 1024 * 1024
 ENOUGH_CHARACTERS, MOST_CHARACTERS = 8, 32
 """For each token that the model reads. A token of English has four or five."""
 
@@ -51,12 +53,14 @@ class TextReader:
         self._tokenizer = _tokenizer(folder / TOKENIZER, vocabulary)
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
-        self._remembered = lru_cache(REMEMBERED_TEXTS)(self._read)
+        self._remembered: Remembered[tuple[str, str | None], Tokens] = Remembered(
+            lambda texts: self._read(*texts), _bytes_of, REMEMBERED_BYTES
+        )
 
     def __call__(self, text: bytes, second: bytes | None = None) -> Tokens:
         """The tokens of a text, or of a pair, as many as the model looks at. The texts must be UTF-8."""
         most = MOST_CHARACTERS * self.max_tokens
-        return self._remembered(start(text, most), None if second is None else start(second, most))
+        return self._remembered((start(text, most), None if second is None else start(second, most)))
 
     def _read(self, text: str, second: str | None) -> Tokens:
         first, encoding = self._shortened(self._prompt + text)
@@ -92,6 +96,11 @@ def start(text: bytes | str, characters: int) -> str:
     word = part.rsplit(maxsplit=1)[-1] if part.strip() else ""
     short = len(word) <= LONGEST_WORD and len(word) < len(part.strip())
     return part[: part.rindex(word)] if short and part.endswith(word) else part
+
+
+def _bytes_of(texts: tuple[str, str | None], tokens: Tokens) -> int:
+    types = 0 if tokens.types is None else tokens.types.nbytes
+    return sum(map(getsizeof, texts)) + tokens.ids.nbytes + types
 
 
 def _tokenizer(path: Path, vocabulary: int) -> "Tokenizer":

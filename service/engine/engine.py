@@ -19,6 +19,7 @@ from service.engine.entry import Entry, Ran, Reply
 from service.engine.generate import generate, pieces_of
 from service.engine.generation import GenerationRequest, Piece
 from service.engine.hosted import HostedModel
+from service.engine.long_texts import beside_the_loop_if
 from service.engine.observer import Observer
 from service.engine.outcomes import Outcomes
 from service.engine.place import Inside, Place, State, not_ready
@@ -257,7 +258,7 @@ class Engine:
 
     async def _serve(self, request: Request) -> Finished:
         with self._inside(request.model) as hosted:
-            macs = _checked(hosted.model, request)
+            macs = await beside_the_loop_if(_text_length(request), _checked, hosted.model, request)
             if hosted.generator is not None:
                 return await whole_texts(
                     request, hosted.generator, lambda one: pieces_of(one, self._inside, self._scheduler)
@@ -357,6 +358,17 @@ class Engine:
             except Exception:
                 # Without the next sweeps nobody would notice a run that hangs.
                 log.exception("a sweep failed")
+
+
+def _text_length(request: Request) -> int:
+    """Bytes of all its texts."""
+    return sum(
+        len(text)
+        for texts in request.inputs.values()
+        if texts.dtype == object
+        for text in texts.flat
+        if isinstance(text, bytes)
+    )
 
 
 def _checked(model: Model, request: Request) -> int:

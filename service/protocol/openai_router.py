@@ -10,6 +10,7 @@ import numpy as np
 from fastapi import APIRouter, FastAPI, Request, Response
 
 from models.model import Embedder, Generator, Transcriber
+from service.engine.long_texts import beside_the_loop_if
 from service.engine.request import Request as EngineRequest
 from service.errors import InvalidRequest, NotFound
 from service.protocol.body import compress_for, receive_body
@@ -67,7 +68,9 @@ def mount_openai(app: FastAPI, engine: InferenceEngine, limits: Limits) -> None:
             finished = await unless_disconnected(engine.submit(submitted), request.receive, caller_of(request.scope))
         except InvalidRequest as error:
             raise InvalidRequest(error.reason, "input" if error.field in inputs else error.field) from None
-        answer = json_response(render_embeddings(parsed, finished, _tokens(embedder, parsed)))
+        # What it had as tokens is remembered as a rule, and not always.
+        tokens = await beside_the_loop_if(sum(map(len, parsed.texts)), _tokens, embedder, parsed)
+        answer = json_response(render_embeddings(parsed, finished, tokens))
         content, encoding = await compress_for(request.headers.get("accept-encoding", ""), bytes(answer.body))
         headers = {} if encoding is None else {"Content-Encoding": encoding}
         return Response(content, headers=headers, media_type="application/json")

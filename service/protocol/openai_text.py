@@ -1,6 +1,5 @@
 """How OpenAI's calls for generated text are answered: from the bytes of a request to a JSON answer or a stream."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
@@ -11,6 +10,7 @@ from fastapi import Request, Response
 from models.model import Generator, InvalidInput
 from service.engine.generation import GenerationRequest, Piece
 from service.engine.interleave import interleave
+from service.engine.long_texts import beside_the_loop_if
 from service.errors import InvalidRequest, ServiceError
 from service.protocol.body import compress_for, receive_body
 from service.protocol.collaborators import InferenceEngine
@@ -25,8 +25,6 @@ from service.protocol.text_answer import AnswerHead, TextCall, ending, new_head,
 PROTOCOL = "openai"
 _CHARACTERS = 32
 """A token of any real text is far shorter in the mean: a text of more for each is not even taken apart."""
-_LONG_TEXT = 8 * 1024
-"""Characters above which a text is taken apart on a thread, and the event loop keeps its other requests moving."""
 
 Parse = Callable[[bytes, Limits], TextCall]
 
@@ -82,7 +80,6 @@ async def _tokens(model: Generator, call: TextCall) -> list[list[int]]:
         prompts = call.prompts(model)
     except InvalidInput as error:
         raise InvalidRequest(str(error).removeprefix(f"{error.field}: "), call.prompt_field(0)) from None
-    texts = [prompt for prompt in prompts if isinstance(prompt, str)]
     for number, prompt in enumerate(prompts):
         if isinstance(prompt, str) and len(prompt) > _CHARACTERS * model.context_length:
             raise InvalidRequest(
@@ -93,7 +90,8 @@ async def _tokens(model: Generator, call: TextCall) -> list[list[int]]:
     def encode() -> list[list[int]]:
         return [model.encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
 
-    found = await asyncio.to_thread(encode) if sum(map(len, texts)) > _LONG_TEXT else encode()
+    length = sum(len(prompt) for prompt in prompts if isinstance(prompt, str))
+    found = await beside_the_loop_if(length, encode)
     for number, tokens in enumerate(found):
         _check_tokens(model, call, tokens, call.prompt_field(number))
     return found

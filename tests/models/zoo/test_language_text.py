@@ -10,6 +10,7 @@ pytest.importorskip("jinja2", reason="the extra `language` is not installed")
 from tokenizers import Tokenizer, decoders, models, processors
 
 from models.model import InvalidInput
+from models.zoo import language_text
 from models.zoo.language_text import ChatTemplate, Vocabulary
 from tests.models.zoo.random_llama import byte_tokenizer
 
@@ -89,3 +90,11 @@ def test_a_template_reaches_nothing_outside(tmp_path):
 def test_a_folder_without_a_tokeniser_says_so(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"tokenizer\.json"):
         Vocabulary(tmp_path)
+
+
+def test_texts_are_remembered_by_their_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(language_text, "REMEMBERED_BYTES", 100_000)
+    vocabulary = Vocabulary(written(tmp_path))
+    for number in range(40):
+        assert len(vocabulary.encode(f"{number:02}" * 500)) == 1000
+    assert 50_000 < vocabulary.encode.taken <= 100_000
