@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 from loadtest.connection import Call, Pool, encode
 from loadtest.script import Event
-from loadtest.summary import Outcome, Sample
+from loadtest.summary import Sample
 from loadtest.trace import Trace
 from loadtest.uncollected import uncollected
-from loadtest.workload import Reply, Workload
+from loadtest.workload import Reply, Workload, judged_sample
 
 _SPIN_SECONDS = 0.002
 
@@ -133,11 +133,7 @@ class _Run:
             self._record(Sample(due, self._sent[number], now, "error"), number)
             return
         judged = self._workload.judge(number % len(self._workload.posts), reply)
-        outcome: Outcome = judged.outcome
-        sample = Sample(
-            due, self._sent[number], now, outcome, judged.level, judged.score, judged.first_token, judged.token
-        )
-        self._record(sample, number)
+        self._record(judged_sample(due, self._sent[number], now, judged), number)
 
     def _record(self, sample: Sample, number: int) -> None:
         self.samples[number] = sample

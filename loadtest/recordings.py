@@ -1,4 +1,5 @@
-"""Load on a model of speech: recordings as uploads to `/v1/audio/transcriptions`, judged by their words.
+"""Load on a model of speech: recordings as uploads to `/v1/audio/transcriptions`, judged by their words, and by
+the SLO that holds for their length.
 
 python -m loadtest --workload loadtest.recordings:asterisk …
 """
@@ -25,6 +26,7 @@ class Recordings:
     def __init__(self, clips: Sequence[Clip], model: str = MODEL) -> None:
         self.model = model
         self._texts = [clip.text or "" for clip in clips]
+        self._seconds = [clip.seconds for clip in clips]
         self.posts = [_post(clip, model) for clip in clips]
 
     def judge(self, number: int, reply: Reply) -> Judged:
@@ -36,7 +38,8 @@ class Recordings:
             errors, words = word_errors(said, self._texts[number])
         except (KeyError, TypeError, ValueError, AttributeError):
             return Judged("error")
-        return Judged("ok", level, max(0.0, 1 - errors / max(words, 1)))
+        score = max(0.0, 1 - errors / max(words, 1))
+        return Judged("ok", level, score, audio_seconds=self._seconds[number])
 
 
 def asterisk() -> Recordings:

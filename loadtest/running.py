@@ -9,7 +9,7 @@ from typing import Any
 from loadtest.script import Script
 from loadtest.summary import Sample, summarise
 from loadtest.trace import Trace
-from loadtest.workload import Post, Reply, Workload
+from loadtest.workload import Post, Reply, Workload, judged_sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,7 @@ class Running:
     def record(self, arrival: Arrival, sent: float, reply: Reply) -> Sample:
         """Judges a reply that is here now; status 0 says that there was none."""
         judged = self._workload.judge(arrival.number % len(self._workload.posts), reply)
-        sample = Sample(
-            arrival.due, sent, self.now(), judged.outcome, judged.level, judged.score, judged.first_token, judged.token
-        )
+        sample = judged_sample(arrival.due, sent, self.now(), judged)
         self._samples[arrival.number] = sample
         return sample
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from loadtest.trace import Trace
 from service.control.generation_slo import GenerationSLO, Objective
+from service.control.speech_slo import SpeechSLO
 
 Outcome = Literal["ok", "refused", "expired", "error", "timeout"]
 PERCENTILES = (50.0, 95.0, 99.0, 99.9)
@@ -24,7 +25,8 @@ class Sample:
     that.
 
     `level` is what the server says that it ran at, `score` the share of the answer that is right; None where unknown.
-    Of a generation, `first_token` is seconds from when it was sent, and `token` the mean of each further one.
+    Of a generation, `first_token` is seconds from when it was sent, and `token` the mean of each further one. Of a
+    recording, `audio_seconds` is its length, by which an SLO of speech is longer.
     """
 
     scheduled: float
@@ -35,6 +37,7 @@ class Sample:
     score: float | None = None
     first_token: float | None = None
     token: float | None = None
+    audio_seconds: float = 0.0
 
     @property
     def latency(self) -> float:
@@ -43,7 +46,8 @@ class Sample:
 
     def met(self, slo: Objective) -> bool:
         if self.outcome != "ok" or not isinstance(slo, GenerationSLO):
-            return self.outcome == "ok" and self.latency <= slo.latency
+            allowed = slo.latency_of(self.audio_seconds) if isinstance(slo, SpeechSLO) else slo.latency
+            return self.outcome == "ok" and self.latency <= allowed
         first = self.until_first_token
         return first is not None and first <= slo.latency and (self.token is None or self.token <= slo.token)
 

@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from loadtest.summary import Outcome
+from loadtest.summary import Outcome, Sample
 from models.zoo.fashion_data import LabelledImages
 from service.protocol.v2_request import JSON_LENGTH_HEADER
 
@@ -46,6 +46,7 @@ class Judged:
     score: float | None = None
     first_token: float | None = None
     token: float | None = None
+    audio_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +104,21 @@ class Images:
             return Answer(np.frombuffer(reply.body, "<i8", offset=split), float(head["parameters"]["level"]))
         except (KeyError, TypeError, ValueError):
             return None
+
+
+def judged_sample(scheduled: float, sent: float, finished: float, judged: Judged) -> Sample:
+    """The sample of an arrival whose reply was judged."""
+    return Sample(
+        scheduled,
+        sent,
+        finished,
+        judged.outcome,
+        judged.level,
+        judged.score,
+        judged.first_token,
+        judged.token,
+        judged.audio_seconds,
+    )
 
 
 def refusal(reply: Reply) -> Outcome:

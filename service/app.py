@@ -15,6 +15,7 @@ from models.zoo import catalog
 from service.console.routes import mount_console
 from service.control.generation_slo import GenerationSLO
 from service.control.slo import SLO
+from service.control.speech_slo import SpeechSLO
 from service.engine.engine import Engine
 from service.engine.profile_watch import follow_profiles
 from service.engine.settings import EngineSettings
@@ -129,6 +130,7 @@ def engine_settings(settings: Settings) -> EngineSettings:
         shadow_share=settings.shadow_share,
         default_slo=SLO(settings.slo_latency_ms, *shared),
         default_generation_slo=GenerationSLO(settings.slo_first_token_ms, settings.slo_token_ms, *shared),
+        default_speech_slo=SpeechSLO(settings.slo_speech_ms, *shared, settings.slo_audio_second_ms),
         generations=settings.generations,
     )
     return replace(engine, executors=settings.executors) if settings.executors else engine

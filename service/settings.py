@@ -51,6 +51,12 @@ class Settings(BaseSettings):
     slo_token_ms: float = Field(
         100.0, gt=0, le=LONGEST_LATENCY_MS, description="Mean time of each further token, likewise"
     )
+    slo_speech_ms: float = Field(
+        1000.0, gt=0, le=LONGEST_LATENCY_MS, description="Latency SLO of a model of speech without one, a request"
+    )
+    slo_audio_second_ms: float = Field(
+        100.0, ge=0, le=LONGEST_LATENCY_MS, description="More of it, for each second of a request's audio"
+    )
     slo_percentile: float = Field(99.0, gt=0, le=99.99, description="Per cent of requests that are to be within it")
     quality_floor: float = Field(0.95, ge=0, le=1, description="Lowest quality of a model that was given none")
     shed: bool = Field(True, description="Refuse at once what the quality floor's level cannot finish in time")

@@ -11,8 +11,8 @@ from service.control.slo import LATENCY_RULE, SLO, InvalidSLO, is_latency, is_nu
 
 @dataclass(frozen=True, slots=True)
 class SpeechSLO(SLO):
-    """A request is to be answered within `latency_ms` and `audio_second_ms` for each second of its audio; 0, as it is
-    at first, makes the SLO one of requests, however long they are. Raises `InvalidSLO`."""
+    """A request is to be answered within `latency_ms` and `audio_second_ms` for each second of its audio; 0 of
+    those makes the SLO one of requests, however long they are. Raises `InvalidSLO`."""
 
     audio_second_ms: float = 0.0
 

@@ -13,7 +13,6 @@ from contextlib import suppress
 
 from models.model import Generator, InvalidInput, Model, Transcriber
 from service.control.generation_slo import Objective
-from service.control.speech_slo import SpeechSLO
 from service.engine.dispatch import expired
 from service.engine.entry import Entry, Ran, Reply
 from service.engine.generate import generate, pieces_of
@@ -329,7 +328,7 @@ class Engine:
         if isinstance(model, Generator):
             usual = self._settings.default_generation_slo
         elif isinstance(model, Transcriber):
-            usual = SpeechSLO(**self._settings.default_slo.as_dict())
+            usual = self._settings.default_speech_slo
         kept = self._store.get(model.name) or self._settings.slos.get(model.name)
         # One of another kind was kept for another model of this name.
         hosted = HostedModel(model, kept if type(kept) is type(usual) else usual)

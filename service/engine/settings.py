@@ -5,13 +5,15 @@ from dataclasses import dataclass, field
 
 from service.control.generation_slo import GenerationSLO, Objective
 from service.control.slo import SLO
+from service.control.speech_slo import SpeechSLO
 from service.engine.cores import usable_cores
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """`slos` holds the SLO that a model starts with, `default_slo` that of the models not in it, and of the language
-    models among them `default_generation_slo`; one kept by the store goes before these.
+    """`slos` holds the SLO that a model starts with, `default_slo` that of the models not in it; of the language models
+    among them it is `default_generation_slo`, of those of speech `default_speech_slo`. One kept by the store goes
+    before these.
 
     `executors` is a number of threads, each of which runs one model at a time: one per core by default. `queue_limit`
     bounds the requests of one model that wait. A run longer than `hang_seconds` is given up and its executor replaced.
@@ -30,6 +32,7 @@ class EngineSettings:
     default_generation_slo: GenerationSLO = field(
         default_factory=lambda: GenerationSLO(first_token_ms=2000.0, token_ms=100.0)
     )
+    default_speech_slo: SpeechSLO = field(default_factory=lambda: SpeechSLO(latency_ms=1000.0, audio_second_ms=100.0))
     slos: Mapping[str, Objective] = field(default_factory=dict)
     generations: int = 16
     unread_limit: int = 64

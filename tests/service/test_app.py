@@ -2,6 +2,7 @@ from dataclasses import asdict
 
 from service.app import engine_settings
 from service.control.slo import SLO
+from service.control.speech_slo import SpeechSLO
 from service.engine.settings import EngineSettings
 from service.settings import load_settings
 from tests.live import LiveServer
@@ -13,6 +14,8 @@ def test_the_settings_reach_the_engine():
         queue_limit=7,
         shadow_share=0.5,
         slo_latency_ms=12.0,
+        slo_speech_ms=700.0,
+        slo_audio_second_ms=50.0,
         slo_percentile=95.0,
         quality_floor=0.9,
         shed=False,
@@ -20,6 +23,7 @@ def test_the_settings_reach_the_engine():
     engine = engine_settings(settings)
     assert (engine.executors, engine.queue_limit, engine.shadow_share) == (3, 7, 0.5)
     assert engine.default_slo == SLO(12.0, 95.0, 0.9, False)
+    assert engine.default_speech_slo == SpeechSLO(700.0, 95.0, 0.9, False, audio_second_ms=50.0)
 
 
 def test_both_have_the_same_defaults(monkeypatch):
@@ -28,6 +32,8 @@ def test_both_have_the_same_defaults(monkeypatch):
         "QUEUE_LIMIT",
         "SHADOW_SHARE",
         "SLO_LATENCY_MS",
+        "SLO_SPEECH_MS",
+        "SLO_AUDIO_SECOND_MS",
         "SLO_PERCENTILE",
         "QUALITY_FLOOR",
         "SHED",

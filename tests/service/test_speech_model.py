@@ -29,7 +29,7 @@ def speech(tmp_path_factory) -> SpeechRecognizer:
 
 @pytest.fixture(scope="module")
 def live(speech, tmp_path_factory) -> Iterator[LiveServer]:
-    with serve([speech], tmp_path_factory.mktemp("home"), slo_latency_ms=10_000) as server:
+    with serve([speech], tmp_path_factory.mktemp("home"), slo_speech_ms=10_000) as server:
         yield server
 
 
@@ -105,8 +105,9 @@ def test_an_inference_is_counted_once_however_long_the_audio(live):
 
 
 def test_its_slo_may_be_for_each_second_of_audio(live):
-    assert live.http.get("/v2/models/speech/slo").json()["audio_second_ms"] == 0
-    assert live.http.patch("/v2/models/speech/slo", json={"latency_ms": 1e-3, "shed": False}).status_code == 200
+    assert live.http.get("/v2/models/speech/slo").json()["audio_second_ms"] == 100
+    hardly = {"latency_ms": 1e-3, "audio_second_ms": 0, "shed": False}
+    assert live.http.patch("/v2/models/speech/slo", json=hardly).status_code == 200
     raw = {"content": noise(0.3).tobytes(), "headers": {"Inference-Header-Content-Length": "0"}}
     try:
         assert _met(live.http.post("/v2/models/speech/infer", **raw)) is False
@@ -117,7 +118,7 @@ def test_its_slo_may_be_for_each_second_of_audio(live):
         refused = live.http.patch("/v2/models/speech/slo", json={"audio_second_ms": -1})
         assert (refused.status_code, "audio_second_ms" in refused.json()["error"]) == (400, True)
     finally:
-        live.http.patch("/v2/models/speech/slo", json={"latency_ms": 10_000, "audio_second_ms": 0, "shed": True})
+        live.http.patch("/v2/models/speech/slo", json={"latency_ms": 10_000, "audio_second_ms": 100, "shed": True})
 
 
 def _met(answer):

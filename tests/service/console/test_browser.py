@@ -32,7 +32,10 @@ expect.set_options(timeout=WAIT)
 @pytest.fixture(scope="module")
 def live(model, tmp_path_factory) -> Iterator[LiveServer]:
     with serve(
-        [model, Letters(), Ears(), FakeGenerator(name="talker")], tmp_path_factory.mktemp("home"), slo_latency_ms=10_000
+        [model, Letters(), Ears(), FakeGenerator(name="talker")],
+        tmp_path_factory.mktemp("home"),
+        slo_latency_ms=10_000,
+        slo_speech_ms=10_000,
     ) as server:
         yield server
 
