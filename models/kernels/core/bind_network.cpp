@@ -111,7 +111,8 @@ void bind_network(nb::module_ &m) {
 
     nb::class_<GatedLayer>(m, "GatedLayer");
     nb::class_<GatedNetwork>(m, "GatedNetwork");
-    m.def("gated_layer", &gated_layer, "packed"_a, "predictor"_a.none(), "offset"_a.none(), nb::kw_only(), "pool"_a = false);
+    m.def("gated_layer", &gated_layer, "packed"_a, "predictor"_a.none(), "offset"_a.none(), nb::kw_only(),
+          "pool"_a = false);
     m.def("gated_network", &gated_network, "layers"_a);
     m.def("run_gated_network", &run_gated_network, "network"_a, "x"_a.none(), "evidence"_a.none(), nb::kw_only(),
           "thresholds"_a.none(), "scales"_a.none(), "shifts"_a.none());
