@@ -61,7 +61,8 @@ void check_positions(const GatedNetwork &network, std::size_t height, std::size_
     for (const NetworkLayer &layer : network.views) {
         const Convolution shape = layer.convolution(height, width);
         const std::size_t least = std::min(height, width);
-        if (least == 0 || least + 2 * shape.padding < shape.kernel) reject("x must be at least as large as every kernel");
+        if (least == 0 || least + 2 * shape.padding < shape.kernel)
+            reject("x must be at least as large as every kernel");
         height = shape.out_height();
         width = shape.out_width();
         if (!layer.pool) continue;

@@ -30,8 +30,8 @@ void run_network(const std::vector<NetworkLayer> &layers, std::size_t height, st
         float *features = kept.features.reserve(channels + evidence_count);
         squeeze(*layer.set, x, height * width, inputs, channels, evidence, evidence_count, features);
         float *multipliers = kept.multipliers.reserve(outputs);
-        counts[i] = gate_channels(*layer.set, features, channels + evidence_count, layer.predictor, layer.offset, outputs,
-                                  level.thresholds[i], active + first, multipliers);
+        counts[i] = gate_channels(*layer.set, features, channels + evidence_count, layer.predictor, layer.offset,
+                                  outputs, level.thresholds[i], active + first, multipliers);
         const Channels selected{counts[i] < outputs ? active + first : nullptr, counts[i]};
         const Convolution shape = layer.convolution(height, width);
         height = shape.out_height();

@@ -1,4 +1,4 @@
-// A network of gated convolutions on one image, all layers in one call: squeeze, saliency, select, compute, and the pool.
+// A network of gated convolutions on one image, all layers in one call: squeeze, saliency, select, compute, pool.
 #pragma once
 
 #include <vector>
