@@ -270,7 +270,8 @@ def attention(
 
     Head i of q reads head key_heads[i] of k and v (int32 [n], in any order); None shares the m evenly among the n, as
     grouped-query attention does (Ainslie et al. 2023). Scores are scale · q · k + bias, with scale 1 / √d unless given
-    and bias [n, T, S]. With causal the rows of q are the last T of the S, and see no later one.
+    and bias [n, T, S], or [S] for all heads and queries: the logarithm of how often each key counts, say. With causal
+    the rows of q are the last T of the S, and see no later one.
 
     Softmax is taken over blocks of keys at a time (FlashAttention, Dao et al. 2022): the memory that a call takes grows
     with S, not with T · S.

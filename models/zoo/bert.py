@@ -12,13 +12,14 @@ Each layer has two gates, both on measured saliency and without training. The on
 those that are nearly alike become one, their mean (token merging, Bolya et al. 2023), and all that follows is done once
 for both. The other is on the neurons: what one adds beyond its calibrated mean (TEAL, Liu et al. 2024); a skipped one
 is taken to be its mean. An encoder with a bias for distances has no gates on positions: what has been joined is at no
-distance from the others.
+distance from the others. Calibration uses those on neurons only there.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +94,19 @@ class BertLayer:
     blocks: BlockGate | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class GateNames:
+    """What the gates of a layer, counted from 1, are called."""
+
+    positions: str
+    neurons: str
+    blocks: str
+
+    @classmethod
+    def of(cls, layer: int) -> Self:
+        return cls(*(f"layer{layer}.{gate}" for gate in ("positions", "neurons", "blocks")))
+
+
 class Bert:
     """An encoder with its weights. Runs may overlap in several threads."""
 
@@ -114,6 +128,7 @@ class Bert:
             self.shape = read_shape(config)
         except ValueError as error:
             raise ValueError(f"{folder}: {error}") from None
+        self._gates = tuple(GateNames.of(number + 1) for number in range(self.shape.layers))
         naming = NAMINGS[config["model_type"]]
         tensors = Tensors(weights_path(folder), prefix=naming.prefix)
         self.digest = tensors.digest
@@ -164,17 +179,17 @@ class Bert:
     @property
     def position_gates(self) -> tuple[str, ...]:
         """Their names, one to a layer; none where the encoder knows distances."""
-        return tuple(_gate(i, "positions") for i in range(self.shape.layers) if self._distances is None)
+        return () if self._distances is not None else tuple(names.positions for names in self._gates)
 
     @property
     def neuron_gates(self) -> tuple[str, ...]:
         """Their names, one to a layer."""
-        return tuple(_gate(i, "neurons") for i in range(self.shape.layers))
+        return tuple(names.neurons for names in self._gates)
 
     @property
     def block_gates(self) -> tuple[str, ...]:
         """Their names, one to a layer; none where nothing was tuned."""
-        return tuple(_gate(i, "blocks") for i in range(len(self.tuned_layers)))
+        return tuple(names.blocks for names in self._gates[: len(self.tuned_layers)])
 
     def __call__(
         self,
@@ -192,32 +207,34 @@ class Bert:
         bias = None if self._distances is None else self._distances(len(ids))
         tuned = any(thresholds.get(gate) for gate in self.block_gates)
         for i, layer in enumerate(self.tuned_layers if tuned else self.layers):
-            queries, keys, values = np.split(_product(x, layer.qkv), 3, axis=1)
+            qkv = _product(x, layer.qkv)
+            queries, keys, values = (qkv[:, at : at + shape.hidden] for at in range(0, 3 * shape.hidden, shape.hidden))
             if len(x) < len(ids):  # attended to as often as it stands for a position: without this, cosines suffer
-                keys, values = (np.repeat(part, sizes.astype(np.intp), axis=0) for part in (keys, values))
+                bias = np.log(sizes)
             heads = kernels.attention(queries, keys, values, shape.head_size, bias=bias, datatype=self._datatype)
-            done += shape.attention_macs(len(x), len(ids))
+            done += shape.attention_macs(len(x), len(x))
             x = self._normalised(_product(heads, layer.output), layer.attention_norm, residual=x)
-            gate, positions = _gate(i, "positions"), len(x)
+            gate, positions = self._gates[i].positions, len(x)
             if threshold := thresholds.get(gate):
                 done += shape.gate_macs(positions)
                 x, sizes = kernels.merge_positions(x, sizes, threshold)
             context.record(gate, positions, len(x))
             if layer.blocks is not None:
-                threshold = thresholds.get(_gate(i, "blocks"), 0.0)
+                threshold = thresholds.get(self._gates[i].blocks, 0.0)
                 returned, active = layer.blocks.feed_forward(
                     x, layer.up.packed, layer.up.bias, layer.down.packed, threshold
                 )
                 done += 2 * len(x) * shape.hidden * active + layer.blocks.macs
-                context.record(_gate(i, "blocks"), shape.feed_forward, active)
+                context.record(self._gates[i].blocks, shape.feed_forward, active)
             else:
                 neurons = _product(x, layer.up, activation="gelu")
                 if watch is not None:
                     watch(i, x, neurons)
-                returned, active = _return(neurons, layer, thresholds.get(_gate(i, "neurons")))
+                threshold = thresholds.get(self._gates[i].neurons)
+                returned, active = _return(neurons, layer, threshold)
                 done += len(x) * shape.hidden * (shape.feed_forward + active)
-                if layer.gate is not None:
-                    context.record(_gate(i, "neurons"), shape.feed_forward, active)
+                if layer.gate is not None and threshold is not None:
+                    context.record(self._gates[i].neurons, shape.feed_forward, active)
             x = self._normalised(returned, layer.norm, residual=x)
         context.macs += shape.macs(len(ids))
         context.macs_skipped += max(0, shape.macs(len(ids)) - done)
@@ -225,10 +242,6 @@ class Bert:
 
     def _normalised(self, x: Array, norm: Norm, residual: Array | None = None) -> Array:
         return kernels.layer_norm(x, norm.weight, norm.bias, self.shape.epsilon, residual=residual)
-
-
-def _gate(layer: int, of: str) -> str:
-    return f"layer{layer + 1}.{of}"
 
 
 def _return(neurons: Array, layer: BertLayer, threshold: float | None) -> tuple[Array, int]:

@@ -125,7 +125,7 @@ class Whisper:
         context.record(POSITIONS_GATE, shape.positions, len(kept))
         first, second = (partial(weights, activation="gelu") for weights in self._stem)
         x = convolved(spectrum, first, second, kept) + self._positions[kept.all_ids]
-        bias = kept.bias(shape.encoder_heads, len(kept))
+        bias = kept.bias()
         neurons = []
         for layer in self._encoder:
             queries, keys, values = np.split(layer.qkv(layer.norm(x)), 3, axis=1)
@@ -149,7 +149,7 @@ class Whisper:
             keys_values.append((keys, values))
         size = (shape.context, shape.hidden)
         said = [(np.empty(size, np.float32), np.empty(size, np.float32)) for _ in self._decoder]
-        return Decoding(heard.positions, heard.positions.bias(shape.decoder_heads, 1), keys_values, said)
+        return Decoding(heard.positions, heard.positions.bias(), keys_values, said)
 
     def step(
         self,
@@ -204,13 +204,12 @@ class Whisper:
             raise ValueError(f"tokens: the decoder looks at {shape.context} at most, got {end}")
         x = self.words[list(tokens)] + self._places[start:end]
         size, neurons = shape.hidden // shape.decoder_heads, 0
-        bias = decoding.bias if len(tokens) == 1 else decoding.positions.bias(shape.decoder_heads, len(tokens))
         for layer, said, heard in zip(self._decoder, decoding.said, decoding.heard, strict=True):
             queries, keys, values = np.split(layer.qkv(layer.norm(x)), 3, axis=1)
             said[0][start:end], said[1][start:end] = keys, values
             mixed = kernels.attention(queries, said[0][:end], said[1][:end], size, causal=True)
             x = layer.output(mixed, residual=x)
-            mixed = kernels.attention(layer.heard_query(layer.heard_norm(x)), *heard, size, bias=bias)
+            mixed = kernels.attention(layer.heard_query(layer.heard_norm(x)), *heard, size, bias=decoding.bias)
             x = layer.heard_output(mixed, residual=x)
             x, active = layer.feed_forward(x, context, thresholds, watch)
             neurons += active

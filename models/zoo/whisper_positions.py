@@ -37,12 +37,9 @@ class Positions:
     def all_ids(self) -> NDArray[np.intp]:
         return np.concatenate([np.arange(self.near), self.ids])
 
-    def bias(self, heads: int, queries: int) -> Array | None:
-        """What is added to the scores of attention to them, [heads, queries, near + n]; None for nothing."""
-        if not len(self.ids):
-            return None
-        added = np.log(self.sizes).astype(np.float32)
-        return np.ascontiguousarray(np.broadcast_to(added, (heads, queries, len(added))))
+    def bias(self) -> Array | None:
+        """What is added to the scores of attention to them, [near + n]; None for nothing."""
+        return np.log(self.sizes).astype(np.float32) if len(self.ids) else None
 
 
 def active_positions(speech: int, window: int, threshold: float) -> Positions:

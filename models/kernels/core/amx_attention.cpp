@@ -221,7 +221,7 @@ inline void each_row(std::size_t count, std::size_t rows, const Visit &visit) {
 struct Head {
     const Attention &attention;
     const std::uint8_t *keys, *values;
-    const float *bias;
+    std::size_t number;     // among the heads
     std::size_t key_steps;  // of 32 keys, all of them
     std::size_t depth_steps, strips;
     std::uint8_t *queries;  // [tile][step][line], of a block
@@ -253,8 +253,9 @@ struct Head {
             }
             each_row<Tiles>(count, rows, [&](std::size_t i, std::size_t tile, std::size_t row) {
                 const std::size_t sees = visible(i), left = sees > first_key ? sees - first_key : 0;
+                const float *bias = attention.bias_of(number, first + i);
                 const float kept = soften(scores + (tile * kTileLines + row) * kKeys,
-                                          bias ? bias + (first + i) * n_keys + first_key : nullptr,
+                                          bias ? bias + first_key : nullptr,
                                           left < width ? left : width, steps, states[i],
                                           powers + tile * kSteps * kTileBytes + row * sizeof(Line));
                 if (first_key == 0 || kept == 1) return;
@@ -300,8 +301,7 @@ void attend_on_tiles(const Attention &attention, float *scratch, float *out) {
             pack_keys(attention.keys, attention.keys.values + key_head * depth, depth, 2 * sizes.key_steps, keys);
             pack_values(attention.values, attention.values.values + key_head * depth, depth, sizes.key_steps, values);
         }
-        const float *bias = attention.bias ? attention.bias + h * n_queries * attention.keys.rows : nullptr;
-        const Head head{attention, keys, values, bias, sizes.key_steps, sizes.depth_steps, sizes.strips, queries, sums};
+        const Head head{attention, keys, values, h, sizes.key_steps, sizes.depth_steps, sizes.strips, queries, sums};
         for (std::size_t first = 0; first < n_queries; first += 2 * rows) {
             const std::size_t left = n_queries - first;
             const float *from = attention.queries.values + first * attention.queries.stride + h * depth;

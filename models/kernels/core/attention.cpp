@@ -62,7 +62,7 @@ struct Head {
     const float *queries, *keys, *values;
     const float *transposed_keys;  // null: few queries
     std::size_t value_stride;
-    const float *bias;
+    std::size_t number;  // among the heads
     float *sums;
 
     // A product of rows with [depth][columns], by tiles.
@@ -133,8 +133,8 @@ struct Head {
             score(rows, count, first_key, width, scores);
             for (std::size_t i = 0; i < count; ++i) {
                 const std::size_t seen = std::min(width, std::max(visible(i), first_key) - first_key);
-                const float *own = bias ? bias + (first_query + i) * n_keys + first_key : nullptr;
-                const float kept = set.soften(scores + i * kKeys, own, seen, states[i]);
+                const float *bias = attention.bias_of(number, first_query + i);
+                const float kept = set.soften(scores + i * kKeys, bias ? bias + first_key : nullptr, seen, states[i]);
                 std::fill(scores + i * kKeys + seen, scores + i * kKeys + width, 0.0f);
                 if (first_key == 0 || kept == 1) continue;
                 for (std::size_t at = 0; at < depth; at += kBlock) {
@@ -195,7 +195,7 @@ void attend(const InstructionSet &set, const Attention &attention, float *out) {
                         values ? values : own_values,
                         keys,
                         values ? padded : attention.values.stride,
-                        attention.bias ? attention.bias + h * n_queries * n_keys : nullptr,
+                        h,
                         sums};
         // Evenly shared, as positions are.
         const std::size_t blocks = divide_up(n_queries, kQueries), stride = attention.heads * depth;

@@ -15,10 +15,16 @@ struct Attention {
     Heads queries, keys, values;
     std::size_t heads, head_size;
     const std::int32_t *key_heads;  // for each head of the queries, the one of keys and values that it reads
-    const float *bias;              // [heads][queries][keys], null: none
+    const float *bias;              // [heads][queries][keys], or [keys] for all of them; null: none
     float scale;
     bool causal;  // query i, of n, sees keys up to keys.rows − n + i
+    bool one_bias = false;   // it is [keys]
     bool may_round = false;  // to bf16, where there is a tile unit
+
+    // Those of a query of a head.
+    const float *bias_of(std::size_t head, std::size_t query) const {
+        return bias && !one_bias ? bias + (head * queries.rows + query) * keys.rows : bias;
+    }
 };
 
 // out[i][h] = Σ_j softmax_j(scale · q[i][h] · k[j][key_heads[h]] + bias[h][i][j]) v[j][key_heads[h]], as [queries][heads ·

@@ -21,6 +21,12 @@ std::size_t heads_of(const Argument &array, const char *name, std::size_t head_s
     return array.size(1) / head_size;
 }
 
+Argument bias_of(nb::handle value, std::size_t heads, std::size_t queries, std::size_t keys) {
+    if (value.is_none()) return {};
+    if (cpu_array(value, "bias", Items::float32).rank == 1) return shaped_array(value, "bias", {keys});
+    return shaped_array(value, "bias", {heads, queries, keys});
+}
+
 nb::object attention(nb::handle q_, nb::handle k_, nb::handle v_, std::size_t head_size, nb::handle key_heads_,
                      nb::handle bias_, std::optional<float> scale, bool causal, const std::string &datatype,
                      nb::handle out, const std::optional<std::string> &instruction_set) {
@@ -48,7 +54,7 @@ nb::object attention(nb::handle q_, nb::handle k_, nb::handle v_, std::size_t he
         for (std::size_t h = 0; h < heads; ++h) shared[h] = static_cast<std::int32_t>(h * n_key_heads / heads);
         ids = shared.data();
     }
-    const Argument bias = optional_array(bias_, "bias", {heads, queries, keys});
+    const Argument bias = bias_of(bias_, heads, queries, keys);
     const InstructionSet &set = instruction_set_named(instruction_set);
     const Result y = result(out, {queries, heads * head_size});
     y.check_apart(q, "q");
@@ -69,6 +75,7 @@ nb::object attention(nb::handle q_, nb::handle k_, nb::handle v_, std::size_t he
                 bias.is_valid() ? bias.floats() : nullptr,
                 factor,
                 causal,
+               bias.is_valid() && bias.rank == 1,
                may_round},
                y.data);
     }

@@ -73,6 +73,16 @@ struct Lines {
     std::size_t stride;  // floats from one row of them to the next
 };
 
+// out[i][j] = a_i · b_j of rows that may lie apart. Those of b are read once for several of a.
+struct Products {
+    const float *a;
+    std::size_t a_stride, a_count;
+    const float *b;
+    std::size_t b_stride, b_count;
+    std::size_t depth;
+    float *out;
+};
+
 // y = (z − mean) / sqrt(variance + epsilon) · weight + bias of each row of z = x + residual; without a bias the mean is
 // taken for 0.
 struct Norm {
@@ -171,6 +181,7 @@ struct InstructionSet {
     // out[j] = factor · x · rows[j].
     void (*dots)(const float *x, const float *rows, std::size_t stride, std::size_t count, std::size_t depth,
                  float factor, float *out);
+    void (*products)(const Products &);
     void (*measure)(const Measure &);
     void (*take)(const Take &);
     void (*rotate)(const Rotary &);

@@ -11,21 +11,23 @@ std::size_t match_rows(const InstructionSet &set, const Rows &rows, float thresh
     target.resize(n);
     for (std::size_t i = 0; i < n; ++i) target[i] = static_cast<std::int32_t>(i);
     if (n < 3) return n;
+    const std::size_t even = (n - 1) / 2;  // but for the first
     thread_local std::vector<float> scales, likeness;
     scales.resize(n);
-    likeness.resize(odd);
+    likeness.resize(even * odd);
     for (std::size_t i = 0; i < n; ++i) {
         const float *row = rows.values + i * width;
         set.dots(row, row, width, 1, width, 1.0f, &scales[i]);
         scales[i] = 1.0f / std::max(std::sqrt(scales[i]), 1e-30f);
     }
+    set.products({rows.values + 2 * width, 2 * width, even, rows.values + width, 2 * width, odd, width, likeness.data()});
     std::size_t left = n;
     for (std::size_t i = 2; i < n; i += 2) {
-        set.dots(rows.values + i * width, rows.values + width, 2 * width, odd, width, scales[i], likeness.data());
+        const float *own = likeness.data() + (i / 2 - 1) * odd;
         std::size_t nearest = 0;
         float greatest = -2.0f;
         for (std::size_t j = 0; j < odd; ++j) {
-            const float cosine = likeness[j] * scales[2 * j + 1];
+            const float cosine = own[j] * scales[i] * scales[2 * j + 1];
             if (cosine > greatest) greatest = cosine, nearest = j;
         }
         if (1.0f - greatest > threshold) continue;

@@ -103,6 +103,47 @@ void dots(const float *x, const float *rows, std::size_t stride, std::size_t cou
     }
 }
 
+template <std::size_t A, std::size_t B>
+void products_of(const Products &p, std::size_t first, std::size_t row) {
+    const float *a = p.a + first * p.a_stride, *b = p.b + row * p.b_stride;
+    Vector sums[A][B] = {};
+    std::size_t k = 0;
+    for (; k + kLanes <= p.depth; k += kLanes) {
+        Vector from[B];
+#pragma GCC unroll 4
+        for (std::size_t j = 0; j < B; ++j) from[j] = load(b + j * p.b_stride + k);
+#pragma GCC unroll 4
+        for (std::size_t i = 0; i < A; ++i) {
+            const Vector x = load(a + i * p.a_stride + k);
+#pragma GCC unroll 4
+            for (std::size_t j = 0; j < B; ++j) sums[i][j] += x * from[j];
+        }
+    }
+#pragma GCC unroll 4
+    for (std::size_t i = 0; i < A; ++i) {
+#pragma GCC unroll 4
+        for (std::size_t j = 0; j < B; ++j) {
+            float sum = sum_of(sums[i][j]);
+            for (std::size_t c = k; c < p.depth; ++c) sum += a[i * p.a_stride + c] * b[j * p.b_stride + c];
+            p.out[(first + i) * p.b_count + row + j] = sum;
+        }
+    }
+}
+
+template <std::size_t A>
+void products_of(const Products &p, std::size_t first) {
+    std::size_t row = 0;
+    for (; row + 4 <= p.b_count; row += 4) products_of<A, 4>(p, first, row);
+    for (; row < p.b_count; ++row) products_of<A, 1>(p, first, row);
+}
+
+void products(const Products &p) {
+    constexpr std::size_t kTogether = kLanes == 16 ? 4 : 2;  // as many as there are registers for
+    std::size_t first = 0;
+    for (; first + kTogether <= p.a_count; first += kTogether) products_of<kTogether>(p, first);
+    for (; first < p.a_count; ++first) products_of<1>(p, first);
+}
+
 void measure(const Measure &m) {
     const std::size_t n = m.channels;
     const float share = 1.0f / static_cast<float>(m.rows);

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -61,7 +62,8 @@ def attention(
     scores = queries.reshape(n_queries, heads, head_size).transpose(0, 1) @ split_keys.transpose(1, 2)
     scores = scores * (head_size**-0.5 if scale is None else scale)
     if bias is not None:
-        scores = scores + shaped_tensor(bias, "bias", scores.shape, scores.dtype)
+        one = np.ndim(bias) == 1
+        scores = scores + shaped_tensor(bias, "bias", scores.shape[2:] if one else scores.shape, scores.dtype)
     if causal:
         hidden = torch.ones(n_queries, n_keys, dtype=torch.bool).triu(n_keys - n_queries + 1)
         scores = scores.masked_fill(hidden, -math.inf)

@@ -43,7 +43,8 @@ def test_attention_is_the_reference(instruction_set, data, seed):
         read = random.integers(0, key_heads, heads, dtype=np.int32)
     q = normal(random, queries, heads * head_size)
     k, v = normal(random, 2, keys, key_heads * head_size)
-    bias = normal(random, heads, queries, keys) if data.draw(st.booleans()) else None
+    shape = data.draw(st.sampled_from([None, (keys,), (heads, queries, keys)]))
+    bias = None if shape is None else normal(random, *shape)
     scale = data.draw(st.sampled_from([None, 0.3, 2.0]))
     options = {"key_heads": read, "causal": causal, "scale": scale}
     y = kernels.attention(q, k, v, head_size, bias=bias, instruction_set=instruction_set, **options)
@@ -68,7 +69,8 @@ def test_rounded_attention_is_off_by_no_more_than_its_rounding(instruction_set, 
     read = random.integers(0, key_heads, heads, dtype=np.int32) if data.draw(st.booleans()) else None
     q = normal(random, queries, heads * head_size)
     k, v = normal(random, 2, keys, key_heads * head_size)
-    bias = normal(random, heads, queries, keys) if data.draw(st.booleans()) else None
+    shape = data.draw(st.sampled_from([None, (keys,), (heads, queries, keys)]))
+    bias = None if shape is None else normal(random, *shape)
     scale = data.draw(st.sampled_from([head_size**-0.5, 0.3, -0.3]))
     options = {"key_heads": read, "causal": causal, "scale": scale}
     y = kernels.attention(q, k, v, head_size, bias=bias, datatype="bf16", instruction_set=instruction_set, **options)
@@ -147,6 +149,18 @@ def test_hidden_keys_count_for_nothing(instruction_set, datatype):
 
 
 @every_instruction_set
+def test_a_key_that_counts_twice_is_one_that_is_there_twice(instruction_set):
+    random = np.random.default_rng(6)
+    q, k, v = normal(random, 3, 40, 64)
+    counts = random.integers(1, 4, 40)
+    twice = [np.repeat(array, counts, axis=0) for array in (k, v)]
+    y = kernels.attention(q, k, v, 32, bias=np.log(counts).astype(np.float32), instruction_set=instruction_set)
+    np.testing.assert_allclose(
+        y, kernels.attention(q, *twice, 32, instruction_set=instruction_set), rtol=1e-4, atol=1e-5
+    )
+
+
+@every_instruction_set
 def test_large_scores_do_not_overflow(instruction_set):
     random = np.random.default_rng(5)
     q, k, v = normal(random, 3, 40, 64)
@@ -190,6 +204,7 @@ Q, K = np.zeros((5, 48), np.float32), np.zeros((6, 24), np.float32)
         ({"key_heads": np.full(6, -1, np.int32)}, ValueError, "key_heads must hold heads from 0 to 2"),
         ({"key_heads": np.zeros(6, np.int64)}, TypeError, "key_heads must be int32"),
         ({"bias": np.zeros((6, 5, 5), np.float32)}, ValueError, "bias must have the shape"),
+        ({"bias": np.zeros(5, np.float32)}, ValueError, r"bias must have the shape \[6\], not \[5\]"),
         ({"out": np.zeros((5, 24), np.float32)}, ValueError, "out must have the shape"),
         ({"datatype": "fp16"}, ValueError, "datatype must be fp32, bf16 or int8, not 'fp16'"),
         ({"instruction_set": "mmx"}, ValueError, "instruction_set must be one that this processor has"),

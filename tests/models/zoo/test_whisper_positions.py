@@ -28,10 +28,10 @@ def test_the_further_from_the_speech_the_less_important(speech, threshold, near)
 
 
 def test_each_is_attended_to_as_often_as_it_stands_for_a_position():
-    bias = active_positions(150, 1500, 1.0).bias(2, 3)
-    assert bias.shape == (2, 3, 150 + 54)
-    assert np.exp(bias).sum(2) == pytest.approx(1500)
-    assert active_positions(150, 1500, 0.0).bias(2, 3) is None
+    bias = active_positions(150, 1500, 1.0).bias()
+    assert bias.shape == (150 + 54,)
+    assert np.exp(bias).sum() == pytest.approx(1500)
+    assert active_positions(150, 1500, 0.0).bias() is None
 
 
 def test_the_convolutions_are_those_of_the_whole_window(tmp_path):
