@@ -12,8 +12,7 @@ namespace {
 // One to a thread, so that calls share nothing and, once warm, allocate nothing.
 struct Workspace {
     FloatBuffer normed, picked, sums, qkv, attended, gate, neurons;
-    std::vector<std::int32_t> ids, key_heads;
-    std::vector<std::uint8_t> taken;
+    std::vector<std::int32_t> ids, key_heads, taken;
 };
 
 Workspace &workspace() {
@@ -67,45 +66,39 @@ struct Step {
     // are dense.
     Channels select(const RowWeights &w, std::size_t gate, const float *values) const {
         const std::size_t n = w.inputs;
-        const float *means = w.means.empty() ? nullptr : w.means.data();
         bool dense = true;
-        work.taken.assign(n, 0);
         for (std::size_t r = 0; r < count; ++r) {
-            const float threshold = rows[r].thresholds[gate];
             rows[r].active[gate] = static_cast<std::int32_t>(n);
-            if (!(threshold > 0)) {
-                std::fill(work.taken.begin(), work.taken.end(), 1);
-                continue;
-            }
-            dense = false;
-            std::size_t active = 0;
-            const float *own = values + r * n;
-            for (std::size_t k = 0; k < n; ++k) {
-                const bool is = !(std::abs(own[k] - (means ? means[k] : 0.0f)) * w.norms[k] <= threshold);
-                work.taken[k] |= is;
-                active += is;
-            }
-            rows[r].active[gate] = static_cast<std::int32_t>(active);
+            dense = dense && !(rows[r].thresholds[gate] > 0);
         }
         if (dense) return {nullptr, n};
-        work.ids.resize(n);
-        std::size_t found = 0;
-        for (std::size_t k = 0; k < n; ++k) {
-            work.ids[found] = static_cast<std::int32_t>(k);
-            found += work.taken[k];
-        }
-        float *picked = work.picked.reserve(count * n);
+        work.taken.assign(n + kListSlack, 0);
         for (std::size_t r = 0; r < count; ++r) {
             const float threshold = rows[r].thresholds[gate];
-            const float *own = values + r * n;
-            float *to = picked + r * found;
-            for (std::size_t i = 0; i < found; ++i) {
-                const auto k = static_cast<std::size_t>(work.ids[i]);
-                const float value = own[k] - (threshold > 0 && means ? means[k] : 0.0f);
-                to[i] = threshold > 0 && std::abs(value) * w.norms[k] <= threshold ? 0.0f : value;
+            if (!(threshold > 0)) {
+                std::fill_n(work.taken.begin(), n, -1);
+                continue;
             }
+            const RowSaliency own = saliency(w, threshold, values + r * n);
+            rows[r].active[gate] = static_cast<std::int32_t>(w.set->mark(own, work.taken.data()));
         }
+        const std::size_t found = list_taken(w, n);
+        float *picked = work.picked.reserve(count * n + kListSlack);
+        // A row may write over the start of the next one, which is written after it.
+        for (std::size_t r = 0; r < count; ++r)
+            w.set->pick(saliency(w, rows[r].thresholds[gate], values + r * n), work.taken.data(), picked + r * found);
         return {work.ids.data(), found};
+    }
+
+    // At a threshold of 0 all channels are active, as they are.
+    static RowSaliency saliency(const RowWeights &w, float threshold, const float *values) {
+        if (!(threshold > 0)) return {values, nullptr, w.norms.data(), -1.0f, w.inputs};
+        return {values, w.means.empty() ? nullptr : w.means.data(), w.norms.data(), threshold, w.inputs};
+    }
+
+    std::size_t list_taken(const RowWeights &w, std::size_t n) const {
+        work.ids.resize(n + kListSlack);
+        return w.set->list(work.taken.data(), n, work.ids.data());
     }
 
     const float *normalised(const std::vector<float> &weight) const {
@@ -201,25 +194,15 @@ struct Step {
             dense = dense || !(rows[r].thresholds[gate] > 0);
         }
         if (layer.neuron_norms.empty()) return {nullptr, n};
-        work.taken.assign(n, dense);
+        work.taken.assign(n + kListSlack, 0);
         for (std::size_t r = 0; r < count; ++r) {
             const float threshold = rows[r].thresholds[gate];
             if (!(threshold > 0)) continue;
-            std::size_t active = 0;
-            for (std::size_t k = 0; k < n; ++k) {
-                const bool is = !(std::abs(values[r * n + k]) * layer.neuron_norms[k] <= threshold);
-                work.taken[k] |= is;
-                active += is;
-            }
-            rows[r].active[gate] = static_cast<std::int32_t>(active);
+            const RowSaliency own{values + r * n, nullptr, layer.neuron_norms.data(), threshold, n};
+            rows[r].active[gate] = static_cast<std::int32_t>(layer.gate.set->mark(own, work.taken.data()));
         }
         if (dense) return {nullptr, n};
-        work.ids.resize(n);
-        std::size_t found = 0;
-        for (std::size_t k = 0; k < n; ++k) {
-            work.ids[found] = static_cast<std::int32_t>(k);
-            found += work.taken[k];
-        }
+        const std::size_t found = list_taken(layer.gate, n);
         return {work.ids.data(), found};
     }
 };

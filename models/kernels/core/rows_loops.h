@@ -186,11 +186,86 @@ void silu_all(float *x, std::size_t count) {
     if (i < count) store_first(x + i, silu(load_first(x + i, count - i)), count - i);
 }
 
+typedef std::int32_t UnalignedIntVector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+
+static_assert(kLanes <= kListSlack);
+
+// The channels from k on, of which those behind the end are 0 and so not active at a threshold above 0.
+struct Salient {
+    Vector value;
+    IntVector active;
+
+    Salient(const RowSaliency &row, std::size_t k) {
+        const std::size_t left = row.count - k;
+        const auto part = [&](const float *from) {
+            return left < kLanes ? load_first(from + k, left) : load(from + k);
+        };
+        value = part(row.x);
+        if (row.means) value -= part(row.means);
+        const Vector magnitude = value < 0 ? -value : value;
+        active = ~(magnitude * part(row.norms) <= row.threshold);
+    }
+};
+
+std::size_t mark_active(const RowSaliency &row, std::int32_t *taken) {
+    IntVector found = {};
+    for (std::size_t k = 0; k < row.count; k += kLanes) {
+        const IntVector active = Salient(row, k).active;
+        *reinterpret_cast<UnalignedIntVector *>(taken + k) |= active;
+        found -= active;
+    }
+    std::size_t sum = 0;
+    for (std::size_t lane = 0; lane < kLanes; ++lane) sum += static_cast<std::size_t>(found[lane]);
+    return sum;
+}
+
+std::size_t list_taken(const std::int32_t *taken, std::size_t count, std::int32_t *ids) {
+    std::size_t found = 0, k = 0;
+#if LANES == 16
+    __m512i channels = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    for (; k + kLanes <= count; k += kLanes) {
+        const __m512i part = _mm512_loadu_si512(taken + k);
+        const __mmask16 mask = _mm512_test_epi32_mask(part, part);
+        _mm512_storeu_si512(ids + found, _mm512_maskz_compress_epi32(mask, channels));
+        found += static_cast<std::size_t>(__builtin_popcount(mask));
+        channels = _mm512_add_epi32(channels, _mm512_set1_epi32(16));
+    }
+#endif
+    for (; k < count; ++k) {
+        ids[found] = static_cast<std::int32_t>(k);
+        found += taken[k] != 0;
+    }
+    return found;
+}
+
+void pick_taken(const RowSaliency &row, const std::int32_t *taken, float *values) {
+    std::size_t found = 0;
+    for (std::size_t k = 0; k < row.count; k += kLanes) {
+        const Salient part(row, k);
+        const Vector value = part.active ? part.value : Vector{};
+        const std::size_t left = row.count - k < kLanes ? row.count - k : kLanes;
+#if LANES == 16
+        const __m512i chosen = _mm512_loadu_si512(taken + k);
+        const auto mask = static_cast<__mmask16>(_mm512_test_epi32_mask(chosen, chosen) & ((1u << left) - 1));
+        _mm512_storeu_ps(values + found, _mm512_maskz_compress_ps(mask, value));
+        found += static_cast<std::size_t>(__builtin_popcount(mask));
+#else
+        for (std::size_t lane = 0; lane < left; ++lane) {
+            values[found] = value[lane];
+            found += taken[k + lane] != 0;
+        }
+#endif
+    }
+}
+
 constexpr RowSet row_set(const char *name) {
     return {name,
             {gather_rows<Datatype::fp32>, gather_rows<Datatype::bf16>, gather_rows<Datatype::int8>},
             {dot_rows<Datatype::fp32>, dot_rows<Datatype::bf16>, dot_rows<Datatype::int8>},
-            silu_all};
+            silu_all,
+            mark_active,
+            list_taken,
+            pick_taken};
 }
 
 }  // namespace

@@ -38,11 +38,28 @@ struct RowDots {
     std::size_t groups;
 };
 
+// The channels of one row whose saliency, |x − mean| · norm, is above the threshold or no number; means may be null.
+struct RowSaliency {
+    const float *x, *means, *norms;
+    float threshold;
+    std::size_t count;
+};
+
+// By how much ids and values that are listed may be overwritten behind their end.
+constexpr std::size_t kListSlack = 16;
+
 struct RowSet {
     const char *name;
     void (*gather[3])(const RowGather &, std::size_t rows);  // by datatype
     void (*dots[3])(const RowDots &, std::size_t rows);
     void (*silu)(float *x, std::size_t count);
+    // Sets taken [count + kListSlack] of each active channel to −1, leaves the others, and counts the active ones. The
+    // threshold is above 0.
+    std::size_t (*mark)(const RowSaliency &row, std::int32_t *taken);
+    // The ids of the channels that are taken, [number of them + kListSlack], and how many there are.
+    std::size_t (*list)(const std::int32_t *taken, std::size_t count, std::int32_t *ids);
+    // Of those that are taken x − mean where they are active in this row and 0 where not, likewise.
+    void (*pick)(const RowSaliency &row, const std::int32_t *taken, float *values);
 };
 
 extern const RowSet kRowsPortable;
