@@ -403,12 +403,16 @@ def row_matmul(
     x: Floats,
     matrix: RowMatrix,
     *,
+    outputs: Channels | None = None,
     activation: str = "none",
     residual: Floats | None = None,
     out: Floats | None = None,
 ) -> Floats:
     """residual + x · Wᵀ + bias over all channels, or act(x · Wᵀ + bias) with the activation "silu": x is [M, K], the
-    result and the residual [M, N]. The result is written to out if given, which may be residual itself."""
+    result and the residual [M, N]. The result is written to out if given, which may be residual itself.
+
+    Of a matrix packed by outputs, outputs [n] are the active ones, None for all: the result is [M, n], without
+    activation or residual, and the weights of the others are not read."""
 
 def decoder_layer(
     *,

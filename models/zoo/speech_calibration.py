@@ -34,7 +34,7 @@ saved."""
 LEAST_LIKELIHOOD = 0.85
 """Of the dense model's texts, a token, relative to what it is without gates: where the dial ends."""
 
-TUNING_CLIPS, MEASURED_CLIPS = 24, 96
+TUNING_CLIPS, MEASURED_CLIPS = 24, 192
 
 
 @dataclass(frozen=True, slots=True)

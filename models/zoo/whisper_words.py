@@ -53,33 +53,35 @@ class Calibrated:
 
 @dataclass(frozen=True, slots=True)
 class WordGate:
-    """`words` [vocabulary, hidden], and their preview, packed."""
+    """The `words` [vocabulary, hidden], and their preview, packed. A preview is in int8: it only has to tell likely
+    words from others, and reading it is what it takes."""
 
-    words: Array
+    words: kernels.RowMatrix
     project: Array
-    preview: kernels.PackedMatrix
+    preview: kernels.RowMatrix
 
     @classmethod
     def of(cls, words: Array, project: Array, lift: Array, datatype: str) -> Self:
         """Raises `ValueError` for a preview of another model's."""
         if project.shape != lift.shape or project.shape[:1] != words.shape[1:]:
             raise ValueError(f"the preview must be [{words.shape[1]}, n] twice, got {project.shape} and {lift.shape}")
-        return cls(words, project, kernels.pack_matrix(words @ lift, datatype))
+        preview = kernels.pack_rows(np.ascontiguousarray(words @ lift), "int8", "outputs")
+        return cls(kernels.pack_rows(words, datatype, "outputs"), project, preview)
 
     def __call__(self, state: Array, possible: Array, threshold: float) -> tuple[Array, NDArray[np.int32]]:
         """The logits [vocabulary] after a state [1, hidden], with `possible` added, −∞ for words that are not active;
         and which are: those whose preview makes them likelier than the threshold times the likeliest."""
-        preview = kernels.gated_matmul(state @ self.project, self.preview)[0]
+        preview = kernels.row_matmul(state @ self.project, self.preview)[0]
         preview += possible
         active = np.flatnonzero(preview >= preview.max() + np.log(threshold)).astype(np.int32)
         logits = np.full(len(preview), -np.inf, np.float32)
-        logits[active] = self.words[active] @ state[0] + possible[active]
+        logits[active] = kernels.row_matmul(state, self.words, outputs=active)[0] + possible[active]
         return logits, active
 
     @property
     def macs(self) -> int:
         """Multiply-accumulates of a preview."""
-        return self.preview.inputs * (len(self.project) + len(self.words))
+        return self.preview.inputs * (len(self.project) + self.preview.outputs)
 
 
 def preview_of(states: Array, words: Array, dimensions: int = PREVIEW) -> tuple[Array, Array]:

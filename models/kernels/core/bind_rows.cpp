@@ -108,11 +108,47 @@ void multiply(const RowWeights &w, const float *x, std::size_t rows, const float
     }
 }
 
-nb::object row_matmul(nb::handle x_, const RowMatrix &matrix, const std::string &activation, nb::handle residual_,
-                      nb::handle out) {
+// [rows][active outputs] of x [rows][inputs] and a matrix by output: the weights of the others are not read.
+void multiply_active(const RowWeights &w, const float *x, std::size_t rows, Channels active, float *out) {
+    const std::size_t width = w.groups * kGroup;
+    std::vector<float> values(std::min(rows, kFewRows) * width);
+    for (std::size_t first = 0; first < rows; first += kFewRows) {
+        const std::size_t few = std::min(rows - first, kFewRows);
+        const float *from[kFewRows];
+        float *to[kFewRows];
+        for (std::size_t r = 0; r < few; ++r) {
+            std::copy_n(x + (first + r) * w.inputs, w.inputs, values.data() + r * width);
+            from[r] = values.data() + r * width;
+            to[r] = out + (first + r) * active.count;
+        }
+        sum_few(w, from, few, {nullptr, w.inputs}, active, to);
+    }
+    if (w.scales.empty() && w.bias.empty()) return;
+    for (std::size_t at = 0; at < rows * active.count; ++at) {
+        const std::int32_t channel = active.ids[at % active.count];
+        out[at] = out[at] * (w.scales.empty() ? 1.0f : w.scales[channel]) + (w.bias.empty() ? 0.0f : w.bias[channel]);
+    }
+}
+
+nb::object row_matmul(nb::handle x_, const RowMatrix &matrix, nb::handle outputs_, const std::string &activation,
+                      nb::handle residual_, nb::handle out) {
     const RowWeights &w = *matrix.weights;
     const Argument x = float_array(x_, "x", 2);
     if (x.size(1) != w.inputs) reject("x must have " + std::to_string(w.inputs) + " channels, not " + std::to_string(x.size(1)));
+    if (!outputs_.is_none()) {
+        if (w.by_input) reject("outputs must be None unless the matrix is packed by outputs");
+        if (activation != "none" || !residual_.is_none())
+            reject("outputs must be None where there is an activation or a residual");
+        const ChannelList active = channel_list(outputs_, "outputs", w.outputs);
+        const Result y = result(out, {x.size(0), active.channels.count});
+        y.check_apart(x, "x");
+        y.check_apart(active.argument, "outputs");
+        if (active.channels.ids) {
+            const nb::gil_scoped_release released;
+            multiply_active(w, x.floats(), x.size(0), active.channels, y.data);
+            return y.object;
+        }
+    }
     if (activation != "none" && activation != "silu") reject("activation must be none or silu, not '" + activation + "'");
     if (activation == "silu" && !residual_.is_none()) reject("residual must be None where there is an activation");
     const Argument residual = optional_array(residual_, "residual", {x.size(0), w.outputs});
@@ -164,8 +200,8 @@ void bind_rows(nb::module_ &m) {
     m.attr("ROW_LAYOUT") = kRowLayout;
     m.def("repack_rows", &repack, "words"_a.none(), "outputs"_a, "inputs"_a, "datatype"_a, "by"_a, nb::kw_only(),
           "norms"_a.none(), "scales"_a.none(), "bias"_a = nb::none(), "instruction_set"_a = nb::none());
-    m.def("row_matmul", &row_matmul, "x"_a.none(), "matrix"_a, nb::kw_only(), "activation"_a = "none", "residual"_a = nb::none(),
-          "out"_a = nb::none());
+    m.def("row_matmul", &row_matmul, "x"_a.none(), "matrix"_a, nb::kw_only(), "outputs"_a = nb::none(),
+          "activation"_a = "none", "residual"_a = nb::none(), "out"_a = nb::none());
 }
 
 }  // namespace sluice

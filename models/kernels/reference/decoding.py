@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from models.kernels.reference.arrays import (
+    Channels,
     Floats,
+    channel_ids,
     checked_instruction_set,
     deliver,
     float_tensor,
@@ -122,6 +124,7 @@ def row_matmul(
     x: Floats,
     matrix: RowMatrix,
     *,
+    outputs: Channels | None = None,
     activation: Literal["none", "silu"] = "none",
     residual: Floats | None = None,
     out: Floats | None = None,
@@ -137,6 +140,12 @@ def row_matmul(
     result = rows @ matrix.weight.T
     if matrix.bias is not None:
         result = result + matrix.bias
+    if outputs is not None:
+        if matrix.by != "outputs":
+            raise ValueError("outputs must be None unless the matrix is packed by outputs")
+        if activation != "none" or residual is not None:
+            raise ValueError("outputs must be None where there is an activation or a residual")
+        return deliver(result[:, channel_ids(outputs, "outputs", matrix.outputs)], out)
     if activation == "silu":
         result = silu(result)
     if residual is not None:

@@ -112,3 +112,32 @@ def test_packed_rows_are_those_that_were_packed_before(backend, datatype, by):
         backend.repack_rows(packed.words, 70, 33, datatype, by, **(given | {"scales": wrong}))
     with pytest.raises(ValueError, match="norms"):
         backend.repack_rows(packed.words, 70, 33, datatype, by, **(given | {"norms": packed.norms[1:].copy()}))
+
+
+@both_backends
+@pytest.mark.parametrize("rows", [1, 3, 8, 19])
+@pytest.mark.parametrize("datatype", ["fp32", "bf16", "int8"])
+def test_only_the_active_outputs(backend, rows, datatype):
+    x, weight, bias = arrays(rows, 300, 70, 2)
+    packed = backend.pack_rows(weight, datatype, "outputs", bias=bias)
+    exact = x @ reference.pack_rows(weight, datatype, "outputs").weight.numpy().T + bias
+    for share in (0.0, 0.1, 0.9, 1.0):
+        active = np.flatnonzero(np.random.default_rng(3).random(300) < share).astype(np.int32)
+        some = backend.row_matmul(x, packed, outputs=active)
+        assert some.shape == (rows, len(active))
+        # All of them, for many rows, are a product in bf16.
+        tolerance = 0.2 if share == 1 and rows > 8 and datatype != "fp32" else 1e-4
+        np.testing.assert_allclose(some, exact[:, active], rtol=0, atol=tolerance)
+
+
+@both_backends
+def test_active_outputs_need_a_matrix_by_outputs(backend):
+    x, weight, _ = arrays(1, 6, 4, 0)
+    active = np.array([1, 3], np.int32)
+    with pytest.raises(ValueError, match="outputs must be None unless the matrix is packed by outputs"):
+        backend.row_matmul(x, backend.pack_rows(weight), outputs=active)
+    packed = backend.pack_rows(weight, by="outputs")
+    with pytest.raises(ValueError, match="outputs must be None where there is an activation or a residual"):
+        backend.row_matmul(x, packed, outputs=active, activation="silu")
+    with pytest.raises(ValueError, match="outputs must hold channels from 0 to 5"):
+        backend.row_matmul(x, packed, outputs=np.array([6], np.int32))
