@@ -233,7 +233,7 @@ class Dispatch(Generic[E]):
         hosted = entry.hosted
         ahead = self._queue.least_ahead(entry.request.options.urgency, entry.due) + self._busy(now)
         own = entry.least * hosted.latency.tail_ratio
-        margin, limit, kept = hosted.margin(entry.request).at(now), entry.due - entry.half_room, 0.0
+        margin, limit, kept = hosted.admission_margin(entry.request).at(now), entry.due - entry.half_room, 0.0
         if self._promises.any:
             if self._promises.claim(now, entry.request.fingerprint()):
                 margin, limit = 1.0, entry.due

@@ -36,6 +36,17 @@ class Counts:
     last_inference_ms: int = 0
 
 
+@dataclass(slots=True)
+class Margins:
+    """What feedback has made of misses: for the choice of levels, and for what is refused. A refusal belongs to the
+    first alone. It says that the queue was too long, not that what was let in is late, and refusing more for it would
+    only bring more of the same.
+    """
+
+    planning: SafetyMargin = field(default_factory=SafetyMargin)
+    admission: SafetyMargin = field(default_factory=SafetyMargin)
+
+
 class HostedModel:
     """Used under the scheduler's lock; only `model`, `generator`, `name`, `profile` and `dial`, which never change, may
     be read without.
@@ -49,8 +60,8 @@ class HostedModel:
         self.latency = LatencyModel()
         self.handover = UpperQuantile(0.2e-3, lowest=1e-6, highest=1.0)
         """Seconds from the end of a run to the outputs being in the event loop's hands."""
-        self._margin = SafetyMargin()
-        self._margin_of_own_slos = SafetyMargin()
+        self._margins = Margins()
+        self._margins_of_own_slos = Margins()
         """Apart, so that a client that asks for what is hard to keep costs the others no quality."""
         self.guard = QualityGuard()
         self.gated = GatedWindow()
@@ -148,17 +159,26 @@ class HostedModel:
         for it.
         """
         self.counts.fail.add(now - entry.request.arrival)
-        if avoidable:
-            self.judge(now, entry, met=False)
+        if avoidable and entry.pinned is None and entry.attainable:
+            self._margins_of(entry.request).planning.record(now, False, entry.slo.allowed_misses)
 
     def judge(self, now: float, entry: Entry, met: bool) -> None:
         """Tells the feedback of an outcome that it could have changed; `met` is with half of the plan's room."""
         if entry.pinned is None and entry.attainable:
-            self.margin(entry.request).record(now, met, entry.slo.allowed_misses)
+            margins = self._margins_of(entry.request)
+            margins.planning.record(now, met, entry.slo.allowed_misses)
+            margins.admission.record(now, met, entry.slo.allowed_misses)
 
     def margin(self, request: Request | GenerationRequest) -> SafetyMargin:
         """What feedback has made of the misses of requests like this one."""
-        return self._margin_of_own_slos if request.options.own_slo else self._margin
+        return self._margins_of(request).planning
+
+    def admission_margin(self, request: Request | GenerationRequest) -> SafetyMargin:
+        """The same, of those that were let in."""
+        return self._margins_of(request).admission
+
+    def _margins_of(self, request: Request | GenerationRequest) -> "Margins":
+        return self._margins_of_own_slos if request.options.own_slo else self._margins
 
     def shadowed(self, level: float, agreement: float) -> None:
         """Counts a gated request that was run again dense."""
@@ -202,7 +222,7 @@ class HostedModel:
         )
 
     def _gate(self, now: float) -> GateSnapshot:
-        ceiling, margin = self._ceiling, self._margin.at(now)
+        ceiling, margin = self._ceiling, self._margins.planning.at(now)
         work = self.work(self.typical_macs, ceiling, pinned=False)
         target = self.target(self._latency(self._audio_seconds), work.at(ceiling.macs_ratio))
         idle = choose_level(
