@@ -62,8 +62,7 @@ def create_app(settings: Settings, models: Iterable[Model], load: Load | None = 
     )
 
     def measured_files(name: str) -> catalog.MeasuredFiles | None:
-        # A model that is not of the catalog has no file to look at.
-        return None if load else catalog.measured_files(places.get(name, name), settings.calibrations)
+        return catalog.measured_files(places.get(name, name), settings.calibrations)
 
     stale = StaleProfiles(measured_files)
     register_state(
@@ -74,6 +73,7 @@ def create_app(settings: Settings, models: Iterable[Model], load: Load | None = 
     )
 
     def stamp(name: str) -> object:
+        # A model that is not of the catalog has no file to look at.
         return None if load else catalog.profile_stamp(places.get(name, name), settings.calibrations)
 
     @asynccontextmanager
