@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from loadtest.curve import Curve, Phase, bursts, diurnal, ramp, spike, step
 
-rates = st.floats(0, 1000)
+rates = st.floats(0, 1000).map(lambda rate: rate if rate > 1e-6 else 0.0)
 phases = st.builds(Phase, st.sampled_from("ab"), st.floats(0.01, 100), rates, rates)
 curves = (
     st.lists(phases, min_size=1, max_size=6).filter(lambda made: sum(p.expected for p in made) > 1e-3).map(tuple)

@@ -154,6 +154,7 @@ def prometheus(model, images, tmp_path_factory) -> Iterator[Prometheus]:
         server.http.patch("/v2/models/fashion/slo", json={"latency_ms": 400}).raise_for_status()
         wait_until(lambda: has(f"changes(sluice_slo_latency_seconds[{BOUND_SECONDS}s]) > 0"), "the new SLO")
         wait_until(lambda: has("count_over_time(job_instance_model:sluice_slo_requests:rate5m[1m]) > 3"), "a rule")
+        time.sleep(1.5)  # so that a step of a range query lies behind the change
         yield Prometheus(http, start, time.time())
 
 
