@@ -159,12 +159,12 @@ class HostedModel:
         for it.
         """
         self.counts.fail.add(now - entry.request.arrival)
-        if avoidable and entry.pinned is None and entry.attainable:
+        if avoidable and _can_be_helped(entry):
             self._margins_of(entry.request).planning.record(now, False, entry.slo.allowed_misses)
 
     def judge(self, now: float, entry: Entry, met: bool) -> None:
         """Tells the feedback of an outcome that it could have changed; `met` is with half of the plan's room."""
-        if entry.pinned is None and entry.attainable:
+        if _can_be_helped(entry):
             margins = self._margins_of(entry.request)
             margins.planning.record(now, met, entry.slo.allowed_misses)
             margins.admission.record(now, met, entry.slo.allowed_misses)
@@ -265,6 +265,11 @@ class HostedModel:
     def _ceiling_for(self, quality_floor: float) -> Ceiling:
         limit = self.guard.limit
         return ceiling_of(self.profile, quality_floor, limit, self.guard.reason if limit < 1 else "")
+
+
+def _can_be_helped(entry: Entry) -> bool:
+    """Whether a margin changes anything for a request."""
+    return entry.pinned is None and entry.attainable
 
 
 def items(entry: Entry) -> int:
