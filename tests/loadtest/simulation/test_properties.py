@@ -71,7 +71,7 @@ def test_under_a_lasting_load_the_tail_keeps_room_and_the_level_stands_still(loa
     simulated, _ = simulation(factor * DENSE, noise, stalls)
     outcomes = simulated.run(requests_at(generate("x", steady(load / DENSE, 12), 5).times))
     late = served(outcomes, 3)
-    assert p99(late) <= 0.9 * factor * DENSE
+    assert p99(late) <= (0.93 if stalls else 0.9) * factor * DENSE
     assert mean(one.met for one in late) >= 0.99
     assert pstdev(one.level for one in late) <= (0.05 if noise == LIGHT and not stalls else 0.1)
 
