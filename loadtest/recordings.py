@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import orjson
 
-from loadtest.workload import Judged, Post, Reply, refusal
+from loadtest.workload import Judged, Parameters, Post, Reply, refusal
 from models.zoo import speech_data
 from models.zoo.log_mel import RATE
 from models.zoo.speech_data import Clip
@@ -21,13 +21,14 @@ _BOUNDARY = "recording"
 
 
 class Recordings:
-    """A `Workload`: clips that have a text, one a request. The score of an answer is 1 − word errors a word."""
+    """A `Workload`: clips that have a text, one a request, each with the `parameters`. The score of an answer is
+    1 − word errors a word."""
 
-    def __init__(self, clips: Sequence[Clip], model: str = MODEL) -> None:
+    def __init__(self, clips: Sequence[Clip], model: str = MODEL, parameters: Parameters | None = None) -> None:
         self.model = model
         self._texts = [clip.text or "" for clip in clips]
         self._seconds = [clip.seconds for clip in clips]
-        self.posts = [_post(clip, model) for clip in clips]
+        self.posts = [_post(clip, model, parameters or {}) for clip in clips]
 
     def judge(self, number: int, reply: Reply) -> Judged:
         if reply.status != 200:
@@ -44,12 +45,16 @@ class Recordings:
 
 def asterisk() -> Recordings:
     """Those recordings of Asterisk's voice menus that take 2 to 10 s, to the model that `SLUICE_SPEECH_MODEL` names."""
-    clips = [clip for clip in speech_data.asterisk() if 2 <= clip.seconds <= 10]
-    return Recordings(clips, os.environ.get("SLUICE_SPEECH_MODEL", MODEL))
+    return Recordings(menus(), os.environ.get("SLUICE_SPEECH_MODEL", MODEL))
 
 
-def _post(clip: Clip, model: str) -> Post:
-    fields = {"model": model, "language": "en"}
+def menus() -> list[Clip]:
+    """The recordings that `asterisk` sends. Raises `speech_data.MissingData`."""
+    return [clip for clip in speech_data.asterisk() if 2 <= clip.seconds <= 10]
+
+
+def _post(clip: Clip, model: str, parameters: Parameters) -> Post:
+    fields = {"model": model, "language": "en", **parameters}
     parts = [
         f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
         for name, value in fields.items()

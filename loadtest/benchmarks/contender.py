@@ -63,12 +63,13 @@ class Calibration:
     service_ms: float
 
 
-def sluice() -> Start:
-    """Starts this server with one executor, on the core that servers get. Raises `ServerFailed` where there is one."""
+def sluice(model: str = "fashion") -> Start:
+    """Starts this server with a model and one executor, on the core that servers get. Raises `ServerFailed` where there
+    is one."""
     cores = two_cores()
     if cores is None:
         raise ServerFailed("the server and the load each need a core, and this process may use only one")
-    return partial(server, SERVE, READY, cores.server)
+    return partial(server, (*SERVE, "--model", model), READY, cores.server)
 
 
 def calibrate(start: Start, dense: Workload, seconds: float) -> Calibration:

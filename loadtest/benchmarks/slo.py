@@ -1,4 +1,4 @@
-"""`sluice bench slo`: the same network under the same bursts, with its dial free, pinned dense, dense with admission
+"""`sluice bench slo`: the same model under the same bursts, with its dial free, pinned dense, dense with admission
 control, always at the quality floor, and behind other servers.
 
 The server has one core and the load another. First the dense server's capacity is measured; the load, the bursts and
@@ -11,14 +11,13 @@ from typing import Any
 
 from loadtest.benchmarks.contender import Contender, Say, Start, calibrate
 from loadtest.benchmarks.journal import Journal
-from loadtest.benchmarks.slo_plan import Mode, Plan, after_bursts, capacity_share, floor_below_dense, modes
+from loadtest.benchmarks.slo_plan import Mode, Plan, after_bursts, capacity_share, modes
 from loadtest.benchmarks.slo_series import series
+from loadtest.benchmarks.slo_subject import Subject
 from loadtest.driver import DriverSettings, replay
 from loadtest.processes import on_cores, two_cores
 from loadtest.summary import figures, summarise
-from loadtest.workload import Images
-from models.gating.profile import Profile
-from models.zoo.fashion_data import LabelledImages
+from service.control.objective import objective_of
 from service.control.slo import SLO
 
 _CONNECTIONS = 1024
@@ -28,27 +27,26 @@ _START_SECONDS = 8
 
 def compare(
     plan: Plan,
-    profile: Profile,
-    data: LabelledImages,
+    subject: Subject,
     start: Start,
     peers: Sequence[Contender] = (),
     say: Say = lambda _: None,
     journal: Journal | None = None,
 ) -> dict[str, Any]:
     """Runs everything that the journal does not have yet; `say` hears of the progress. `start` starts this server, with
-    the model that `profile` is of.
+    the subject's model.
 
     The load has a core to itself where there are two. A contender that fails has its reason in place of a result.
-    Raises `ServerFailed` or `RuntimeError` where this server does not serve, `ValueError` for a profile without
-    accuracy or a journal of another plan.
+    Raises `ServerFailed` or `RuntimeError` where this server does not serve, `ValueError` for a journal of another
+    plan.
     """
     journal = journal or Journal()
     failures = _prepare(peers, say)
     cores = two_cores()
     with on_cores(cores.load if cores else None):
-        about = journal.begin(plan.as_dict(), lambda: _measure(plan, profile, data, start, say))
-        ours = modes(SLO.from_dict(about["slo"]), about["floor"]["level"])
-        contenders = [*(_contender(mode, start, data) for mode in ours), *peers]
+        about = journal.begin({"model": subject.model, **plan.as_dict()}, lambda: _measure(plan, subject, start, say))
+        ours = modes(_slo(about), about["floor"]["level"])
+        contenders = [*(_contender(mode, start, subject) for mode in ours), *peers]
         todo = [
             (overload, contender)
             for overload in plan.overloads
@@ -99,15 +97,16 @@ def _prepare(peers: Sequence[Contender], say: Say) -> dict[str, str]:
     return failures
 
 
-def _measure(plan: Plan, profile: Profile, data: LabelledImages, start: Start, say: Say) -> dict[str, Any]:
-    floor = floor_below_dense(profile, plan.floor_points)
+def _measure(plan: Plan, subject: Subject, start: Start, say: Say) -> dict[str, Any]:
+    floor = subject.floor
     say(f"measuring the dense server's capacity, {minutes(2 * plan.calibration_seconds)}")
-    calibration = calibrate(start, Images(data, {"level": 0.0}), plan.calibration_seconds)
+    calibration = calibrate(start, subject.workload({"level": 0.0}), plan.calibration_seconds)
     shares = {o: capacity_share(plan.curve(calibration.capacity, o), calibration.capacity) for o in plan.overloads}
     return {
         "capacity": calibration.capacity,
         "service_ms": calibration.service_ms,
-        "slo": SLO(plan.slo_factor * calibration.service_ms, plan.percentile, floor.quality).as_dict(),
+        "score": subject.score,
+        "slo": subject.slo(plan.slo_factor * calibration.service_ms, plan.percentile, floor.quality).as_dict(),
         "floor": {"quality": floor.quality, "level": floor.level, "accuracy": floor.accuracy},
         "capacity_share": {f"{overload:g}": share for overload, share in shares.items()},
     }
@@ -119,13 +118,19 @@ def _attempt(
     if failure is not None:
         return {"failed": failure}
     try:
-        return run(contender, overload, plan, about["capacity"], SLO.from_dict(about["slo"]))
+        return run(contender, overload, plan, about["capacity"], _slo(about))
     except Exception as error:  # Whatever is wrong with one server, the results of the others count.
         return {"failed": f"{error}" or type(error).__name__}
 
 
-def _contender(mode: Mode, start: Start, data: LabelledImages) -> Contender:
-    return Contender(mode.name, start, Images(data, mode.parameters), mode.slo)
+def _contender(mode: Mode, start: Start, subject: Subject) -> Contender:
+    return Contender(mode.name, start, subject.workload(mode.parameters), mode.slo)
+
+
+def _slo(about: dict[str, Any]) -> SLO:
+    slo = objective_of(about["slo"])
+    assert isinstance(slo, SLO)
+    return slo
 
 
 def _seconds(plan: Plan, overload: float) -> float:

@@ -62,11 +62,12 @@ class Mode:
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """A quality floor in the profile's unit, the level that it allows, and what accuracy to expect there."""
+    """A quality floor in the profile's unit, the level that it allows, and what accuracy to expect there, where the
+    profile knows."""
 
     quality: float
     level: float
-    accuracy: float
+    accuracy: float | None
 
 
 def floor_below_dense(profile: Profile, points: float) -> Floor:

@@ -8,10 +8,8 @@ from rich.table import Table
 
 from loadtest.report import number
 
-_COLUMNS = (
-    *("alone, ms", "within SLO", "in calm", "in bursts", "accuracy", "p50 ms", "p99 ms"),
-    *("level in bursts", "1 s after"),
-)
+_BEFORE = ("alone, ms", "within SLO", "in calm", "in bursts")
+_BEHIND = ("p50 ms", "p99 ms", "level in bursts", "1 s after")
 
 
 def report_tables(comparison: dict[str, Any]) -> Iterator[Table]:
@@ -22,7 +20,7 @@ def report_tables(comparison: dict[str, Any]) -> Iterator[Table]:
         arrivals = next((run["arrivals"] for run in own if "failed" not in run), 0)
         table = Table(
             "server",
-            *_COLUMNS,
+            *(*_BEFORE, comparison["score"], *_BEHIND),
             "not served",
             title=f"Bursts to {overload:g} × the dense capacity of {comparison['capacity']:.0f} requests/s; "
             f"SLO {slo['percentile']:g} % within {slo['latency_ms']:.1f} ms",
@@ -56,4 +54,4 @@ def _failure(run: dict[str, Any]) -> tuple[str, ...]:
     """The first line says what happened, the last is the server's last word; the result has all of them."""
     lines = run["failed"].splitlines()
     reason = " … ".join(dict.fromkeys((lines[0], lines[-1])))
-    return (*("–" for _ in _COLUMNS), f"[red]failed:[/] {escape(reason[:200])}")
+    return (*("–" for _ in (*_BEFORE, "", *_BEHIND)), f"[red]failed:[/] {escape(reason[:200])}")

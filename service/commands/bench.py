@@ -104,6 +104,9 @@ def model(
 
 
 def slo(
+    name: Annotated[
+        str, typer.Argument(metavar="MODEL", help="fashion, or a model of embeddings or of speech; see `sluice models`")
+    ] = "fashion",
     overload: Annotated[
         list[float] | None, typer.Option(min=1, help="Height of the bursts × dense capacity; may repeat [2 and 2.5]")
     ] = None,
@@ -114,13 +117,21 @@ def slo(
     seed: Annotated[int, typer.Option(help="The same seed makes the same arrivals")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="One short burst: shows that it works")] = False,
     peers: Annotated[
-        str, typer.Option(help="Other servers to compare with: all, none, or names with commas between")
-    ] = "all",
+        str | None,
+        typer.Option(
+            help="Other servers, with the same image network, to compare with: all, none, or names with commas between "
+            "[all for fashion]"
+        ),
+    ] = None,
+    quality_floor: Annotated[
+        float, typer.Option(min=0, max=1, help="For other models than fashion, which may lose a point of accuracy")
+    ] = 0.95,
     data: Data = None,
     sample: Annotated[bool, typer.Option("--sample", help="Use the few hundred images that come with Sluice")] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw latency, level and arrivals over time to this file")] = None,
     results: Annotated[
-        Path | None, typer.Option(help="Keep each result here as it comes [SLUICE_HOME/bench/slo.jsonl]")
+        Path | None,
+        typer.Option(help="Keep each result here as it comes [SLUICE_HOME/bench/slo-MODEL.jsonl]"),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the results that are kept end")] = False,
     json: Json = False,
@@ -136,6 +147,7 @@ def slo(
     from loadtest.benchmarks.slo import compare
     from loadtest.benchmarks.slo_plan import QUICK, Plan
     from loadtest.benchmarks.slo_report import report_tables
+    from loadtest.benchmarks.slo_subject import subject_of
     from loadtest.peers import UnknownPeer, contenders
 
     given: dict[str, Any] = {
@@ -144,15 +156,18 @@ def slo(
         "burst_seconds": burst_seconds,
     }
     plan = replace(QUICK if quick else Plan(), seed=seed, **{name: value for name, value in given.items() if value})
-    names = [name.strip() for name in peers.split(",") if name.strip() not in ("", "none")]
+    peers = peers or ("all" if name == "fashion" else "none")
+    names = [peer.strip() for peer in peers.split(",") if peer.strip() not in ("", "none")]
+    if names and name != "fashion":
+        raise typer.BadParameter("other servers have the image network alone", param_hint="--peers")
     try:
         home = load_settings().home
-        file = results or home / "bench" / "slo.jsonl"
-        images = fashion_data.sample() if sample else fashion_data.test(data)
-        profile = catalog.load("fashion").profile
+        subject = subject_of(name, data, sample, plan.floor_points, quality_floor)
+        file = results or home / "bench" / f"slo-{subject.model.replace(':', '-')}.jsonl"
+        images = fashion_data.sample() if sample or not names else fashion_data.test(data)
         others = contenders(names, images, home / "peers")
         say(f"results are kept in {file}; --resume goes on with them")
-        comparison = compare(plan, profile, images, sluice(), others, say, Journal(file, resume))
+        comparison = compare(plan, subject, sluice(name), others, say, Journal(file, resume))
         if plot is not None:
             from loadtest.benchmarks.slo_plot import plot as draw
 
@@ -160,7 +175,7 @@ def slo(
             say(f"drew {plot}")
     except ModuleNotFoundError as error:
         fail(f"{error}: pip install 'sluice-serve[loadtest]'")
-    except (UnknownPeer, RuntimeError, OSError, ValueError) as error:
+    except (UnknownPeer, catalog.UnknownModel, catalog.MissingWeights, RuntimeError, OSError, ValueError) as error:
         fail(str(error))
     if json:
         print_json(comparison)

@@ -12,6 +12,7 @@ from loadtest.benchmarks.journal import Journal
 from loadtest.benchmarks.slo import compare
 from loadtest.benchmarks.slo_plan import Plan
 from loadtest.benchmarks.slo_report import report_tables
+from loadtest.benchmarks.slo_subject import images_of
 from loadtest.driver import Address
 from loadtest.processes import ServerFailed
 from loadtest.workload import Images
@@ -28,6 +29,7 @@ MODEL = random_fashion()
 IMAGES = random_images(16)
 DATA = LabelledImages(IMAGES, MODEL.run({"image": IMAGES}, GateContext(0.0))["label"].astype(np.int64))
 """The labels are what the model says when it is dense."""
+SUBJECT = images_of(MODEL.profile, DATA, PLAN.floor_points)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,7 @@ def comparison(start, journal, said) -> dict[str, Any]:
         Contender("not installed", start, Images(DATA), prepare=cannot),
         Contender("never starts", fails, Images(DATA)),
     ]
-    return compare(PLAN, MODEL.profile, DATA, start, peers, said.append, Journal(journal))
+    return compare(PLAN, SUBJECT, start, peers, said.append, Journal(journal))
 
 
 def result(comparison: dict[str, Any], server: str) -> dict[str, Any]:
@@ -122,7 +124,7 @@ def test_a_benchmark_that_broke_off_goes_on(comparison, journal, start):
     broken = journal.with_name("broken.jsonl")
     broken.write_bytes(b"".join(lines[:4]) + lines[4][:50])
     said: list[str] = []
-    again = compare(PLAN, MODEL.profile, DATA, start, (), said.append, Journal(broken, resume=True))
+    again = compare(PLAN, SUBJECT, start, (), said.append, Journal(broken, resume=True))
     assert [line for line in said if "/1 " in line] == [line for line in said if "always at the floor" in line]
     assert [run["server"] for run in again["runs"]] == OURS
     assert again["capacity"] == comparison["capacity"]
@@ -133,7 +135,7 @@ def test_a_benchmark_that_broke_off_goes_on(comparison, journal, start):
 def test_failures_are_tried_again_and_other_plans_are_refused(comparison, journal):
     kept = Journal(journal, resume=True)
     assert [run["server"] for run in kept.runs] == OURS
-    other = Plan((3.0,)).as_dict()
+    other = {"model": "fashion", **Plan((3.0,)).as_dict()}
     with pytest.raises(ValueError, match="another plan"):
         kept.begin(other, dict)
     fresh = Journal(journal.with_name("fresh.jsonl"), resume=True)
