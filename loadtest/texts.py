@@ -1,8 +1,8 @@
 """Load on a model of embeddings: a text a request in the Open Inference Protocol, judged by the cosine to what the
 dense model makes of it.
 
-python -m loadtest --workload loadtest.texts:news …
-locust -f loadtest/locustfile.py --workload loadtest.texts:news …
+python -m loadtest --workload loadtest.texts:moby_dick …
+locust -f loadtest/locustfile.py --workload loadtest.texts:moby_dick …
 """
 
 import os
@@ -47,15 +47,10 @@ class Texts:
         return Judged("ok", level, score)
 
 
-def news() -> Texts:
-    """Sentences of Lee's 50 news documents, to the model that `SLUICE_TEXT_MODEL` names."""
-    model, texts = os.environ.get("SLUICE_TEXT_MODEL", MODEL), news_texts()
+def moby_dick() -> Texts:
+    """Sentences of Moby Dick, to the model that `SLUICE_TEXT_MODEL` names."""
+    model, texts = os.environ.get("SLUICE_TEXT_MODEL", MODEL), text_data.sample()
     return Texts(texts, dense_embeddings(model, texts), model)
-
-
-def news_texts() -> list[str]:
-    """The sentences that `news` sends, on which no threshold was found. Raises `text_data.MissingData`."""
-    return [sentence for document in text_data.lee().texts for sentence in text_data.sentences(document)]
 
 
 def dense_embeddings(model: str, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from loadtest.benchmarks.slo_plan import Floor, floor_below_dense
 from loadtest.recordings import Recordings, menus
-from loadtest.texts import Texts, dense_embeddings, news_texts
+from loadtest.texts import Texts, dense_embeddings
 from loadtest.workload import Images, Parameters, Workload
 from models.gating.profile import Profile
 from models.zoo import catalog, fashion_data, speech_family, text_data, text_family
@@ -39,7 +39,7 @@ def subject_of(model: str, data: Path | None, sample: bool, points: float, quali
         return images_of(catalog.load(model).profile, images, points)
     family, name = catalog.family_of(model), catalog.served_name(model)
     if family is text_family:
-        texts = news_texts() if data is None else text_data.read_lines(data)
+        texts = text_data.sample() if data is None else text_data.read_lines(data)
         wanted = dense_embeddings(model, texts)
         floor = floor_of(catalog.load(model).profile, quality_floor)
         return Subject(name, floor, "cosine to dense", lambda parameters: Texts(texts, wanted, name, parameters))
