@@ -2,7 +2,8 @@
 channel lists int32.
 
 Wrong types raise TypeError and wrong values ValueError, both naming the argument. The GIL is released while a
-function computes, on the calling thread alone. All functions may be called from several threads at once.
+function computes, on the calling thread alone unless it is given `Threads`. All functions may be called from several
+threads at once.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,19 @@ from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float32]
 Channels: TypeAlias = NDArray[np.int32]
+
+class Threads:
+    """The caller's thread and `count` − 1 others, which sleep while there is nothing to do. A call that is given them
+    shares its active outputs out, in parts as even as blocks of 64 allow; its result is the same to the bit. While one
+    call has them, others do all on their own thread.
+
+    Raises ValueError for more than the processors that this process may use."""
+
+    def __init__(self, count: int) -> None: ...
+    @property
+    def count(self) -> int: ...
+    def shares(self, outputs: Channels) -> list[int]:
+        """How many of a layer's active outputs, ascending ids, each thread takes."""
 
 class PackedConvolution:
     """A convolution's weights. Immutable; made by `pack_convolution`."""
@@ -174,6 +188,7 @@ def gated_conv2d(
     saliency: Floats | None = None,
     residual: Floats | None = None,
     out: Floats | None = None,
+    threads: Threads | None = None,
 ) -> Floats:
     """The convolution of one image over active channels.
 
@@ -198,6 +213,7 @@ def gated_matmul(
     saliency: Floats | None = None,
     residual: Floats | None = None,
     out: Floats | None = None,
+    threads: Threads | None = None,
 ) -> Floats:
     """The matrix product over active channels: x is [M, len(inputs)], the result [M, len(outputs)]; everything else
     as in `gated_conv2d`."""
@@ -332,7 +348,14 @@ def gated_network(layers: Sequence[GatedLayer]) -> GatedNetwork:
     """Layers of which each reads what the one before it made. Their gates see the same E features beside it."""
 
 def run_gated_network(
-    network: GatedNetwork, x: Floats, evidence: Floats, *, thresholds: Floats, scales: Floats, shifts: Floats
+    network: GatedNetwork,
+    x: Floats,
+    evidence: Floats,
+    *,
+    thresholds: Floats,
+    scales: Floats,
+    shifts: Floats,
+    threads: Threads | None = None,
 ) -> tuple[Floats, list[Channels]]:
     """All layers of a network on one image, in one call. Of each layer, as the functions named do it:
 

@@ -73,7 +73,7 @@ void check_positions(const GatedNetwork &network, std::size_t height, std::size_
 }
 
 nb::object run_gated_network(const GatedNetwork &network, nb::handle x_, nb::handle evidence_, nb::handle thresholds_,
-                             nb::handle scales_, nb::handle shifts_) {
+                             nb::handle scales_, nb::handle shifts_, Threads *threads) {
     const std::size_t layers = network.layers.size();
     const Argument x = float_array(x_, "x", 3);
     if (x.size(2) != network.layers.front().packed.inputs) {
@@ -95,7 +95,8 @@ nb::object run_gated_network(const GatedNetwork &network, nb::handle x_, nb::han
     {
         const nb::gil_scoped_release released;
         run_network(network.views, x.size(0), x.size(1), x.floats(), evidence.floats(), network.evidence,
-                    {thresholds.floats(), scales.floats(), shifts.floats()}, active, counts.data(), means);
+                    {thresholds.floats(), scales.floats(), shifts.floats()}, active, counts.data(), means,
+                    threads);
     }
     nb::list selected;
     for (std::size_t i = 0; i < layers; ++i) {
@@ -116,7 +117,7 @@ void bind_network(nb::module_ &m) {
           "pool"_a = false);
     m.def("gated_network", &gated_network, "layers"_a);
     m.def("run_gated_network", &run_gated_network, "network"_a, "x"_a.none(), "evidence"_a.none(), nb::kw_only(),
-          "thresholds"_a.none(), "scales"_a.none(), "shifts"_a.none());
+          "thresholds"_a.none(), "scales"_a.none(), "shifts"_a.none(), "threads"_a = nb::none());
 }
 
 }  // namespace sluice

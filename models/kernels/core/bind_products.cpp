@@ -139,8 +139,8 @@ struct Gated {
 };
 
 nb::object gated_conv2d(nb::handle x_, const PackedConvolution &packed, nb::handle inputs, nb::handle outputs,
-                        nb::handle scale, nb::handle shift, const std::string &activation, nb::handle saliency, nb::handle residual_,
-                        nb::handle out) {
+                        nb::handle scale, nb::handle shift, const std::string &activation, nb::handle saliency,
+                        nb::handle residual_, nb::handle out, Threads *threads) {
     const Argument x = float_array(x_, "x", 3);
     const Gated gated(packed, inputs, outputs, scale, shift, activation, saliency, x.size(2));
     const Convolution shape{x.size(0), x.size(1), packed.kernel, packed.stride, packed.padding};
@@ -157,18 +157,18 @@ nb::object gated_conv2d(nb::handle x_, const PackedConvolution &packed, nb::hand
         const Epilogue epilogue = gated.epilogue(residual);
         if (packed.reduced) {
             convolve_reduced(*packed.reduced, shape, x.floats(), gated.inputs.channels, gated.outputs.channels,
-                             epilogue, y.data);
+                             epilogue, y.data, threads);
         } else {
             convolve(*packed.set, packed.weights(), shape, x.floats(), gated.inputs.channels, gated.outputs.channels,
-                     epilogue, y.data);
+                     epilogue, y.data, threads);
         }
     }
     return y.object;
 }
 
 nb::object gated_matmul(nb::handle x_, const PackedMatrix &packed, nb::handle inputs, nb::handle outputs,
-                        nb::handle scale, nb::handle shift, const std::string &activation, nb::handle saliency, nb::handle residual_,
-                        nb::handle out) {
+                        nb::handle scale, nb::handle shift, const std::string &activation, nb::handle saliency,
+                        nb::handle residual_, nb::handle out, Threads *threads) {
     const Argument x = float_array(x_, "x", 2);
     const Gated gated(packed, inputs, outputs, scale, shift, activation, saliency, x.size(1));
     const auto extents = {x.size(0), gated.outputs.channels.count};
@@ -181,10 +181,10 @@ nb::object gated_matmul(nb::handle x_, const PackedMatrix &packed, nb::handle in
         const Epilogue epilogue = gated.epilogue(residual);
         if (packed.reduced) {
             multiply_reduced(*packed.reduced, x.floats(), x.size(0), gated.inputs.channels, gated.outputs.channels,
-                             epilogue, y.data);
+                             epilogue, y.data, threads);
         } else {
             multiply_matrix(*packed.set, packed.weights(), x.floats(), x.size(0), gated.inputs.channels,
-                            gated.outputs.channels, epilogue, y.data);
+                            gated.outputs.channels, epilogue, y.data, threads);
         }
     }
     return y.object;
@@ -252,10 +252,10 @@ void bind_products(nb::module_ &m) {
     m.def("pack_matrix", &pack_matrix, "weight"_a.none(), "datatype"_a = "fp32", "instruction_set"_a = nb::none());
     m.def("gated_conv2d", &gated_conv2d, "x"_a.none(), "packed"_a, nb::kw_only(), "inputs"_a = nb::none(),
           "outputs"_a = nb::none(), "scale"_a = nb::none(), "shift"_a = nb::none(), "activation"_a = "none",
-          "saliency"_a = nb::none(), "residual"_a = nb::none(), "out"_a = nb::none());
+          "saliency"_a = nb::none(), "residual"_a = nb::none(), "out"_a = nb::none(), "threads"_a = nb::none());
     m.def("gated_matmul", &gated_matmul, "x"_a.none(), "packed"_a, nb::kw_only(), "inputs"_a = nb::none(),
           "outputs"_a = nb::none(), "scale"_a = nb::none(), "shift"_a = nb::none(), "activation"_a = "none",
-          "saliency"_a = nb::none(), "residual"_a = nb::none(), "out"_a = nb::none());
+          "saliency"_a = nb::none(), "residual"_a = nb::none(), "out"_a = nb::none(), "threads"_a = nb::none());
 }
 
 }  // namespace sluice

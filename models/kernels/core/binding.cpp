@@ -13,6 +13,7 @@ NB_MODULE(_core, m) {
     nanobind::set_leak_warnings(false);
 
     sluice::import_numpy();
+    sluice::bind_threads(m);
     sluice::bind_products(m);
     sluice::bind_gate(m);
     sluice::bind_network(m);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "shared_work.h"
+
 namespace sluice {
 namespace {
 
@@ -54,21 +56,26 @@ Channels row_of_taps(std::vector<std::int32_t> &index, Channels inputs, std::siz
 }  // namespace
 
 void convolve(const InstructionSet &set, const Weights &weights, const Convolution &shape, const float *x,
-              Channels inputs, Channels outputs, const Epilogue &epilogue, float *out) {
+              Channels inputs, Channels outputs, const Epilogue &epilogue, float *out, Threads *threads) {
     Scratch &kept = scratch();
     const float *padded = with_border(kept.padded, shape, x, inputs.count);
     const float *const *activations = indirection(kept.activations, shape, padded, inputs.count);
     const Weights rows{weights.packed, weights.outputs, weights.inputs * shape.kernel, shape.kernel};
-    multiply(set, rows, activations, shape.out_height() * shape.out_width(),
-             row_of_taps(kept.index, inputs, shape.kernel, weights.inputs), outputs, epilogue, kept, out);
+    const Channels taps = row_of_taps(kept.index, inputs, shape.kernel, weights.inputs);
+    share_outputs(threads, outputs, epilogue, [&](Channels part, const Epilogue &own, std::size_t first) {
+        multiply(set, rows, activations, shape.out_height() * shape.out_width(), taps, part, own, scratch(), out + first,
+                 outputs.count);
+    });
 }
 
 void multiply_matrix(const InstructionSet &set, const Weights &weights, const float *x, std::size_t rows,
-                     Channels inputs, Channels outputs, const Epilogue &epilogue, float *out) {
-    Scratch &kept = scratch();
-    kept.activations.resize(rows);
-    for (std::size_t row = 0; row < rows; ++row) kept.activations[row] = x + row * inputs.count;
-    multiply(set, weights, kept.activations.data(), rows, inputs, outputs, epilogue, kept, out);
+                     Channels inputs, Channels outputs, const Epilogue &epilogue, float *out, Threads *threads) {
+    std::vector<const float *> &activations = scratch().activations;
+    activations.resize(rows);
+    for (std::size_t row = 0; row < rows; ++row) activations[row] = x + row * inputs.count;
+    share_outputs(threads, outputs, epilogue, [&](Channels part, const Epilogue &own, std::size_t first) {
+        multiply(set, weights, activations.data(), rows, inputs, part, own, scratch(), out + first, outputs.count);
+    });
 }
 
 }  // namespace sluice

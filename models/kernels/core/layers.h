@@ -1,8 +1,9 @@
 // The layers that Python sees, over raw pointers. The binding has checked every shape and every channel id before these
-// run.
+// run. Threads, where there are any, share the active outputs of a call.
 #pragma once
 
 #include "product.h"
+#include "threads.h"
 
 namespace sluice {
 
@@ -18,10 +19,11 @@ struct Convolution {
 // (Dukhan 2019), with a pointer to a row of taps where it has one to a tap: in a padded image neighbouring taps are
 // neighbours in memory, and their inputs are one long list.
 void convolve(const InstructionSet &set, const Weights &weights, const Convolution &shape, const float *x,
-              Channels inputs, Channels outputs, const Epilogue &epilogue, float *out);
+              Channels inputs, Channels outputs, const Epilogue &epilogue, float *out, Threads *threads = nullptr);
 
 // x is [rows][inputs.count], out is [rows][outputs.count].
 void multiply_matrix(const InstructionSet &set, const Weights &weights, const float *x, std::size_t rows,
-                     Channels inputs, Channels outputs, const Epilogue &epilogue, float *out);
+                     Channels inputs, Channels outputs, const Epilogue &epilogue, float *out,
+                     Threads *threads = nullptr);
 
 }  // namespace sluice

@@ -19,7 +19,7 @@ Arena &arena() {
 
 void run_network(const std::vector<NetworkLayer> &layers, std::size_t height, std::size_t width, const float *x,
                  const float *evidence, std::size_t evidence_count, const Level &level, std::int32_t *active,
-                 std::size_t *counts, float *means) {
+                 std::size_t *counts, float *means, Threads *threads) {
     Arena &kept = arena();
     FloatBuffer *result = &kept.activations[0], *spare = &kept.activations[1];
     Channels inputs{nullptr, layers.front().weights.inputs};
@@ -39,9 +39,9 @@ void run_network(const std::vector<NetworkLayer> &layers, std::size_t height, st
         float *y = result->reserve(height * width * counts[i]);
         const Epilogue epilogue{level.scales + first, level.shifts + first, multipliers, nullptr, Activation::relu};
         if (layer.reduced) {
-            convolve_reduced(*layer.reduced, shape, x, inputs, selected, epilogue, y);
+            convolve_reduced(*layer.reduced, shape, x, inputs, selected, epilogue, y, threads);
         } else {
-            convolve(*layer.set, layer.weights, shape, x, inputs, selected, epilogue, y);
+            convolve(*layer.set, layer.weights, shape, x, inputs, selected, epilogue, y, threads);
         }
         std::swap(result, spare);  // x is not needed any more
         if (layer.pool) {

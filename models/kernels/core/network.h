@@ -33,6 +33,6 @@ struct Level {
 // room for all outputs, their numbers, and the means over the positions of the last layer's.
 void run_network(const std::vector<NetworkLayer> &layers, std::size_t height, std::size_t width, const float *x,
                  const float *evidence, std::size_t evidence_count, const Level &level, std::int32_t *active,
-                 std::size_t *counts, float *means);
+                 std::size_t *counts, float *means, Threads *threads = nullptr);
 
 }  // namespace sluice

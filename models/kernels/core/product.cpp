@@ -41,7 +41,7 @@ struct TiledProduct : Product {
         const bool relu = epilogue.activation == Activation::relu || epilogue.activation == Activation::relu6;
         tile.floor = relu ? 0.0f : -kInfinity;
         tile.ceiling = epilogue.activation == Activation::relu6 ? 6.0f : kInfinity;
-        tile.out_stride = outputs.count;
+        tile.out_stride = stride;
         Panel panel;
         panel.block = weights.taps * tile.layer_tap;
         std::size_t most = SIZE_MAX;  // weights in place are streamed from wherever they are
@@ -96,7 +96,7 @@ struct TiledProduct : Product {
                 const std::size_t position = i * positions / tiles, rows = (i + 1) * positions / tiles - position;
                 tile.activations = activations + tap * positions + position;
                 tile.sums = whole ? own_sums : sums + position * kBlock + at;
-                tile.out = out + position * outputs.count + span.first + at;
+                tile.out = out + position * stride + span.first + at;
                 if (cold && at == 0 && i == 0) {
                     tile.ahead_rows = weights.taps * inputs.count;
                     tile.ahead_index = nullptr;
@@ -189,9 +189,10 @@ void pack_weights(const float *weight, std::size_t outputs, std::size_t inputs, 
 }
 
 void multiply(const InstructionSet &set, const Weights &weights, const float *const *activations, std::size_t positions,
-              Channels inputs, Channels outputs, const Epilogue &epilogue, Scratch &scratch, float *out) {
+              Channels inputs, Channels outputs, const Epilogue &epilogue, Scratch &scratch, float *out,
+              std::size_t stride) {
     if (positions == 0 || outputs.count == 0) return;
-    const TiledProduct product{{set, weights, activations, positions, inputs, outputs, epilogue, scratch, out}};
+    const TiledProduct product{{set, weights, activations, positions, inputs, outputs, epilogue, scratch, out, stride}};
     if (set.split && multiply_split(product)) return;
     if (weights.taps == 1 && positions <= kFewPositions) {
         product.run_lines();

@@ -6,10 +6,16 @@
 
 namespace sluice {
 
-// The ascending ids of the active channels; null: all of them.
+// The ascending ids of the active channels; null: `count` of them from the first on.
 struct Channels {
     const std::int32_t *ids = nullptr;
     std::size_t count = 0;
+    std::size_t first = 0;
+
+    std::size_t operator[](std::size_t i) const { return ids ? static_cast<std::size_t>(ids[i]) : first + i; }
+    Channels part(std::size_t begin, std::size_t end) const {
+        return ids ? Channels{ids + begin, end - begin, 0} : Channels{nullptr, end - begin, first + begin};
+    }
 };
 
 // y = residual + saliency · act(scale · sum + shift). Null: 0, 1, 1 and 0.
@@ -17,7 +23,7 @@ struct Epilogue {
     const float *scale = nullptr;     // [outputs]
     const float *shift = nullptr;     // [outputs]
     const float *saliency = nullptr;  // [active outputs]
-    const float *residual = nullptr;  // [positions][active outputs], may be the result's own place
+    const float *residual = nullptr;  // as the result, may be its own place
     Activation activation = Activation::none;
 
     // Whether it takes a second pass over a tile's result.
@@ -38,8 +44,10 @@ constexpr std::size_t packed_size(std::size_t outputs, std::size_t inputs, std::
 // `weight` is [outputs][inputs][taps]; `packed` holds packed_size() zeros.
 void pack_weights(const float *weight, std::size_t outputs, std::size_t inputs, std::size_t taps, float *packed);
 
-// `activations` is [taps][positions] pointers to rows of inputs.count floats; `out` is [positions][outputs.count].
+// `activations` is [taps][positions] pointers to rows of inputs.count floats; rows of `out`, of outputs.count, lie `stride`
+// apart.
 void multiply(const InstructionSet &set, const Weights &weights, const float *const *activations, std::size_t positions,
-              Channels inputs, Channels outputs, const Epilogue &epilogue, Scratch &scratch, float *out);
+              Channels inputs, Channels outputs, const Epilogue &epilogue, Scratch &scratch, float *out,
+              std::size_t stride);
 
 }  // namespace sluice

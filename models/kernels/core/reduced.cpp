@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "shared_work.h"
 #include "weight_memory.h"
 
 namespace sluice {
@@ -116,7 +117,7 @@ struct ReducedProduct {
     ReducedScratch &scratch;
     Job job{};
 
-    std::size_t output(std::size_t j) const { return outputs.ids ? static_cast<std::size_t>(outputs.ids[j]) : j; }
+    std::size_t output(std::size_t j) const { return outputs[j]; }
 
     // Calls visit(strip, first, count) for each strip with active outputs, first … first + count of the list.
     template <typename Visit>
@@ -127,7 +128,7 @@ struct ReducedProduct {
             if (outputs.ids) {
                 while (first + count < outputs.count && output(first + count) / kColumns == strip) ++count;
             } else {
-                count = std::min(kColumns, outputs.count - first);
+                count = std::min((strip + 1) * kColumns - output(first), outputs.count - first);
             }
             visit(strip, first, count);
             first += count;
@@ -210,7 +211,7 @@ struct ReducedProduct {
         job.activation = epilogue.activation;
         job.residual = epilogue.residual;
         job.out = out_;
-        job.out_stride = outputs.count;
+        job.out_stride = stride_;
         scratch.whole.clear();
         scratch.part.clear();
         each_strip([&](std::size_t strip, std::size_t first, std::size_t n) {
@@ -233,6 +234,7 @@ struct ReducedProduct {
     }
 
     float *out_ = nullptr;
+    std::size_t stride_ = 0;  // of its rows
 
     void run_packed(std::size_t tap_steps) {
         const std::size_t tap_lines = tap_steps * kTileLines, lines = weights.taps * tap_lines;
@@ -323,9 +325,10 @@ ReducedWeights reduce_weights(const float *weight, std::size_t outputs, std::siz
     return reduced;
 }
 
-void multiply_reduced(const ReducedWeights &weights, const float *x, std::size_t rows, Channels inputs,
-                      Channels outputs, const Epilogue &epilogue, float *out) {
-    if (rows == 0 || outputs.count == 0) return;
+namespace {
+
+void multiply_part(const ReducedWeights &weights, const float *x, std::size_t rows, Channels inputs, Channels outputs,
+                   const Epilogue &epilogue, float *out, std::size_t stride) {
     ReducedScratch &scratch = reduced_scratch();
     ReducedProduct product{weights, outputs, epilogue, scratch};
     Job &job = product.job;
@@ -351,12 +354,12 @@ void multiply_reduced(const ReducedWeights &weights, const float *x, std::size_t
     job.tile_bytes = tile_lines * sizeof(Line);
     job.positions = job.pitch = job.width = rows;
     product.out_ = out;
+    product.stride_ = stride;
     product.run(plan);
 }
 
-void convolve_reduced(const ReducedWeights &weights, const Convolution &shape, const float *x, Channels inputs,
-                      Channels outputs, const Epilogue &epilogue, float *out) {
-    if (outputs.count == 0) return;
+void convolve_part(const ReducedWeights &weights, const Convolution &shape, const float *x, Channels inputs,
+                   Channels outputs, const Epilogue &epilogue, float *out, std::size_t stride) {
     ReducedScratch &scratch = reduced_scratch();
     ReducedProduct product{weights, outputs, epilogue, scratch};
     Job &job = product.job;
@@ -395,7 +398,27 @@ void convolve_reduced(const ReducedWeights &weights, const Convolution &shape, c
     job.position_bytes = shape.stride * steps * sizeof(Line);
     job.tile_bytes = job.tile_rows * job.position_bytes;
     product.out_ = out;
+    product.stride_ = stride;
     product.run(plan);
+}
+
+}  // namespace
+
+// Each thread rounds the activations for itself: they are few beside the weights.
+void multiply_reduced(const ReducedWeights &weights, const float *x, std::size_t rows, Channels inputs,
+                      Channels outputs, const Epilogue &epilogue, float *out, Threads *threads) {
+    if (rows == 0 || outputs.count == 0) return;
+    share_outputs(threads, outputs, epilogue, [&](Channels part, const Epilogue &own, std::size_t first) {
+        multiply_part(weights, x, rows, inputs, part, own, out + first, outputs.count);
+    });
+}
+
+void convolve_reduced(const ReducedWeights &weights, const Convolution &shape, const float *x, Channels inputs,
+                      Channels outputs, const Epilogue &epilogue, float *out, Threads *threads) {
+    if (outputs.count == 0) return;
+    share_outputs(threads, outputs, epilogue, [&](Channels part, const Epilogue &own, std::size_t first) {
+        convolve_part(weights, shape, x, inputs, part, own, out + first, outputs.count);
+    });
 }
 
 }  // namespace sluice

@@ -38,8 +38,8 @@ ReducedWeights reduce_weights(const float *weight, std::size_t outputs, std::siz
 
 // As multiply_matrix() and convolve(); a convolution has square kernels and bf16 weights.
 void multiply_reduced(const ReducedWeights &weights, const float *x, std::size_t rows, Channels inputs,
-                      Channels outputs, const Epilogue &epilogue, float *out);
+                      Channels outputs, const Epilogue &epilogue, float *out, Threads *threads = nullptr);
 void convolve_reduced(const ReducedWeights &weights, const Convolution &shape, const float *x, Channels inputs,
-                      Channels outputs, const Epilogue &epilogue, float *out);
+                      Channels outputs, const Epilogue &epilogue, float *out, Threads *threads = nullptr);
 
 }  // namespace sluice

@@ -14,17 +14,17 @@ struct Folded {
     alignas(64) float scale[kBlock], shift[kBlock], saliency[kBlock];
 };
 
-// The values of `count` outputs from the first on of a list, or of those themselves, and zeros up to a block.
-inline void spread(const float *values, float otherwise, const std::int32_t *ids, std::size_t first, std::size_t count,
+// The values of `count` channels from the first on of a list, and zeros up to a block.
+inline void spread(const float *values, float otherwise, Channels channels, std::size_t first, std::size_t count,
                    float *to) {
     if (!values) {
         std::fill_n(to, kBlock, otherwise);
         return;
     }
-    if (ids) {
-        for (std::size_t j = 0; j < count; ++j) to[j] = values[ids[first + j]];
+    if (channels.ids) {
+        for (std::size_t j = 0; j < count; ++j) to[j] = values[channels[first + j]];
     } else {
-        std::copy_n(values + first, count, to);
+        std::copy_n(values + channels[first], count, to);
     }
     std::fill_n(to + count, kBlock - count, 0.0f);
 }
@@ -38,8 +38,9 @@ struct Product {
     const Epilogue &epilogue;
     Scratch &scratch;
     float *out;
+    std::size_t stride;  // of the rows of out
 
-    std::size_t output(std::size_t j) const { return outputs.ids ? static_cast<std::size_t>(outputs.ids[j]) : j; }
+    std::size_t output(std::size_t j) const { return outputs[j]; }
 
     const float *block(std::size_t first) const {
         return weights.packed + output(first) / kBlock * weights.taps * weights.inputs * kBlock;
@@ -48,7 +49,7 @@ struct Product {
     // The number of active outputs from `first` on that are in the same block.
     std::size_t in_block(std::size_t first) const {
         const std::size_t end = (output(first) / kBlock + 1) * kBlock;
-        if (!outputs.ids) return std::min(end, weights.outputs) - first;
+        if (!outputs.ids) return std::min(end - outputs.first, outputs.count) - first;
         std::size_t count = 1;
         while (first + count < outputs.count && output(first + count) < end) ++count;
         return count;
@@ -85,18 +86,18 @@ struct Product {
 
     Folded fold(std::size_t first, std::size_t count) const {
         Folded folded;
-        spread(epilogue.scale, 1.0f, outputs.ids, first, count, folded.scale);
-        spread(epilogue.shift, 0.0f, outputs.ids, first, count, folded.shift);
-        spread(epilogue.saliency, 1.0f, nullptr, first, count, folded.saliency);
+        spread(epilogue.scale, 1.0f, outputs, first, count, folded.scale);
+        spread(epilogue.shift, 0.0f, outputs, first, count, folded.shift);
+        spread(epilogue.saliency, 1.0f, {nullptr, outputs.count}, first, count, folded.saliency);
         return folded;
     }
 
     // The epilogue of what is in `sums`, of the outputs from `first` on.
     Finish finishing(const float *sums, const Folded &folded, std::size_t at, std::size_t position, std::size_t first,
                      std::size_t columns) const {
-        const std::size_t place = position * outputs.count + first;
+        const std::size_t place = position * stride + first;
         return {epilogue.activation, sums, folded.scale + at, folded.shift + at, folded.saliency + at,
-                epilogue.residual ? epilogue.residual + place : nullptr, out + place, outputs.count, columns};
+                epilogue.residual ? epilogue.residual + place : nullptr, out + place, stride, columns};
     }
 };
 

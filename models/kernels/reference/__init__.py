@@ -38,6 +38,7 @@ from models.kernels.reference.products import (
     pack_convolution,
     pack_matrix,
 )
+from models.kernels.reference.threads import Threads
 
 __all__ = [
     "ROW_LAYOUT",
@@ -49,6 +50,7 @@ __all__ = [
     "PackedDepthwise",
     "PackedMatrix",
     "RowMatrix",
+    "Threads",
     "attention",
     "channel_means",
     "decode_step",

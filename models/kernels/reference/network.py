@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from models.kernels.reference.arrays import Channels, Floats, float_tensor, per_channel, shaped_tensor
 from models.kernels.reference.gate import channel_means, gate_channels, max_pool2x2, squeeze_channels
 from models.kernels.reference.products import PackedConvolution, gated_conv2d
+from models.kernels.reference.threads import Threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,14 @@ def gated_network(layers: Sequence[GatedLayer]) -> GatedNetwork:
 
 
 def run_gated_network(
-    network: GatedNetwork, x: Floats, evidence: Floats, *, thresholds: Floats, scales: Floats, shifts: Floats
+    network: GatedNetwork,
+    x: Floats,
+    evidence: Floats,
+    *,
+    thresholds: Floats,
+    scales: Floats,
+    shifts: Floats,
+    threads: Threads | None = None,
 ) -> tuple[NDArray[Any], list[Channels]]:
     """All layers on one image: squeeze_channels, gate_channels, gated_conv2d with "relu", and max_pool2x2 of each.
 

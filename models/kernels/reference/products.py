@@ -20,6 +20,7 @@ from models.kernels.reference.arrays import (
     tensor_of,
 )
 from models.kernels.reference.datatypes import checked_datatype, product, reduced_weight, to_bf16
+from models.kernels.reference.threads import Threads
 
 BLOCK = 64
 
@@ -171,6 +172,7 @@ def gated_conv2d(
     saliency: Floats | None = None,
     residual: Floats | None = None,
     out: Floats | None = None,
+    threads: Threads | None = None,
 ) -> NDArray[Any]:
     """The convolution of one image [H, W, len(inputs)] over active channels, [H', W', len(outputs)].
 
@@ -206,6 +208,7 @@ def gated_matmul(
     saliency: Floats | None = None,
     residual: Floats | None = None,
     out: Floats | None = None,
+    threads: Threads | None = None,
 ) -> NDArray[Any]:
     """The matrix product over active channels: [M, len(inputs)] to [M, len(outputs)]; everything else as in
     `gated_conv2d`."""
