@@ -3,12 +3,15 @@
 from collections import abc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.gating.profile import Profile
+
+if TYPE_CHECKING:
+    from models.kernels import Threads
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -63,6 +66,8 @@ class GateContext:
     macs_skipped: int = 0
     wanted: Callable[[], bool] | None = field(default=None, compare=False)
     """Whether somebody still waits; asked between the steps of a run that has many."""
+    threads: "Threads | None" = field(default=None, compare=False)
+    """That share the larger products of the run; None: its own alone."""
 
     def check_wanted(self) -> None:
         """Raises `Cancelled` when nobody waits any more."""

@@ -16,6 +16,7 @@ from service.console.routes import mount_console
 from service.control.generation_slo import GenerationSLO
 from service.control.slo import SLO
 from service.control.speech_slo import SpeechSLO
+from service.engine.cores import usable_cores
 from service.engine.engine import Engine
 from service.engine.profile_watch import follow_profiles
 from service.engine.settings import EngineSettings
@@ -133,4 +134,5 @@ def engine_settings(settings: Settings) -> EngineSettings:
         default_speech_slo=SpeechSLO(settings.slo_speech_ms, *shared, settings.slo_audio_second_ms),
         generations=settings.generations,
     )
-    return replace(engine, executors=settings.executors) if settings.executors else engine
+    executors = settings.executors or max(1, usable_cores() // settings.threads)
+    return replace(engine, executors=executors, threads=settings.threads)

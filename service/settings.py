@@ -37,7 +37,8 @@ class Settings(BaseSettings):
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         ("fashion",), description="Models to host, with commas between"
     )
-    executors: int = Field(0, ge=0, le=256, description="Models that run at once, a thread each; 0: one a core")
+    executors: int = Field(0, ge=0, le=256, description="Models that run at once; 0: one a core, or to `threads`")
+    threads: int = Field(1, ge=1, le=256, description="Threads of each, which share the larger products of its run")
     queue_limit: int = Field(1024, ge=1, description="Requests of one model that may wait; more are refused")
     generations: int = Field(16, ge=1, le=1024, description="Generations of one language model that run at once")
     max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024, description="Largest body, as sent and once decompressed")

@@ -158,6 +158,7 @@ class FashionClassifier:
             thresholds=tables.thresholds,
             scales=tables.scales,
             shifts=tables.shifts,
+            threads=context.threads,
         )
         inputs, done = 1, self._gate_macs
         for layer, pair_macs, selected in zip(self._shape.layers, self._pair_macs, active, strict=True):

@@ -123,15 +123,15 @@ class Whisper:
             raise ValueError(f"spectrum: must be {[shape.frames, shape.mels]}, got {list(spectrum.shape)}")
         kept = active_positions(-(-speech // 2), shape.positions, thresholds.get(POSITIONS_GATE, 0.0))
         context.record(POSITIONS_GATE, shape.positions, len(kept))
-        first, second = (partial(weights, activation="gelu") for weights in self._stem)
+        first, second = (partial(weights, activation="gelu", threads=context.threads) for weights in self._stem)
         x = convolved(spectrum, first, second, kept) + self._positions[kept.all_ids]
         bias = kept.bias()
         neurons = []
         for layer in self._encoder:
-            queries, keys, values = _side_by_side(layer.qkv(layer.norm(x)), 3)
+            queries, keys, values = _side_by_side(layer.qkv(layer.norm(x), threads=context.threads), 3)
             size = shape.hidden // shape.encoder_heads
             heads = kernels.attention(queries, keys, values, size, bias=bias, datatype=self._datatype)
-            x = layer.output(heads, residual=x)
+            x = layer.output(heads, residual=x, threads=context.threads)
             x, active = layer.feed_forward(x, context, thresholds, watch)
             neurons.append(active if active == shape.encoder_feed_forward else active + active // SAMPLED)
         context.macs += shape.encoder_macs
@@ -145,7 +145,7 @@ class Whisper:
         context.macs_skipped += shape.listening_macs(shape.positions - len(states))
         keys_values = []
         for layer in self._decoder:
-            keys, values = _side_by_side(layer.heard_keys_values(states), 2)
+            keys, values = _side_by_side(layer.heard_keys_values(states, threads=context.threads), 2)
             keys_values.append((keys, values))
         size = (shape.context, shape.hidden)
         said = [(np.empty(size, np.float32), np.empty(size, np.float32)) for _ in self._decoder]

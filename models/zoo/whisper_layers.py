@@ -36,8 +36,16 @@ class Linear:
     packed: kernels.PackedMatrix
     bias: Array
 
-    def __call__(self, x: Array, activation: str = "none", residual: Array | None = None) -> Array:
-        return kernels.gated_matmul(x, self.packed, shift=self.bias, activation=activation, residual=residual)
+    def __call__(
+        self,
+        x: Array,
+        activation: str = "none",
+        residual: Array | None = None,
+        threads: kernels.Threads | None = None,
+    ) -> Array:
+        return kernels.gated_matmul(
+            x, self.packed, shift=self.bias, activation=activation, residual=residual, threads=threads
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +78,23 @@ class FeedForward:
         if self.gate is None or not threshold:
             if self.gate is not None:
                 context.record(self.name, neurons, neurons)
-            return self.down(self.up(rows, "gelu"), residual=x), neurons
+            threads = context.threads
+            return self.down(self.up(rows, "gelu", threads=threads), residual=x, threads=threads), neurons
         few = len(rows) <= SAMPLED
         sample = self.up(rows if few else np.ascontiguousarray(rows[::SAMPLED]), "gelu")
         active, values = kernels.select_channels(sample, self.gate.means, self.gate.norms, threshold)
         context.record(self.name, neurons, len(active), active)
         bias = self.gate.bias
         if not few:
-            values = kernels.gated_matmul(rows, self.up.packed, outputs=active, shift=self.up.bias, activation="gelu")
+            values = kernels.gated_matmul(
+                rows, self.up.packed, outputs=active, shift=self.up.bias, activation="gelu", threads=context.threads
+            )
             mean = self.gate.means[active][None]
             bias = bias - kernels.gated_matmul(mean, self.down.packed, inputs=active)[0]
-        return kernels.gated_matmul(values, self.down.packed, inputs=active, shift=bias, residual=x), len(active)
+        summed = kernels.gated_matmul(
+            values, self.down.packed, inputs=active, shift=bias, residual=x, threads=context.threads
+        )
+        return summed, len(active)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,10 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Models to host, with commas between")] = None,
     executors: Annotated[
-        int | None, typer.Option(help="Models that run at once, a thread each; 0 is one a core")
+        int | None, typer.Option(help="Models that run at once; 0 is one a core, or to `threads` of them")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of each executor, which share the larger products of a run [1]")
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error")] = None,
     log_format: Annotated[str | None, typer.Option(help="text, or json: an object each line")] = None,
@@ -46,6 +49,7 @@ def serve(
             port=port,
             models=",".join(model) if model else None,
             executors=executors,
+            threads=threads,
             log_level=log_level,
             log_format=log_format,
             access_log=access_log,

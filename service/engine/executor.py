@@ -4,6 +4,8 @@ import logging
 import threading
 from collections.abc import Callable
 
+from models.kernels import Threads
+
 log = logging.getLogger(__name__)
 
 Job = Callable[[], None]
@@ -16,8 +18,10 @@ class Executor:
     again, which lets the bell be a bare lock: the cheapest way for one thread to wake another.
     """
 
-    def __init__(self, name: str, source: "Callable[[Executor], Job | None]") -> None:
+    def __init__(self, name: str, source: "Callable[[Executor], Job | None]", threads: Threads | None = None) -> None:
+        """`threads` are its own, for its runs to share their work among."""
         self.name = name
+        self.threads = threads
         self.retired = False
         self._source = source
         self._bell = threading.Lock()

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
+from models.kernels import Threads
 from models.model import Cancelled, GateContext
 from service.engine.counts import check_counts
 from service.engine.dispatch import Assignment, Dispatch, Running
@@ -223,7 +224,7 @@ class Scheduler:
 
     def _run(self, executor: Executor, task: Assignment) -> None:
         entry = task.entry
-        context = GateContext(task.level, wanted=lambda: not entry.withdrawn)
+        context = GateContext(task.level, wanted=lambda: not entry.withdrawn, threads=executor.threads)
         hosted = entry.hosted
         result: Ran | ServiceError
         started = self._clock()
@@ -273,7 +274,8 @@ class Scheduler:
         return True
 
     def _add_executor(self) -> None:
-        executor = Executor(f"sluice-executor-{len(self._executors) + self.replaced}", self._take)
+        threads = Threads(self._settings.threads) if self._settings.threads > 1 else None
+        executor = Executor(f"sluice-executor-{len(self._executors) + self.replaced}", self._take, threads)
         self._executors.append(executor)
         executor.start()
 

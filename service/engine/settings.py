@@ -15,15 +15,16 @@ class EngineSettings:
     among them it is `default_generation_slo`, of those of speech `default_speech_slo`. One kept by the store goes
     before these.
 
-    `executors` is a number of threads, each of which runs one model at a time: one per core by default. `queue_limit`
-    bounds the requests of one model that wait. A run longer than `hang_seconds` is given up and its executor replaced.
-    `warmup_runs` is the number of runs at each of a few levels that a model does when it is loaded, from which its
-    latency is first known. `shadow_share` of gated requests, 0 to 1, are run again dense when there is nothing else to
-    do. Of a language model at most `generations` run at once; one whose reader is `unread_limit` pieces behind pauses
-    until it reads on.
+    `executors` run one model each at a time: one per core by default. Each has `threads`, one by default, which share
+    the larger products of its run; there are never more of all of them than cores. `queue_limit` bounds the requests of
+    one model that wait. A run longer than `hang_seconds` is given up and its executor replaced. `warmup_runs` is the
+    number of runs at each of a few levels that a model does when it is loaded, from which its latency is first known.
+    `shadow_share` of gated requests, 0 to 1, are run again dense when there is nothing else to do. Of a language model
+    at most `generations` run at once; one whose reader is `unread_limit` pieces behind pauses until it reads on.
     """
 
     executors: int = field(default_factory=usable_cores)
+    threads: int = 1
     queue_limit: int = 1024
     hang_seconds: float = 30.0
     warmup_runs: int = 3
@@ -40,6 +41,11 @@ class EngineSettings:
     def __post_init__(self) -> None:
         if self.executors < 1:
             raise ValueError(f"executors must be at least 1, got {self.executors}")
+        if self.threads < 1:
+            raise ValueError(f"threads must be at least 1, got {self.threads}")
+        if self.threads > 1 and self.executors * self.threads > usable_cores():
+            wanted = f"{self.executors} executors of {self.threads} threads"
+            raise ValueError(f"threads must leave a core to each: {wanted} are more than the {usable_cores()} cores")
         if self.queue_limit < 1:
             raise ValueError(f"queue_limit must be at least 1, got {self.queue_limit}")
         if self.generations < 1:

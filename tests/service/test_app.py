@@ -26,6 +26,13 @@ def test_the_settings_reach_the_engine():
     assert engine.default_speech_slo == SpeechSLO(700.0, 95.0, 0.9, False, audio_second_ms=50.0)
 
 
+def test_fewer_executors_where_each_has_threads(monkeypatch):
+    monkeypatch.setattr("service.app.usable_cores", lambda: 6)
+    monkeypatch.setattr("service.engine.settings.usable_cores", lambda: 6)
+    engine = engine_settings(load_settings(threads=2))
+    assert (engine.executors, engine.threads) == (3, 2)
+
+
 def test_both_have_the_same_defaults(monkeypatch):
     for name in (
         "EXECUTORS",

@@ -1,4 +1,4 @@
-"""Threads that share a call: the result is bit for bit that of one thread, and what is skipped is no part of a share."""
+"""Threads that share a call: the result is that of one thread to the bit, and what is skipped is no part of a share."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -68,10 +68,10 @@ def test_convolutions_are_those_of_one_thread(threads, datatype, size, channels,
     random, (inputs, outputs) = np.random.default_rng(seed), channels
     weight = random.standard_normal((outputs, inputs, 3, 3), dtype=np.float32)
     packed = kernels.pack_convolution(weight, padding=1, datatype=datatype)
-    kept = chosen(random, outputs, share)
     x = random.standard_normal((size, size, inputs), dtype=np.float32)
-    alone = kernels.gated_conv2d(x, packed, outputs=kept, activation="relu")
-    np.testing.assert_array_equal(kernels.gated_conv2d(x, packed, outputs=kept, activation="relu", threads=threads), alone)
+    given = {"outputs": chosen(random, outputs, share), "activation": "relu"}
+    alone = kernels.gated_conv2d(x, packed, **given)
+    np.testing.assert_array_equal(kernels.gated_conv2d(x, packed, threads=threads, **given), alone)
 
 
 @several

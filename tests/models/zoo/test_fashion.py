@@ -1,10 +1,12 @@
 """The served classifier: the arithmetic of its trainable twin, only on the active channels."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+from models import kernels
 from models.model import GateContext, InvalidInput
 from models.zoo.fashion import level_tables
 from models.zoo.fashion_shape import SHAPE
@@ -104,6 +106,14 @@ def test_requests_at_different_levels_do_not_touch_each_other(model, images):
     for (outputs, context), (wanted, counted) in zip(together, alone, strict=True):
         assert np.array_equal(outputs["probabilities"], wanted["probabilities"])
         assert context == counted
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="this process may use one processor")
+@pytest.mark.parametrize("level", [0.0, 0.7])
+def test_threads_see_the_same(model, images, level):
+    alone, shared = (GateContext(level, threads=threads) for threads in (None, kernels.Threads(2)))
+    np.testing.assert_array_equal(model.logits(images, shared), model.logits(images, alone))
+    assert shared == alone
 
 
 def test_between_two_points_the_tables_are_linear(model):

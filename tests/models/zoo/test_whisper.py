@@ -1,10 +1,13 @@
 """The encoder, the decoder and greedy decoding beside `transformers`, which is the oracle."""
 
+import os
+
 import numpy as np
 import pytest
 
 pytest.importorskip("tokenizers", reason="the extra `speech` is not installed")
 
+from models import kernels
 from models.model import GateContext
 from models.zoo.log_mel import log_mel, speech_frames
 from models.zoo.speech_decoding import GreedyDecoder
@@ -182,3 +185,9 @@ def test_speech_ends_where_it_is_loud_last():
     samples = np.zeros(16_000, np.float32)
     samples[2000:6400] = np.random.default_rng(0).standard_normal(4400) * 0.1
     assert 38 <= speech_frames(log_mel(samples, MELS, FRAMES)) <= 43
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="this process may use one processor")
+def test_threads_hear_the_same(model, spectrum):
+    shared = model.encode(spectrum, FRAMES, GateContext(0.0, threads=kernels.Threads(2)))
+    np.testing.assert_array_equal(shared.states, encoded(model, spectrum).states)

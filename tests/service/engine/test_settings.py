@@ -36,8 +36,33 @@ async def test_as_many_requests_run_at_once_as_there_are_executors_and_each_in_o
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("executors", 0), ("queue_limit", 0), ("hang_seconds", 0.0), ("shadow_share", 1.5)]
+    ("name", "value"),
+    [("executors", 0), ("threads", 0), ("queue_limit", 0), ("hang_seconds", 0.0), ("shadow_share", 1.5)],
 )
 def test_what_cannot_be_is_named(name, value):
     with pytest.raises(ValueError, match=name):
         EngineSettings(**{name: value})
+
+
+@pytest.mark.skipif(usable_cores() < 2, reason="there is one core")
+async def test_each_run_has_the_threads_of_its_executor():
+    seen = []
+    model = FakeModel(work=lambda value, context: seen.append(context.threads))
+    async with running(model, executors=1, threads=2) as engine:
+        await asyncio.gather(*(engine.submit(request()) for _ in range(3)))
+    assert [threads.count for threads in seen[-3:]] == [2, 2, 2]
+    assert len(set(map(id, seen[-3:]))) == 1
+
+
+async def test_a_run_is_alone_unless_told_otherwise():
+    seen = []
+    async with running(FakeModel(work=lambda value, context: seen.append(context.threads))) as engine:
+        await engine.submit(request())
+    assert seen[-1] is None
+
+
+def test_threads_never_outnumber_the_cores():
+    cores = usable_cores()
+    EngineSettings(executors=cores + 1)
+    with pytest.raises(ValueError, match="threads must leave a core to each"):
+        EngineSettings(executors=cores, threads=2)
