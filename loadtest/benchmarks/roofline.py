@@ -6,7 +6,7 @@ best of several runs, products the median.
 """
 
 import json as json_format
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -36,12 +36,14 @@ LEAST_READ = 1 << 26
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """One row times a matrix of which some channels are active: median seconds, and the bytes of weights that these
-    channels have."""
+    """One row times a matrix of which some channels are active: how the matrix is packed, median seconds, the bytes of
+    weights that these channels have, and the seconds relative to the dense product of the same packing."""
 
+    layout: str
     name: str
     seconds: float
     bytes: int
+    of_dense: float
 
     @property
     def gigabytes_per_second(self) -> float:
@@ -51,7 +53,8 @@ class Product:
 @dataclass(frozen=True, slots=True)
 class Roofline:
     """`gflops` of registers by datatype, a multiply-accumulate being two operations; `bandwidth` in GB/s by what holds
-    the memory that is read; `products` with a matrix of the `shape` [outputs, inputs], the first one dense."""
+    the memory that is read; `products` with a matrix of the `shape` [outputs, inputs], the dense one of each
+    packing first."""
 
     gflops: dict[str, float]
     bandwidth: dict[str, float]
@@ -67,7 +70,7 @@ def run(datatype: str = "fp32", repeats: int = 20, json: bool = False) -> dict[s
     """
     if kernels.BACKEND != "native":
         raise RuntimeError("the kernels were not compiled here: there is no roofline to measure")
-    console = Console(stderr=json)
+    console = Console(stderr=json, width=max(Console().width, 110))
     with console.status("Measuring arithmetic and memory") as status:
         caches = cache_sizes()
         gflops = {name: peak(name, repeats) for name in DATATYPES}
@@ -130,33 +133,57 @@ def matrix_shape(least_bytes: int, datatype: str) -> tuple[int, int]:
 
 
 def matrix_vector(shape: tuple[int, int], datatype: str, repeats: int) -> list[Product]:
-    """One row times the matrix, dense and with half of the channels, in turns."""
+    """One row times the matrix, dense and with half of the channels, in turns: packed for that, by the channels that
+    are skipped, and in the blocks of layers for many rows."""
     random = np.random.default_rng(0)
     outputs, inputs = shape
     # Values do not change the time: a few rows, over and over, take less of it to make.
     weight = np.resize(random.standard_normal((BLOCK, inputs), dtype=np.float32), shape)
+    row = random.standard_normal((1, inputs), dtype=np.float32)
+    products: list[Product] = []
+    for by in ("inputs", "outputs"):
+        rows, channels = kernels.pack_rows(weight, datatype, by), inputs if by == "inputs" else outputs
+        lists: list[tuple[str, NDArray[np.int32] | None]] = [
+            ("dense", None),
+            (f"half of the {by}, in order", _first_half(channels)),
+            (f"half of the {by}, at random", _random_half(channels, random)),
+        ]
+        calls = [_row_product(rows, row, by, active) for _, active in lists]
+        shares = [(name, 1.0 if ids is None else 0.5) for name, ids in lists]
+        products += _products(f"rows by {by}", shares, rows.nbytes, medians(calls, repeats))
+        del rows, calls
     matrix = kernels.pack_matrix(weight, datatype)
     del weight
-    row = random.standard_normal((1, inputs), dtype=np.float32)
-    cases: list[tuple[str, NDArray[np.int32] | None, NDArray[np.int32] | None]] = [
-        ("dense", None, None),
-        ("half of the inputs, in order", _first_half(inputs), None),
-        ("half of the inputs, at random", _random_half(inputs, random), None),
-        ("half of the outputs, in order", None, _first_half(outputs)),
-        ("half of the outputs, by blocks", None, _random_blocks(outputs, random)),
-        ("half of both, in order", _first_half(inputs), _first_half(outputs)),
+    cases: list[tuple[str, float, NDArray[np.int32] | None, NDArray[np.int32] | None]] = [
+        ("dense", 1.0, None, None),
+        ("half of the inputs, in order", 0.5, _first_half(inputs), None),
+        ("half of the inputs, at random", 0.5, _random_half(inputs, random), None),
+        ("half of the outputs, by blocks", 0.5, None, _random_blocks(outputs, random)),
+        ("half of both, in order", 0.25, _first_half(inputs), _first_half(outputs)),
     ]
-    calls = [_product(matrix, row, active_inputs, active_outputs) for _, active_inputs, active_outputs in cases]
-    times = medians(calls, repeats)
-    dense = matrix.nbytes
-    shares = [(1 if a is None else len(a) / inputs) * (1 if b is None else len(b) / outputs) for _, a, b in cases]
+    times = medians([_block_product(matrix, row, read, kept) for _, _, read, kept in cases], repeats)
+    return products + _products("blocks", [(name, share) for name, share, _, _ in cases], matrix.nbytes, times)
+
+
+def _products(layout: str, cases: Sequence[tuple[str, float]], size: int, times: Sequence[float]) -> list[Product]:
+    """The first is the dense one; the numbers of the cases are the shares of the weights that they read."""
     return [
-        Product(name, seconds, int(share * dense))
-        for (name, _, _), seconds, share in zip(cases, times, shares, strict=True)
+        Product(layout, name, seconds, int(share * size), seconds / times[0])
+        for (name, share), seconds in zip(cases, times, strict=True)
     ]
 
 
-def _product(
+def _row_product(
+    matrix: kernels.RowMatrix, row: NDArray[np.float32], by: str, active: NDArray[np.int32] | None
+) -> Callable[[], object]:
+    if by == "outputs":
+        out = np.empty((1, matrix.outputs if active is None else len(active)), np.float32)
+        return lambda: kernels.row_matmul(row, matrix, outputs=active, out=out)
+    x, out = row if active is None else np.ascontiguousarray(row[:, active]), np.empty((1, matrix.outputs), np.float32)
+    return lambda: kernels.row_matmul(x, matrix, inputs=active, out=out)
+
+
+def _block_product(
     matrix: kernels.PackedMatrix,
     row: NDArray[np.float32],
     inputs: NDArray[np.int32] | None,
@@ -207,13 +234,15 @@ def render(roofline: Roofline) -> list[Table]:
         title=f"One row times {inputs} → {outputs}, {roofline.datatype}, {dense.bytes / 1e6:.0f} MB of weights"
     )
     table.add_column("")
+    table.add_column("")
     for title in ("ms", "of dense", "GB/s", "of memory's"):
         table.add_column(title, justify="right")
     for product in roofline.products:
         table.add_row(
+            product.layout,
             product.name,
             f"{product.seconds * 1e3:.2f}",
-            f"{product.seconds / dense.seconds:.3f}",
+            f"{product.of_dense:.3f}",
             f"{product.gigabytes_per_second:.1f}",
             f"{product.gigabytes_per_second / roofline.bandwidth['memory']:.2f}",
         )

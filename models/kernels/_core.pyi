@@ -426,6 +426,7 @@ def row_matmul(
     x: Floats,
     matrix: RowMatrix,
     *,
+    inputs: Channels | None = None,
     outputs: Channels | None = None,
     activation: str = "none",
     residual: Floats | None = None,
@@ -434,8 +435,9 @@ def row_matmul(
     """residual + x · Wᵀ + bias over all channels, or act(x · Wᵀ + bias) with the activation "silu": x is [M, K], the
     result and the residual [M, N]. The result is written to out if given, which may be residual itself.
 
-    Of a matrix packed by outputs, outputs [n] are the active ones, None for all: the result is [M, n], without
-    activation or residual, and the weights of the others are not read."""
+    Of a matrix packed by outputs, outputs [n] are the active ones, None for all: the result is [M, n]. Of one packed
+    by inputs, inputs [n] are, and x is [M, n]. Then there is no activation and no residual, and the weights of the
+    others are not read."""
 
 def decoder_layer(
     *,

@@ -130,11 +130,45 @@ void multiply_active(const RowWeights &w, const float *x, std::size_t rows, Chan
     }
 }
 
-nb::object row_matmul(nb::handle x_, const RowMatrix &matrix, nb::handle outputs_, const std::string &activation,
-                      nb::handle residual_, nb::handle out) {
+// [rows][outputs] of x [rows][active inputs] and a matrix by input: the weights of the others are not read.
+void multiply_read(const RowWeights &w, const float *x, std::size_t rows, Channels active, float *out) {
+    const std::size_t padded = w.padded_outputs();
+    std::vector<float> sums(std::min(rows, kFewRows) * padded);
+    for (std::size_t first = 0; first < rows; first += kFewRows) {
+        const std::size_t few = std::min(rows - first, kFewRows);
+        const float *from[kFewRows];
+        float *to[kFewRows];
+        for (std::size_t r = 0; r < few; ++r) {
+            from[r] = x + (first + r) * active.count;
+            to[r] = sums.data() + r * padded;
+        }
+        sum_few(w, from, few, active, {nullptr, w.outputs}, to);
+        for (std::size_t r = 0; r < few; ++r) {
+            for (std::size_t j = 0; j < w.outputs; ++j)
+                out[(first + r) * w.outputs + j] = to[r][j] * (w.scales.empty() ? 1.0f : w.scales[j]) +
+                                                   (w.bias.empty() ? 0.0f : w.bias[j]);
+        }
+    }
+}
+
+nb::object row_matmul(nb::handle x_, const RowMatrix &matrix, nb::handle inputs_, nb::handle outputs_,
+                      const std::string &activation, nb::handle residual_, nb::handle out) {
     const RowWeights &w = *matrix.weights;
     const Argument x = float_array(x_, "x", 2);
-    if (x.size(1) != w.inputs) reject("x must have " + std::to_string(w.inputs) + " channels, not " + std::to_string(x.size(1)));
+    const ChannelList read = channel_list(inputs_, "inputs", w.inputs);
+    if (x.size(1) != read.channels.count)
+        reject("x must have " + std::to_string(read.channels.count) + " channels, not " + std::to_string(x.size(1)));
+    if (read.channels.ids) {
+        if (!w.by_input) reject("inputs must be None unless the matrix is packed by inputs");
+        if (activation != "none" || !residual_.is_none() || !outputs_.is_none())
+            reject("inputs must be None where there are outputs, an activation or a residual");
+        const Result y = result(out, {x.size(0), w.outputs});
+        y.check_apart(x, "x");
+        y.check_apart(read.argument, "inputs");
+        const nb::gil_scoped_release released;
+        multiply_read(w, x.floats(), x.size(0), read.channels, y.data);
+        return y.object;
+    }
     if (!outputs_.is_none()) {
         if (w.by_input) reject("outputs must be None unless the matrix is packed by outputs");
         if (activation != "none" || !residual_.is_none())
@@ -200,7 +234,8 @@ void bind_rows(nb::module_ &m) {
     m.attr("ROW_LAYOUT") = kRowLayout;
     m.def("repack_rows", &repack, "words"_a.none(), "outputs"_a, "inputs"_a, "datatype"_a, "by"_a, nb::kw_only(),
           "norms"_a.none(), "scales"_a.none(), "bias"_a = nb::none(), "instruction_set"_a = nb::none());
-    m.def("row_matmul", &row_matmul, "x"_a.none(), "matrix"_a, nb::kw_only(), "outputs"_a = nb::none(),
+    m.def("row_matmul", &row_matmul, "x"_a.none(), "matrix"_a, nb::kw_only(), "inputs"_a = nb::none(),
+          "outputs"_a = nb::none(),
           "activation"_a = "none", "residual"_a = nb::none(), "out"_a = nb::none());
 }
 

@@ -124,6 +124,7 @@ def row_matmul(
     x: Floats,
     matrix: RowMatrix,
     *,
+    inputs: Channels | None = None,
     outputs: Channels | None = None,
     activation: Literal["none", "silu"] = "none",
     residual: Floats | None = None,
@@ -135,9 +136,15 @@ def row_matmul(
     if activation == "silu" and residual is not None:
         raise ValueError("residual must be None where there is an activation")
     rows = float_tensor(x, "x", 2, matrix.weight.dtype)
-    if rows.shape[1] != matrix.inputs:
-        raise ValueError(f"x must have {matrix.inputs} channels, not {rows.shape[1]}")
-    result = rows @ matrix.weight.T
+    read = channel_ids(inputs, "inputs", matrix.inputs)
+    if rows.shape[1] != len(read):
+        raise ValueError(f"x must have {len(read)} channels, not {rows.shape[1]}")
+    if inputs is not None:
+        if matrix.by != "inputs":
+            raise ValueError("inputs must be None unless the matrix is packed by inputs")
+        if activation != "none" or residual is not None or outputs is not None:
+            raise ValueError("inputs must be None where there are outputs, an activation or a residual")
+    result = rows @ matrix.weight[:, read].T
     if matrix.bias is not None:
         result = result + matrix.bias
     if outputs is not None:

@@ -24,9 +24,13 @@ def test_the_report_can_be_read_by_a_program(small, capsys, datatype):
     assert printed["products"] == result["products"]
     assert all(gflops > 0 for gflops in printed["gflops"].values())
     assert list(printed["bandwidth"]) == ["cache 1", "cache 2", "memory"]
-    dense, *halves = printed["products"]
-    assert dense["bytes"] >= (1 << 16) * roofline.BEYOND_CACHE
-    assert [round(half["bytes"] / dense["bytes"], 2) for half in halves] == [0.5, 0.5, 0.5, 0.5, 0.25]
+    shares = {"rows by inputs": [1, 0.5, 0.5], "rows by outputs": [1, 0.5, 0.5], "blocks": [1, 0.5, 0.5, 0.5, 0.25]}
+    for layout, wanted in shares.items():
+        dense, *others = [product for product in printed["products"] if product["layout"] == layout]
+        assert dense["of_dense"] == 1
+        assert dense["bytes"] >= (1 << 16) * roofline.BEYOND_CACHE
+        assert [round(each["bytes"] / dense["bytes"], 2) for each in (dense, *others)] == wanted
+        assert all(each["of_dense"] == pytest.approx(each["seconds"] / dense["seconds"]) for each in others)
 
 
 def test_tables_name_what_was_measured(small, capsys):

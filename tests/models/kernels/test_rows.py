@@ -69,6 +69,27 @@ def test_a_row_does_not_depend_on_the_others(backend):
 
 
 @both_backends
+@pytest.mark.parametrize("datatype", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("rows", [1, 3, 11])
+def test_inactive_inputs_take_no_part(backend, datatype, rows):
+    x, weight, bias = arrays(rows, 70, 33, 3)
+    read = np.array([0, 1, 7, 8, 20, 32], np.int32)
+    packed = backend.pack_rows(weight, datatype, bias=bias)
+    others = np.setdiff1d(np.arange(33), read)
+    zeroed = x.copy()
+    zeroed[:, others] = 0
+    own = np.ascontiguousarray(x[:, read])
+    wanted = np.concatenate([backend.row_matmul(zeroed[i : i + 1], packed) for i in range(rows)])
+    np.testing.assert_allclose(backend.row_matmul(own, packed, inputs=read), wanted, rtol=1e-5, atol=1e-5)
+    poisoned = weight.copy()
+    poisoned[:, others] = 1e30 if datatype == "fp32" else weight[:, others]
+    result = backend.row_matmul(own, backend.pack_rows(poisoned, datatype, bias=bias), inputs=read)
+    np.testing.assert_allclose(result, wanted, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="inputs must be None unless"):
+        backend.row_matmul(own, backend.pack_rows(weight, datatype, "outputs"), inputs=read)
+
+
+@both_backends
 def test_wrong_arguments_are_named(backend):
     x, weight, bias = arrays(2, 40, 24, 0)
     packed = backend.pack_rows(weight)
@@ -82,6 +103,11 @@ def test_wrong_arguments_are_named(backend):
         (lambda: backend.row_matmul(x[:, 1:].copy(), packed), "x must have 24 channels"),
         (lambda: backend.row_matmul(x, packed, activation="gelu"), "activation"),
         (lambda: backend.row_matmul(x, packed, residual=x), "residual"),
+        (lambda: backend.row_matmul(x, packed, inputs=np.arange(3, dtype=np.int32)), "x must have 3 channels"),
+        (
+            lambda: backend.row_matmul(x[:, :3].copy(), packed, inputs=np.arange(3, dtype=np.int32), residual=bias),
+            "inputs",
+        ),
         (lambda: packed.with_means(bias), "means"),
     ):
         with pytest.raises(ValueError, match=message):
