@@ -30,7 +30,9 @@ _DTYPES = {
     "FP64": "f8",
 }
 _TEXT = b"zero " * 32
-_TOKENS = 4
+_LEVELS = (0.0, 0.5, 1.0)
+_FEW = 4
+"""Tokens of the very first run of a language model."""
 
 
 def warm_up(model: Model, latency: LatencyModel, runs: int) -> int:
@@ -47,7 +49,7 @@ def warm_up(model: Model, latency: LatencyModel, runs: int) -> int:
         model.check(inputs)
         model.run(inputs, GateContext(0.0))
         for _ in range(runs):
-            for level in (0.0, 0.5, 1.0):
+            for level in _LEVELS:
                 context = GateContext(level)
                 started = time.perf_counter()
                 model.run(inputs, context)
@@ -70,20 +72,23 @@ def _input(datatype: str, shape: list[int]) -> NDArray[np.generic]:
 
 
 def warm_up_generation(pool: GenerationPool, runs: int) -> None:
-    """Runs a prompt and a few tokens `runs` times at each of three levels, as `warm_up` does."""
+    """Runs a prompt and a token at each of three levels `runs` times, the prompts at one after the other of them. A few
+    tokens before that are not learned from, as in `warm_up`."""
     model = pool.model
     try:
-        prompt = (model.encode(_TEXT.decode()) or [0])[: model.context_length - _TOKENS - 1]
+        prompt = (model.encode(_TEXT.decode()) or [0])[: model.context_length - len(_LEVELS) - 1]
+        if runs:
+            _generate(pool, prompt[:_FEW], (0.0, 0.0), learn=False)
         for run in range(runs):
-            for level in (0.0, 0.5, 1.0):
-                _generate(pool, prompt, level, learn=run > 0 or level > 0)
+            _generate(pool, prompt, (_LEVELS[run % len(_LEVELS)], *_LEVELS), learn=True)
     except Exception as error:
         log.info("model %s is not warmed up: %s: %s", model.name, type(error).__name__, error)
 
 
-def _generate(pool: GenerationPool, prompt: list[int], level: float, learn: bool) -> None:
-    model, sequence, macs = pool.model, pool.model.begin(prompt), 0
-    for number in range(_TOKENS):
+def _generate(pool: GenerationPool, prompt: list[int], levels: Sequence[float], learn: bool) -> None:
+    """The levels are the prompt's, and those of the tokens behind it."""
+    model, forecast, sequence, macs = pool.model, pool.forecast, pool.model.begin(prompt), 0
+    for number, level in enumerate(levels):
         logits = None
         while logits is None:
             context = GateContext(level)
@@ -91,13 +96,13 @@ def _generate(pool: GenerationPool, prompt: list[int], level: float, learn: bool
             (logits,) = model.step([sequence], [context])
             seconds = time.perf_counter() - started
             macs += context.macs
-            if not number:
-                pool.forecast.saw_part(context, pool.hosted.dial.macs_ratio(level))
             if learn:
-                latency = pool.forecast.tokens if number else pool.forecast.prompts
+                if not number:
+                    forecast.saw_part(context, pool.hosted.dial.macs_ratio(level))
+                latency = forecast.tokens if number else forecast.prompts
                 latency.observe(context.macs - context.macs_skipped, seconds)
-        if number == 0:
-            pool.forecast.saw_prompt(len(prompt), macs)
-        else:
-            pool.forecast.saw_token(context.macs)
+        if learn and number:
+            forecast.saw_token(context.macs)
+        elif learn:
+            forecast.saw_prompt(len(prompt), macs)
         sequence.append(int(logits.argmax()))

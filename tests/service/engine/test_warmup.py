@@ -1,8 +1,14 @@
 import numpy as np
+import pytest
 
 from models.model import TensorSpec
+from service.control.generation_slo import GenerationSLO
 from service.control.latency_model import LatencyModel
-from service.engine.warmup import warm_up
+from service.engine.generation_pool import GenerationPool
+from service.engine.hosted import HostedModel
+from service.engine.settings import EngineSettings
+from service.engine.warmup import warm_up, warm_up_generation
+from tests.service.engine.fake_generator import FakeGenerator
 from tests.service.engine.fakes import MACS, FakeModel
 
 
@@ -55,3 +61,19 @@ def test_a_model_of_speech_gets_its_own_example_and_what_is_optional_is_left_out
     assert speech.ran[0] == (7, 0)
     optional = FakeModel(inputs=(*FakeModel().inputs, TensorSpec("more", "FP32", (-1,), optional=True)))
     assert warm_up(optional, LatencyModel(), runs=1) == MACS
+
+
+@pytest.mark.parametrize("runs", [0, 3])
+def test_a_language_model_says_a_token_at_every_level_behind_each_prompt(runs):
+    model = FakeGenerator(endless=True)
+    pool = GenerationPool(HostedModel(model, GenerationSLO(100, 10)), EngineSettings(), refuse, refuse)
+    warm_up_generation(pool, runs)
+    assert pool.forecast.tokens.observations == 3 * runs
+    assert pool.forecast.tokens.trusted == pool.forecast.prompts.trusted == (runs > 0)
+    levels = [level for _, (level,) in model.steps]
+    assert [levels.count(level) > 0 for level in (0.0, 0.5, 1.0)] == [runs > 0] * 3
+    assert levels[-3:] == [0.0, 0.5, 1.0][: 3 * runs]
+
+
+def refuse(*_):
+    raise AssertionError("nobody waits for these")
