@@ -47,6 +47,7 @@ def calibrate(
     """Means and thresholds from the text `tuning`, what to expect of them from `held_out`. `report` is called with the
     share done, 0 to 1. Raises `ValueError` for texts that are too short."""
     network = model.network
+    network.allow_previews()
     read = windows(model.encode(tuning), MEAN_WINDOWS)
     measured = windows(model.encode(held_out), HELD_OUT_WINDOWS)
     calibration = _averages(model, read)
@@ -183,7 +184,9 @@ def _thresholds(quantiles: Array, shares: NDArray[np.int64]) -> Array:
 def _point(level: float, model: LanguageModel, mask: Masking, dense: Array, gated: Array) -> OperatingPoint:
     channels, worth = (np.array(part) for part in model.network.shape.gates())
     kept = mask.active / mask.met
-    saved = float(((1 - kept) * channels * worth).sum() / model.network.shape.macs(0, 1, True))
+    shape = model.network.shape
+    again = mask.again * shape.hidden * shape.hidden / mask.met[-1]
+    saved = float((((1 - kept) * channels * worth).sum() - again) / shape.macs(0, 1, True))
     ratio, lower = perplexity_ratio(dense, gated)
     return OperatingPoint(
         level=level,

@@ -18,7 +18,7 @@ WINDOW = 256
 @dataclass(slots=True)
 class Masking:
     """Stands in for what the thresholds [gates] skip: the means of inputs, zero for neurons. `active` [gates] adds up
-    the channels that were not skipped, and `met` those that there were."""
+    the channels that were not skipped, `met` those that there were, and `again` the logits that were computed again."""
 
     calibration: Mapping[str, Array]
     names: Sequence[str]
@@ -26,11 +26,15 @@ class Masking:
     thresholds: Array
     active: NDArray[np.int64] = field(init=False)
     met: NDArray[np.int64] = field(init=False)
+    again: int = 0
 
     def __post_init__(self) -> None:
         self.active, self.met = (np.zeros(len(self.names), np.int64) for _ in range(2))
 
     def __call__(self, gate: int, values: Array) -> Array:
+        if gate == len(self.names):
+            self.again += values.size
+            return values
         self.met[gate] += values.size
         if not self.thresholds[gate] > 0:
             self.active[gate] += values.size

@@ -157,7 +157,8 @@ class LanguageModel:
             context.macs += self.step_macs(sequence)
         tokens = [sequence.tokens[-1] for sequence in sequences]
         logits, active = self.network.decode(tokens, [sequence.cache for sequence in sequences], thresholds)
-        skipped = (self._channels - active) @ self._channel_macs
+        active, again = active[:, :-1], active[:, -1]
+        skipped = (self._channels - active) @ self._channel_macs - again * self.network.shape.hidden
         for context, counts, macs in zip(contexts, active.tolist(), skipped.tolist(), strict=True):
             context.macs_skipped += macs
             for gate, channels, count in zip(self.network.gates, self._channels.tolist(), counts, strict=True):

@@ -11,11 +11,13 @@ window of positions (Mistral), a head that is the table (tied). Keys and values 
 
 There are two ways through it. `advance` takes many tokens of one sequence, a prompt, and is dense. `decode` takes the
 next token of a few sequences, in one call of the kernels, and each layer has four gates there: on the inputs of three
-of its products, and on the neurons, which are known once their gate half is; the logits have one more.
+of its products, and on the neurons, which are known once their gate half is. The logits have one more, on their
+inputs: what it leaves of them is a preview, and those of likely words are computed again of all inputs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Literal, Protocol
 
@@ -36,6 +38,10 @@ block, and on its neurons."""
 
 FIRST_CAPACITY = 128
 """Positions that a new cache has room for; it doubles when it is full."""
+
+MARGIN = 9.0
+"""Of words that are so many times e less likely than the likeliest, by the logits under the head's gate, those stay as
+they are; the logits of all others are computed again of all inputs."""
 
 UNCALIBRATED: Mapping[str, Array] = MappingProxyType({})
 
@@ -120,6 +126,9 @@ class Llama:
         if (head.outputs, head.inputs) != (shape.vocabulary, shape.hidden):
             raise ValueError(f"{name}.weight must be [{shape.vocabulary}, {shape.hidden}], as config.json says")
         self.head = head.with_means(calibration.get("head"))
+        # A word's logit is a row of the matrix where that lies by outputs.
+        self._pack_words = partial(packing.matrix, "outputs", name)
+        self.words = self._pack_words() if "head" in calibration else None
         layers = []
         for i in range(shape.layers):
             layers.append(_layer(packing, shape, i, calibration))
@@ -135,10 +144,17 @@ class Llama:
             key_heads=shape.key_heads,
             head_size=shape.head_size,
             epsilon=shape.epsilon,
+            words=self.words,
+            margin=MARGIN,
         )
         if rows is not None:
             rows.keep()
         report(1.0)
+
+    def allow_previews(self) -> None:
+        """Makes ready for a watch over the head of a network that has no calibration yet."""
+        if self.words is None:
+            self.words = self._pack_words()
 
     def start(self) -> Cache:
         """The cache of a new sequence."""
@@ -162,9 +178,18 @@ class Llama:
         return x
 
     def logits(self, states: Array, watch: Watch | None = None) -> Array:
-        """What follows each of the last hidden states [n, hidden]: [n, vocabulary]."""
-        normed = kernels.rms_norm(states, self._norm, self.shape.epsilon)
-        return kernels.row_matmul(_Watched(watch, len(self.gates) - 1)(0, normed), self.head)
+        """What follows each of the last hidden states [n, hidden]: [n, vocabulary]. Where the watch gives other inputs,
+        the likely words are computed again, and it is shown which, by the number behind the last gate's."""
+        normed, seen = kernels.rms_norm(states, self._norm, self.shape.epsilon), _Watched(watch, len(self.gates) - 1)
+        given = seen(0, normed)
+        logits = kernels.row_matmul(given, self.head)
+        if given is normed or self.words is None:
+            return logits
+        for own, state in zip(logits, normed, strict=True):
+            again = np.flatnonzero(own >= own.max() - MARGIN).astype(np.int32)
+            own[again] = kernels.row_matmul(state[None], self.words, outputs=again)[0]
+            seen(1, own[None, again])
+        return logits
 
     def up(self, layer: int, normed: Array) -> Array:
         """What a layer's gate values are multiplied by, [n, neurons], of its normed input [n, hidden]."""
@@ -174,11 +199,12 @@ class Llama:
         self, tokens: Sequence[int], caches: Sequence[Cache], thresholds: Array
     ) -> tuple[Array, NDArray[np.int32]]:
         """The next token of each sequence, under the thresholds [n, gates] of its own, 0 for dense: the logits [n,
-        vocabulary] of what follows, and how many channels each gate found active [n, gates]."""
+        vocabulary] of what follows, and how many channels each gate found active, and logits were computed again,
+        [n, gates + 1]."""
         for cache in caches:
             cache.reserve(cache.length + 1)
         lengths = [cache.length for cache in caches]
-        active = np.empty((len(caches), len(self.gates)), np.int32)
+        active = np.empty((len(caches), len(self.gates) + 1), np.int32)
         x = self._weights.rows("model.embed_tokens.weight", tokens)
         contents = [cache.content for cache in caches]
         turn = self._turn(np.array(lengths, np.float32))
@@ -266,7 +292,7 @@ class _Packing:
 
         if self.rows is None:
             return kernels.pack_rows(read(), self.datatype, by, bias=bias)
-        return self.rows.pack("+".join(names), read, by, bias)
+        return self.rows.pack(f"{'+'.join(names)} by {by}", read, by, bias)
 
     def release(self) -> None:
         self.weights.release()

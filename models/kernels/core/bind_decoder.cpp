@@ -1,6 +1,7 @@
 // A step of a decoder.
 #include <algorithm>
 
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/vector.h>
 
 #include "bindings.h"
@@ -48,7 +49,8 @@ DecoderLayer layer(nb::handle attention_norm_, const RowMatrix &qkv, nb::handle 
 }
 
 Decoder decoder(const std::vector<DecoderLayer> &layers, nb::handle norm_, const RowMatrix &head, std::size_t heads,
-                std::size_t key_heads, std::size_t head_size, float epsilon) {
+                std::size_t key_heads, std::size_t head_size, float epsilon, const std::optional<RowMatrix> &words,
+                float margin) {
     const std::size_t hidden = float_array(norm_, "norm", 1).size(0);
     if (layers.empty()) reject("layers must hold at least one");
     if (heads == 0 || key_heads == 0 || heads % key_heads || head_size == 0 || head_size % 2)
@@ -60,8 +62,17 @@ Decoder decoder(const std::vector<DecoderLayer> &layers, nb::handle norm_, const
         if (made.output.inputs != heads * head_size) reject("output must have heads · head_size inputs");
         if (!made.query_norm.empty() && made.query_norm.size() != head_size) reject("query_norm must be of one head");
     }
-    return {layers, float_vector(norm_, "norm", hidden, "channels"), checked(head, "head", true, hidden), heads,
-            key_heads, head_size, epsilon};
+    if (words && words->weights->outputs != head.weights->outputs) reject("words must have as many outputs as head");
+    if (!(margin >= 0)) reject("margin must be at least 0");
+    return {layers,
+            float_vector(norm_, "norm", hidden, "channels"),
+            checked(head, "head", true, hidden),
+            words ? checked(*words, "words", false, hidden) : RowWeights{},
+            margin,
+            heads,
+            key_heads,
+            head_size,
+            epsilon};
 }
 
 nb::object decode_step(const Decoder &decoder, nb::handle x_, const std::vector<nb::object> &caches,
@@ -75,8 +86,8 @@ nb::object decode_step(const Decoder &decoder, nb::handle x_, const std::vector<
                    sines = shaped_array(sines_, "sines", {rows, half}),
                    thresholds = shaped_array(thresholds_, "thresholds", {rows, decoder.gates()});
     const Argument active = cpu_array(active_, "active", Items::int32, Layout::contiguous, Access::write);
-    if (active.rank != 2 || active.size(0) != rows || active.size(1) != decoder.gates())
-        reject("active must have the shape of thresholds");
+    if (active.rank != 2 || active.size(0) != rows || active.size(1) != decoder.gates() + 1)
+        reject("active must have a column more than thresholds");
     auto *counts = static_cast<std::int32_t *>(active.data);
     std::vector<Result> kept;
     std::vector<DecoderRow> own;
@@ -89,7 +100,7 @@ nb::object decode_step(const Decoder &decoder, nb::handle x_, const std::vector<
             if (own[other].cache == kept[r].data) reject("caches must be different ones");
         }
         own.push_back({kept[r].data, capacity, lengths[r], cosines.floats() + r * half, sines.floats() + r * half,
-                       thresholds.floats() + r * decoder.gates(), counts + r * decoder.gates()});
+                       thresholds.floats() + r * decoder.gates(), counts + r * (decoder.gates() + 1)});
     }
     const Result logits = result(nb::none(), {rows, decoder.head.outputs});
     {
@@ -110,7 +121,7 @@ void bind_decoder(nb::module_ &m) {
           "neuron_norms"_a = nb::none(), "window"_a = 0);
     nb::class_<Decoder>(m, "Decoder").def_prop_ro("gates", &Decoder::gates);
     m.def("decoder", &decoder, "layers"_a, "norm"_a.none(), "head"_a, nb::kw_only(), "heads"_a, "key_heads"_a,
-          "head_size"_a, "epsilon"_a);
+          "head_size"_a, "epsilon"_a, "words"_a = nb::none(), "margin"_a = 0.0f);
     m.def("decode_step", &decode_step, "decoder"_a, "x"_a.none(), "caches"_a, "lengths"_a, "cosines"_a.none(),
           "sines"_a.none(), "thresholds"_a.none(), "active"_a);
 }

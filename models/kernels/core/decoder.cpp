@@ -176,6 +176,44 @@ struct Step {
         multiply(layer.down, picked, active, x, [&](std::size_t) { return bias(layer.down); }, true);
     }
 
+    // Of rows whose head was gated, the logits within the margin of the greatest, of all inputs.
+    void compute_again(const float *normed, float *logits) const {
+        const RowWeights &w = decoder.words;
+        const std::size_t head = decoder.gates() - 1, n = w.outputs;
+        float limits[kFewRows];
+        bool any = false;
+        for (std::size_t r = 0; r < count; ++r) {
+            const float *own = row(logits, r, decoder.head.outputs);
+            const bool gated = n && rows[r].thresholds[head] > 0;
+            limits[r] = gated ? *std::max_element(own, own + n) - decoder.margin : INFINITY;
+            rows[r].active[head + 1] = 0;
+            any = any || gated;
+        }
+        if (!any) return;
+        work.taken.assign(n + kListSlack, 0);
+        for (std::size_t r = 0; r < count; ++r) {
+            const float *own = row(logits, r, n), limit = limits[r];
+            for (std::size_t j = 0; j < n; ++j) work.taken[j] |= -(own[j] >= limit);
+        }
+        const std::size_t found = list_taken(w, n);
+        const float *inputs[kFewRows];
+        float *sums = work.sums.reserve(count * found), *to[kFewRows];
+        for (std::size_t r = 0; r < count; ++r) {
+            inputs[r] = padded(normed, r, w);
+            to[r] = row(sums, r, found);
+        }
+        sum_few(w, inputs, count, {nullptr, w.inputs}, {work.ids.data(), found}, to);
+        for (std::size_t r = 0; r < count; ++r) {
+            float *own = row(logits, r, n);
+            for (std::size_t i = 0; i < found; ++i) {
+                const auto j = static_cast<std::size_t>(work.ids[i]);
+                if (!(own[j] >= limits[r])) continue;
+                own[j] = to[r][i] * (w.scales.empty() ? 1.0f : w.scales[j]) + (w.bias.empty() ? 0.0f : w.bias[j]);
+                ++rows[r].active[head + 1];
+            }
+        }
+    }
+
     // A row of values, of which the last group that the weights have is filled up with zeros.
     const float *padded(const float *values, std::size_t r, const RowWeights &w) const {
         const std::size_t width = w.groups * kGroup;
@@ -220,8 +258,10 @@ void decode(const Decoder &decoder, float *x, DecoderRow *rows, std::size_t coun
             step.attend_layer(i);
             step.feed_forward(i);
         }
-        step.gated(decoder.head, decoder.gates() - 1, step.normalised(decoder.norm),
-                   logits + first * decoder.head.outputs, false);
+        const float *normed = step.normalised(decoder.norm);
+        float *own = logits + first * decoder.head.outputs;
+        step.gated(decoder.head, decoder.gates() - 1, normed, own, false);
+        step.compute_again(normed, own);
     }
 }
 

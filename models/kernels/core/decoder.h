@@ -21,7 +21,9 @@ struct DecoderLayer {
 struct Decoder {
     std::vector<DecoderLayer> layers;
     std::vector<float> norm;
-    RowWeights head;  // by input
+    RowWeights head;   // by input
+    RowWeights words;  // the same by output, or without outputs: no logit is computed again
+    float margin;      // how far below the greatest logit the others are that are not, where the head's gate is closed
     std::size_t heads, key_heads, head_size;
     float epsilon;
 
@@ -36,13 +38,14 @@ struct DecoderRow {
     std::size_t capacity, length;
     const float *cosines, *sines;  // [head size / 2], of its position
     const float *thresholds;       // [gates]: of each layer's qkv, output, gate and neurons, and of the head; 0: dense
-    std::int32_t *active;          // [gates]: how many channels were
+    std::int32_t *active;          // [gates + 1]: how many channels were, and how many logits were computed again
 };
 
 // x [rows][hidden] are the tokens' embeddings and become their last hidden states; logits are [rows][vocabulary].
 // Thresholds hold for |x_k − mean_k| · ‖W_k‖ of the input of a linear layer (TEAL, Liu et al. 2024; WINA, Chen et al.
 // 2025) and for |silu(gate_n)| · norm_n of a neuron (CATS, Lee et al. 2024). The weights of a channel that is active for
-// some rows are read once for those.
+// some rows are read once for those. Under a threshold of its own the head gives a preview of the logits, of which the likely ones
+// are computed again of all inputs.
 void decode(const Decoder &decoder, float *x, DecoderRow *rows, std::size_t count, float *logits);
 
 }  // namespace sluice

@@ -188,6 +188,8 @@ class Decoder:
     key_heads: int
     head_size: int
     epsilon: float
+    words: RowMatrix | None
+    margin: float
 
     @property
     def gates(self) -> int:
@@ -228,13 +230,17 @@ def decoder(
     key_heads: int,
     head_size: int,
     epsilon: float,
+    words: RowMatrix | None = None,
+    margin: float = 0.0,
 ) -> Decoder:
     """The layers with what follows them."""
     if not layers:
         raise ValueError("layers must hold at least one")
     if heads % key_heads or head_size % 2:
         raise ValueError("heads must be a multiple of key_heads, and head_size even")
-    return Decoder(tuple(layers), norm, head, heads, key_heads, head_size, epsilon)
+    if words is not None and (words.by, words.outputs) != ("outputs", head.outputs):
+        raise ValueError("words must be packed by outputs and have as many outputs as head")
+    return Decoder(tuple(layers), norm, head, heads, key_heads, head_size, epsilon, words, margin)
 
 
 def decode_step(
@@ -247,7 +253,7 @@ def decode_step(
     thresholds: Floats,
     active: NDArray[np.int32],
 ) -> NDArray[Any]:
-    """One token of each sequence, each alone: logits [M, vocabulary]. x [M, H] and active [M, G] are written."""
+    """One token of each sequence, each alone: logits [M, vocabulary]. x [M, H] and active [M, G + 1] are written."""
     states, kind = float_tensor(x, "x", 2), decoder.head.weight.dtype
     limits = shaped_tensor(thresholds, "thresholds", (len(caches), decoder.gates), kind)
     turns = float_tensor(cosines, "cosines", 2), float_tensor(sines, "sines", 2)
@@ -282,8 +288,16 @@ class _Row:
                 self.active[4 * i + 3] = gates.shape[1]
             up = tensor_of(row_matmul(self._normed(x, layer.norm), layer.up))
             x = tensor_of(row_matmul(gates * up, layer.down, residual=x))
-        last = len(self.decoder.layers) * 4
-        return x, self._gated(self._normed(x, self.decoder.norm), self.decoder.head, last)
+        return x, self._logits(self._normed(x, self.decoder.norm), len(self.decoder.layers) * 4)
+
+    def _logits(self, normed: Tensor, gate: int) -> Tensor:
+        logits = self._gated(normed, self.decoder.head, gate)
+        self.active[gate + 1] = 0
+        if self.decoder.words is None or not self.thresholds[gate] > 0:
+            return logits
+        again = logits >= logits.max() - self.decoder.margin
+        self.active[gate + 1] = int(again.sum())
+        return torch.where(again, tensor_of(row_matmul(normed, self.decoder.words)), logits)
 
     def _normed(self, x: Tensor, weight: Floats) -> Tensor:
         return tensor_of(rms_norm(x, weight, self.decoder.epsilon))

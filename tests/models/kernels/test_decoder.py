@@ -11,7 +11,7 @@ GATES = 4 * LAYERS + 1
 every_instruction_set = pytest.mark.parametrize("instruction_set", kernels.instruction_sets())
 
 
-def made(backend, seed=0, datatype="fp32", extras=True, window=0, **packing):
+def made(backend, seed=0, datatype="fp32", extras=True, window=0, margin=None, **packing):
     """A decoder with random weights, means and norms."""
     random = np.random.default_rng(seed)
 
@@ -44,6 +44,12 @@ def made(backend, seed=0, datatype="fp32", extras=True, window=0, **packing):
         for _ in range(LAYERS)
     ]
     shape = {"heads": HEADS, "key_heads": KEY_HEADS, "head_size": HEAD_SIZE, "epsilon": 1e-5}
+    if margin is not None:
+        head, bias = floats(VOCABULARY, HIDDEN, scale=HIDDEN**-0.5), floats(VOCABULARY, scale=0.2)
+        both = {by: backend.pack_rows(head, datatype, by, bias=bias, **packing) for by in ("inputs", "outputs")}
+        return backend.decoder(
+            layers, norm(HIDDEN), both["inputs"], **shape, words=both["outputs"], margin=margin
+        )
     return backend.decoder(layers, norm(HIDDEN), matrix(VOCABULARY, HIDDEN), **shape)
 
 
@@ -56,7 +62,7 @@ def inputs(rows, level, seed=1):
     lengths = [(5 * i) % (CAPACITY - 1) for i in range(rows)]
     angles = random.random((rows, HEAD_SIZE // 2)).astype(np.float32)
     thresholds = random.uniform(level, 2 * level, (rows, GATES)).astype(np.float32)
-    return [x, caches, lengths, np.cos(angles), np.sin(angles), thresholds, np.empty((rows, GATES), np.int32)]
+    return [x, caches, lengths, np.cos(angles), np.sin(angles), thresholds, np.empty((rows, GATES + 1), np.int32)]
 
 
 def step(backend, decoder, arguments):
@@ -77,7 +83,29 @@ def test_a_step_is_the_references(instruction_set, rows, level, extras):
     np.testing.assert_allclose(states, wanted_states, rtol=1e-3, atol=1e-4)
     for cache, wanted_cache in zip(ours[1], exact[1], strict=True):
         np.testing.assert_allclose(cache, wanted_cache, rtol=1e-3, atol=1e-4)
-    assert (active.mean(0) < [HIDDEN, HEADS * HEAD_SIZE, HIDDEN, NEURONS] * LAYERS + [HIDDEN]).all() == (level > 0)
+    assert (active[:, -1] == 0).all()
+    assert (active[:, :-1].mean(0) < [HIDDEN, HEADS * HEAD_SIZE, HIDDEN, NEURONS] * LAYERS + [HIDDEN]).all() == (level > 0)
+
+
+@every_instruction_set
+@pytest.mark.parametrize("datatype", ["fp32", "int8"])
+@pytest.mark.parametrize("rows", [1, 3, 11])
+def test_likely_logits_are_computed_again(instruction_set, datatype, rows):
+    ours, exact, whole = inputs(rows, 0.3), inputs(rows, 0.3), inputs(rows, 0.3)
+    for arguments in (ours, exact, whole):
+        arguments[5][-1, -1] = 0  # the last row's head is dense
+        arguments[5][:, :-1] = 0
+    logits, _, active = step(kernels, made(kernels, datatype=datatype, margin=1, instruction_set=instruction_set), ours)
+    wanted, _, wanted_active = step(reference, made(reference, datatype=datatype, margin=1), exact)
+    np.testing.assert_array_equal(active, wanted_active)
+    np.testing.assert_allclose(logits, wanted, rtol=2e-3, atol=2e-3)
+    assert active[-1, -1] == 0
+    assert ((0 < active[:-1, -1]) & (active[:-1, -1] < VOCABULARY)).all()
+    whole[5][:] = 0
+    dense, _, _ = step(kernels, made(kernels, datatype=datatype, margin=1, instruction_set=instruction_set), whole)
+    near = np.isclose(logits, dense, rtol=1e-4, atol=1e-4)
+    assert (near.sum(1)[:-1] >= active[:-1, -1]).all()
+    assert not near[:-1].all(1).any()
 
 
 @pytest.mark.parametrize("datatype", ["bf16", "int8"])
@@ -104,7 +132,7 @@ def test_a_row_does_not_depend_on_the_others():
     for i, arguments in enumerate(alone):
         arguments[5][2] = 0
         own = [arguments[j][i : i + 1] for j in range(7)]
-        own[6] = np.empty((1, GATES), np.int32)
+        own[6] = np.empty((1, GATES + 1), np.int32)
         np.testing.assert_array_equal(step(kernels, decoder, own)[0][0], logits[i])
         np.testing.assert_array_equal(own[6][0], active[i])
 
