@@ -19,6 +19,9 @@ POINTS = 13
 PROBED_SHARES = (0.35, 0.65)
 """Of a gate's channels that are skipped where its loss is measured, all others dense."""
 
+HEAD_PROBED_SHARES = (0.35, 0.5, 0.65, 0.75, 0.85)
+"""The same for the head, whose loss rises steeply where it takes likely words for unlikely ones."""
+
 SHARES = tuple(round(0.05 * i, 2) for i in range(19))
 """Of a gate's channels that may be skipped."""
 
@@ -122,26 +125,33 @@ def _costs(
     report: Callable[[float], None],
 ) -> NDArray[np.float64]:
     """The divergence from dense, in nats a token, where one gate alone skips each of `SHARES`: [gates, shares]. It is
-    measured at two of them and follows a power of the share in between."""
+    measured at a few of them and follows a power of the share in between, and beyond."""
     network, gates = model.network, len(model.network.gates)
     dense = [log_probabilities(network, tokens) for tokens in probes]
-    logarithms = np.log(np.maximum(SHARES, 1e-9))
     costs = np.zeros((gates, len(SHARES)))
     for gate in range(gates):
         measured: list[float] = []
-        for share in PROBED_SHARES:
+        probed = HEAD_PROBED_SHARES if network.gates[gate] == "head" else PROBED_SHARES
+        for share in probed:
             thresholds = np.zeros(gates, np.float32)
             thresholds[gate] = quantiles[gate, SHARES.index(share)]
             mask = masking(network, calibration, thresholds)
             gated = [log_probabilities(network, tokens, mask) for tokens in probes]
             found = [_divergence(a, b) for a, b in zip(dense, gated, strict=True)]
             measured.append(max(1e-9, sum(found) / len(found)))
-        low, high = np.log(measured)
-        power = max(1.0, (high - low) / np.log(PROBED_SHARES[1] / PROBED_SHARES[0]))
-        costs[gate] = np.exp(high + power * (logarithms - np.log(PROBED_SHARES[1])))
+        costs[gate, 1:] = _between(probed, measured)
         report((gate + 1) / gates)
-    costs[:, 0] = 0
     return costs
+
+
+def _between(probed: Sequence[float], measured: Sequence[float]) -> NDArray[np.float64]:
+    """What skipping each of `SHARES` but the first costs, from what it does at two or more of them."""
+    at, costs, wanted = np.log(probed), np.log(measured), np.log(SHARES[1:])
+    powers = np.maximum(1.0, np.diff(costs) / np.diff(at))
+    part = np.clip(np.searchsorted(at, wanted) - 1, 0, len(powers) - 1)
+    # From the end of its part, so that what was measured last holds where the power had to be raised.
+    found: NDArray[np.float64] = np.exp(costs[part + 1] + powers[part] * (wanted - at[part + 1]))
+    return found
 
 
 def _divergence(dense: Array, gated: Array) -> float:
