@@ -126,8 +126,9 @@ class Llama:
         if (head.outputs, head.inputs) != (shape.vocabulary, shape.hidden):
             raise ValueError(f"{name}.weight must be [{shape.vocabulary}, {shape.hidden}], as config.json says")
         self.head = head.with_means(calibration.get("head"))
-        # A word's logit is a row of the matrix where that lies by outputs.
-        self._pack_words = partial(packing.matrix, "outputs", name)
+        # A word's logit is a row of the matrix where that lies by outputs. In int8 this copy takes least memory, and
+        # rounding changes a logit by far less than a gate may.
+        self._pack_words = partial(packing.matrix, "outputs", name, datatype="int8")
         self.words = self._pack_words() if "head" in calibration else None
         layers = []
         for i in range(shape.layers):
@@ -275,8 +276,8 @@ class _Packing:
     datatype: str
     rows: PackedRows | None
 
-    def matrix(self, by: Literal["inputs", "outputs"], *names: str) -> kernels.RowMatrix:
-        """The linear layers of these names as one, their outputs side by side."""
+    def matrix(self, by: Literal["inputs", "outputs"], *names: str, datatype: str | None = None) -> kernels.RowMatrix:
+        """The linear layers of these names as one, their outputs side by side, in a datatype of its own if told."""
         biases = [_optional(self.weights, f"{name}.bias") for name in names]
         bias = None
         if any(part is not None for part in biases):
@@ -291,8 +292,8 @@ class _Packing:
             return matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
 
         if self.rows is None:
-            return kernels.pack_rows(read(), self.datatype, by, bias=bias)
-        return self.rows.pack(f"{'+'.join(names)} by {by}", read, by, bias)
+            return kernels.pack_rows(read(), datatype or self.datatype, by, bias=bias)
+        return self.rows.pack(f"{'+'.join(names)} by {by}", read, by, bias, datatype)
 
     def release(self) -> None:
         self.weights.release()

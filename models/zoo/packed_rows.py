@@ -40,13 +40,20 @@ class PackedRows:
         self._is_whole = self._kept is not None
 
     def pack(
-        self, name: str, read: Callable[[], Array], by: Literal["inputs", "outputs"], bias: Array | None
+        self,
+        name: str,
+        read: Callable[[], Array],
+        by: Literal["inputs", "outputs"],
+        bias: Array | None,
+        datatype: str | None = None,
     ) -> kernels.RowMatrix:
-        """As `kernels.pack_rows`, of the weight that is read where the file has it not."""
-        matrix = self._find(name, by, bias)
+        """As `kernels.pack_rows`, of the weight that is read where the file has it not, in the file's datatype unless
+        told."""
+        kind = datatype or self._datatype
+        matrix = self._find(name, by, bias, kind)
         if matrix is None:
             self._is_whole = False
-            matrix = kernels.pack_rows(read(), self._datatype, by, bias=bias)
+            matrix = kernels.pack_rows(read(), kind, by, bias=bias)
         self._packed[name] = matrix
         return matrix
 
@@ -73,7 +80,9 @@ class PackedRows:
         except OSError as error:
             log.warning("the packed weights are not kept, and the next start packs again: %s", error)
 
-    def _find(self, name: str, by: Literal["inputs", "outputs"], bias: Array | None) -> kernels.RowMatrix | None:
+    def _find(
+        self, name: str, by: Literal["inputs", "outputs"], bias: Array | None, datatype: str
+    ) -> kernels.RowMatrix | None:
         if self._kept is None:
             return None
         with suppress(KeyError, TypeError, ValueError):  # whatever does not fit is packed again
@@ -82,7 +91,7 @@ class PackedRows:
                 self._kept.array(entry["words"], np.dtype("<i4")),
                 entry["outputs"],
                 entry["inputs"],
-                self._datatype,
+                datatype,
                 by,
                 norms=self._kept.array(entry["norms"], np.dtype("<f4")),
                 scales=self._kept.array(entry["scales"], np.dtype("<f4")) if "scales" in entry else None,
