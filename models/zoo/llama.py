@@ -40,8 +40,8 @@ FIRST_CAPACITY = 128
 """Positions that a new cache has room for; it doubles when it is full."""
 
 MARGIN = 9.0
-"""Of words that are so many times e less likely than the likeliest, by the logits under the head's gate, those stay as
-they are; the logits of all others are computed again of all inputs."""
+"""Under the head's gate, logits that are further than this below the greatest stay as they are, and all others are
+computed again of all inputs."""
 
 UNCALIBRATED: Mapping[str, Array] = MappingProxyType({})
 
