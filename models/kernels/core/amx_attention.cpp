@@ -234,13 +234,13 @@ struct Head {
         alignas(64) float scores[Tiles * kTileLines * kKeys];
         alignas(64) std::uint8_t powers[Tiles * kSteps * kTileBytes];
         Softmax states[Tiles * kTileLines];
-        const std::size_t n_keys = attention.keys.rows, depth = attention.head_size;
+        const std::size_t n_keys = attention.keys.rows, depth = attention.value_size;
         const std::size_t hidden = attention.causal ? attention.queries.rows - 1 : 0;  // keys, from the first query
         const std::size_t query_tile = depth_steps * kTileBytes;
         for (std::size_t tile = 0; tile < Tiles; ++tile) {
             const std::size_t at = tile * rows;
             round_rows(from + at * attention.queries.stride, attention.queries.stride,
-                       count - at < rows ? count - at : rows, depth, attention.scale * kLog2E, queries + tile * query_tile);
+                       count - at < rows ? count - at : rows, attention.head_size, attention.scale * kLog2E, queries + tile * query_tile);
         }
         for (std::size_t i = 0; i < count; ++i) states[i] = {-__builtin_inff(), 0.0f};
         const auto visible = [&](std::size_t i) { return n_keys - hidden + (attention.causal ? first + i : 0); };
@@ -286,26 +286,28 @@ struct Head {
 }  // namespace
 
 void attend_on_tiles(const Attention &attention, float *scratch, float *out) {
-    const std::size_t n_queries = attention.queries.rows, depth = attention.head_size;
+    const std::size_t n_queries = attention.queries.rows, depth = attention.head_size,
+                      value_depth = attention.value_size;
     const AttentionTiles sizes(attention);
     auto *keys = reinterpret_cast<std::uint8_t *>(scratch), *values = keys + sizes.keys * kTileBytes,
          *queries = values + sizes.values * kTileBytes;
     float *sums = reinterpret_cast<float *>(queries + sizes.queries * kTileBytes);
     // Positions are shared out evenly over the tiles.
     const std::size_t tiles = divide_up(n_queries, kTileLines), rows = divide_up(n_queries, tiles);
-    const std::size_t out_stride = attention.heads * depth;
+    const std::size_t out_stride = attention.heads * value_depth;
     enter(rows);
     for (std::size_t h = 0; h < attention.heads; ++h) {
         const auto key_head = static_cast<std::size_t>(attention.key_heads[h]);
         if (h == 0 || attention.key_heads[h] != attention.key_heads[h - 1]) {
             pack_keys(attention.keys, attention.keys.values + key_head * depth, depth, 2 * sizes.key_steps, keys);
-            pack_values(attention.values, attention.values.values + key_head * depth, depth, sizes.key_steps, values);
+            pack_values(attention.values, attention.values.values + key_head * value_depth, value_depth, sizes.key_steps,
+                        values);
         }
         const Head head{attention, keys, values, h, sizes.key_steps, sizes.depth_steps, sizes.strips, queries, sums};
         for (std::size_t first = 0; first < n_queries; first += 2 * rows) {
             const std::size_t left = n_queries - first;
             const float *from = attention.queries.values + first * attention.queries.stride + h * depth;
-            float *to = out + first * out_stride + h * depth;
+            float *to = out + first * out_stride + h * value_depth;
             if (left > rows) head.run_block<2>(from, first, left < 2 * rows ? left : 2 * rows, rows, to, out_stride);
             else head.run_block<1>(from, first, left, rows, to, out_stride);
         }

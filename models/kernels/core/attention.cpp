@@ -20,8 +20,8 @@ constexpr std::size_t divide_up(std::size_t a, std::size_t b) { return (a + b - 
 
 struct Buffers {
     FloatBuffer keys;    // of one head, [blocks of 64][head size][64]
-    FloatBuffer values;  // of one head, [keys][head size, padded to whole vectors]
-    FloatBuffer sums;    // [blocks of 64 of the head size][queries][64]
+    FloatBuffer values;  // of one head, [keys][value size, padded to whole vectors]
+    FloatBuffer sums;    // [blocks of 64 of the value size][queries][64]
     FloatBuffer tiles;   // of attend_on_tiles()
 };
 
@@ -115,7 +115,7 @@ struct Head {
     }
 
     void run_block(std::size_t first_query, std::size_t count, float *out, std::size_t out_stride) const {
-        const std::size_t n_keys = attention.keys.rows, depth = attention.head_size;
+        const std::size_t n_keys = attention.keys.rows, depth = attention.value_size;
         const std::size_t hidden = attention.causal ? attention.queries.rows - 1 : 0;  // keys, from the first query
         const float *rows[kQueries];
         const float *powers[kQueries];
@@ -163,7 +163,8 @@ struct Head {
 }  // namespace
 
 void attend(const InstructionSet &set, const Attention &attention, float *out) {
-    const std::size_t n_queries = attention.queries.rows, n_keys = attention.keys.rows, depth = attention.head_size;
+    const std::size_t n_queries = attention.queries.rows, n_keys = attention.keys.rows, depth = attention.head_size,
+                      value_depth = attention.value_size;
     Buffers &kept = buffers();
 #if defined(SLUICE_AMX)
     if (attention.may_round && set.attend_on_tiles && n_queries > kQueriesInPlace) {
@@ -172,20 +173,20 @@ void attend(const InstructionSet &set, const Attention &attention, float *out) {
     }
 #endif
     const bool transposes = n_queries > kQueriesInPlace;
-    const std::size_t padded = divide_up(depth, set.lanes) * set.lanes;
+    const std::size_t padded = divide_up(value_depth, set.lanes) * set.lanes;
     float *keys = transposes ? kept.keys.reserve(divide_up(n_keys, kBlock) * kBlock * depth) : nullptr;
     // A tile reads whole vectors: where these end beyond the head, a copy of it.
-    float *values = padded == depth ? nullptr : kept.values.reserve(n_keys * padded);
-    float *sums = kept.sums.reserve(divide_up(depth, kBlock) * kBlock * kQueries);
+    float *values = padded == value_depth ? nullptr : kept.values.reserve(n_keys * padded);
+    float *sums = kept.sums.reserve(divide_up(value_depth, kBlock) * kBlock * kQueries);
     const ScoreEpilogue epilogue(attention.scale);
     for (std::size_t h = 0; h < attention.heads; ++h) {
         const std::size_t key_head = static_cast<std::size_t>(attention.key_heads[h]);
         const float *own_keys = attention.keys.values + key_head * depth,
-                    *own_values = attention.values.values + key_head * depth;
+                    *own_values = attention.values.values + key_head * value_depth;
         if (h == 0 || attention.key_heads[h] != attention.key_heads[h - 1]) {
             if (keys) transpose(own_keys, attention.keys.stride, n_keys, depth, set.lanes, keys);
             for (std::size_t j = 0; values && j < n_keys; ++j)
-                std::copy_n(own_values + j * attention.values.stride, depth, values + j * padded);
+                std::copy_n(own_values + j * attention.values.stride, value_depth, values + j * padded);
         }
         const Head head{set,
                         attention,
@@ -198,10 +199,10 @@ void attend(const InstructionSet &set, const Attention &attention, float *out) {
                         h,
                         sums};
         // Evenly shared, as positions are.
-        const std::size_t blocks = divide_up(n_queries, kQueries), stride = attention.heads * depth;
+        const std::size_t blocks = divide_up(n_queries, kQueries), stride = attention.heads * value_depth;
         for (std::size_t i = 0; i < blocks; ++i) {
             const std::size_t first = i * n_queries / blocks;
-            head.run_block(first, (i + 1) * n_queries / blocks - first, out + first * stride + h * depth, stride);
+            head.run_block(first, (i + 1) * n_queries / blocks - first, out + first * stride + h * value_depth, stride);
         }
     }
 }

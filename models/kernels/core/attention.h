@@ -5,7 +5,7 @@
 
 namespace sluice {
 
-// [rows][heads][head size], where the rows may lie apart.
+// [rows][heads][columns of a head], where the rows may lie apart.
 struct Heads {
     const float *values;
     std::size_t rows, stride;  // floats from one row to the next
@@ -13,7 +13,7 @@ struct Heads {
 
 struct Attention {
     Heads queries, keys, values;
-    std::size_t heads, head_size;
+    std::size_t heads, head_size, value_size;  // columns of a head of queries and keys, and of values
     const std::int32_t *key_heads;  // for each head of the queries, the one of keys and values that it reads
     const float *bias;              // [heads][queries][keys], or [keys] for all of them; null: none
     float scale;
@@ -28,7 +28,7 @@ struct Attention {
 };
 
 // out[i][h] = Σ_j softmax_j(scale · q[i][h] · k[j][key_heads[h]] + bias[h][i][j]) v[j][key_heads[h]], as [queries][heads ·
-// head size]. Softmax is taken a block of keys at a time (Milakov & Gimelshein 2018; FlashAttention, Dao et al. 2022), so
+// value size]. Softmax is taken a block of keys at a time (Milakov & Gimelshein 2018; FlashAttention, Dao et al. 2022), so
 // memory grows with the sequence and not with its square. Where they may be rounded,
 // more than a few queries go to the tile unit.
 void attend(const InstructionSet &set, const Attention &attention, float *out);
@@ -42,7 +42,7 @@ struct AttentionTiles {
     explicit AttentionTiles(const Attention &attention)
         : key_steps((attention.keys.rows + 31) / 32),
           depth_steps((attention.head_size + 31) / 32),
-          strips((attention.head_size + kColumns - 1) / kColumns),
+          strips((attention.value_size + kColumns - 1) / kColumns),
           keys(2 * key_steps * depth_steps),
           values(strips * key_steps),
           queries(2 * depth_steps),

@@ -35,7 +35,10 @@ nb::object attention(nb::handle q_, nb::handle k_, nb::handle v_, std::size_t he
     const Argument q = float_rows(q_, "q"), k = float_rows(k_, "k"), v = float_rows(v_, "v");
     const std::size_t heads = heads_of(q, "q", head_size), n_key_heads = heads_of(k, "k", head_size);
     const std::size_t queries = q.size(0), keys = k.size(0);
-    if (v.size(0) != keys || v.size(1) != k.size(1)) reject("v must have the shape of k");
+    if (v.size(0) != keys) reject("v must have as many rows as k");
+    if (n_key_heads ? v.size(1) % n_key_heads != 0 || v.size(1) == 0 : v.size(1) != 0)
+        reject("v must have the " + std::to_string(n_key_heads) + " heads of k");
+    const std::size_t value_size = n_key_heads ? v.size(1) / n_key_heads : head_size;
     if (keys == 0) reject("k must have at least one row");
     if (causal && keys < queries) reject("k must have at least as many rows as q where attention is causal");
     if (scale && !std::isfinite(*scale)) reject("scale must be a number");
@@ -56,7 +59,7 @@ nb::object attention(nb::handle q_, nb::handle k_, nb::handle v_, std::size_t he
     }
     const Argument bias = bias_of(bias_, heads, queries, keys);
     const InstructionSet &set = instruction_set_named(instruction_set);
-    const Result y = result(out, {queries, heads * head_size});
+    const Result y = result(out, {queries, heads * value_size});
     y.check_apart(q, "q");
     y.check_apart(k, "k");
     y.check_apart(v, "v");
@@ -71,6 +74,7 @@ nb::object attention(nb::handle q_, nb::handle k_, nb::handle v_, std::size_t he
                 {v.floats(), keys, v.row_stride()},
                 heads,
                 head_size,
+                value_size,
                 ids,
                 bias.is_valid() ? bias.floats() : nullptr,
                 factor,

@@ -134,6 +134,7 @@ struct Step {
                                       {values + skipped, seen, key_width},
                                       decoder.heads,
                                       depth,
+                                      depth,
                                       work.key_heads.data(),
                                       nullptr,
                                       1.0f / std::sqrt(static_cast<float>(depth)),

@@ -33,8 +33,8 @@ def attention(
     out: Floats | None = None,
     instruction_set: str | None = None,
 ) -> NDArray[Any]:
-    """Softmax attention of one sequence, q [T, n · d] on k and v [S, m · d], to [T, n · d]; head i of q reads head
-    key_heads[i] of k and v. The datatype is what the core may round to; nothing is rounded here."""
+    """Softmax attention of one sequence, q [T, n · d] on k [S, m · d] and v [S, m · e], to [T, n · e]; head i of q
+    reads head key_heads[i] of k and v. The datatype is what the core may round to; nothing is rounded here."""
     checked_instruction_set(instruction_set)
     checked_datatype(datatype)
     if head_size < 1:
@@ -44,8 +44,8 @@ def attention(
     for name, array in (("q", queries), ("k", keys)):
         if array.shape[1] % head_size:
             raise ValueError(f"{name} must have whole heads of {head_size} columns, not {array.shape[1]} columns")
-    if values.shape != keys.shape:
-        raise ValueError("v must have the shape of k")
+    if len(values) != len(keys):
+        raise ValueError("v must have as many rows as k")
     n_queries, n_keys = len(queries), len(keys)
     if n_keys == 0:
         raise ValueError("k must have at least one row")
@@ -54,10 +54,15 @@ def attention(
     if scale is not None and not math.isfinite(scale):
         raise ValueError("scale must be a number")
     heads, n_key_heads = queries.shape[1] // head_size, keys.shape[1] // head_size
+    width = values.shape[1]
+    if width % n_key_heads or not width if n_key_heads else width:
+        raise ValueError(f"v must have the {n_key_heads} heads of k")
+    value_size = width // n_key_heads if n_key_heads else head_size
     read = head_ids(key_heads, "key_heads", heads, n_key_heads)
 
     split_keys, split_values = (
-        array.reshape(n_keys, n_key_heads, head_size).transpose(0, 1)[read] for array in (keys, values)
+        array.reshape(n_keys, n_key_heads, size).transpose(0, 1)[read]
+        for array, size in ((keys, head_size), (values, value_size))
     )
     scores = queries.reshape(n_queries, heads, head_size).transpose(0, 1) @ split_keys.transpose(1, 2)
     scores = scores * (head_size**-0.5 if scale is None else scale)
@@ -68,7 +73,7 @@ def attention(
         hidden = torch.ones(n_queries, n_keys, dtype=torch.bool).triu(n_keys - n_queries + 1)
         scores = scores.masked_fill(hidden, -math.inf)
     mixed = scores.softmax(-1) @ split_values
-    return deliver(mixed.transpose(0, 1).reshape(n_queries, heads * head_size), out)
+    return deliver(mixed.transpose(0, 1).reshape(n_queries, heads * value_size), out)
 
 
 def rotary(

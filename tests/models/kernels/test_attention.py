@@ -42,7 +42,8 @@ def test_attention_is_the_reference(instruction_set, data, seed):
         heads = data.draw(st.integers(1, 5))
         read = random.integers(0, key_heads, heads, dtype=np.int32)
     q = normal(random, queries, heads * head_size)
-    k, v = normal(random, 2, keys, key_heads * head_size)
+    value_size = data.draw(st.sampled_from([head_size, 1, 12, 32, 80]))
+    k, v = normal(random, keys, key_heads * head_size), normal(random, keys, key_heads * value_size)
     shape = data.draw(st.sampled_from([None, (keys,), (heads, queries, keys)]))
     bias = None if shape is None else normal(random, *shape)
     scale = data.draw(st.sampled_from([None, 0.3, 2.0]))
@@ -68,7 +69,8 @@ def test_rounded_attention_is_off_by_no_more_than_its_rounding(instruction_set, 
     heads = key_heads * data.draw(st.integers(0, 2))
     read = random.integers(0, key_heads, heads, dtype=np.int32) if data.draw(st.booleans()) else None
     q = normal(random, queries, heads * head_size)
-    k, v = normal(random, 2, keys, key_heads * head_size)
+    value_size = data.draw(st.sampled_from([head_size, 1, 12, 32, 80]))
+    k, v = normal(random, keys, key_heads * head_size), normal(random, keys, key_heads * value_size)
     shape = data.draw(st.sampled_from([None, (keys,), (heads, queries, keys)]))
     bias = None if shape is None else normal(random, *shape)
     scale = data.draw(st.sampled_from([head_size**-0.5, 0.3, -0.3]))
@@ -194,7 +196,9 @@ Q, K = np.zeros((5, 48), np.float32), np.zeros((6, 24), np.float32)
         ({"head_size": 0}, ValueError, "head_size must be at least 1"),
         ({"head_size": 9}, ValueError, "q must have whole heads of 9 columns, not 48 columns"),
         ({"head_size": 16}, ValueError, "k must have whole heads of 16 columns, not 24 columns"),
-        ({"v": K[:5].copy()}, ValueError, "v must have the shape of k"),
+        ({"v": K[:5].copy()}, ValueError, "v must have as many rows as k"),
+        ({"v": K[:, :23].copy()}, ValueError, "v must have the 3 heads of k"),
+        ({"v": K[:, :0].copy()}, ValueError, "v must have the 3 heads of k"),
         ({"k": K[:0], "v": K[:0]}, ValueError, "k must have at least one row"),
         ({"k": K[:4], "v": K[:4], "causal": True}, ValueError, "k must have at least as many rows as q"),
         ({"scale": np.nan}, ValueError, "scale must be a number"),
