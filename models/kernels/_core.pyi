@@ -281,8 +281,8 @@ def attention(
     """Softmax attention of one sequence over the heads that are there.
 
     q is [T, n · d] and k [S, m · d] with d = head_size, v is [S, m · e]; the result is [T, n · e]. Inactive heads are
-    those that were not projected: q, k and v are compact. Their rows may lie apart, so that they can be slices of the columns of
-    one activation, or the first S rows of a cache.
+    those that were not projected: q, k and v are compact. Their rows may lie apart, so that they can be slices of the
+    columns of one activation, or the first S rows of a cache.
 
     Head i of q reads head key_heads[i] of k and v (int32 [n], in any order); None shares the m evenly among the n, as
     grouped-query attention does (Ainslie et al. 2023). Scores are scale · q · k + bias, with scale 1 / √d unless given

@@ -8,14 +8,17 @@ encoders that are made like it, which `bert_shape` tells apart.
 
 One sequence at a time: there is no padding, and no mask. Queries, keys and values are one product.
 
-Each layer has two gates, both on measured saliency and without training. The one between its halves is on positions:
-those that are nearly alike become one, their mean (token merging, Bolya et al. 2023), and all that follows is done once
-for both. The other is on the neurons: what one adds beyond its calibrated mean (TEAL, Liu et al. 2024); a skipped one
-is taken to be its mean. An encoder with a bias for distances has no gates on positions: what has been joined is at no
-distance from the others. Calibration uses those on neurons only there.
+Each layer has three gates, and none needs training. The one between its halves is on positions: those that are nearly
+alike become one, their mean (token merging, Bolya et al. 2023), and all that follows is done once for both. The other
+two are on channels, those that the scores are made of and the neurons. What can be left out of them was found by
+calibration (`lean_fitting`), the same for all requests: to ask each request would take a good part of what is saved.
+Their saliency is what is lost then, and where the threshold is above it the half is lean: fewer weights are read, which
+alone saves time where a sequence is short.
+
+An encoder with a bias for distances has no gates on positions: what has been joined is at no distance from the others.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -26,18 +29,20 @@ from numpy.typing import NDArray
 
 from models import kernels
 from models.model import GateContext
-from models.zoo.bert_shape import NAMINGS, BertShape, Naming, read_shape
-from models.zoo.block_gate import BlockGate
+from models.zoo.bert_shape import NAMINGS, BertShape, read_shape
 from models.zoo.distances import DistanceBias
 from models.zoo.folder import Tensors, read_json, weights_path
+from models.zoo.lean_parts import DenseWeights, LeanParts
 from models.zoo.text_profile import OtherWeights
-from models.zoo.tuned_parts import MATRICES, TunedLayer, TunedParts
 
 Array = NDArray[np.float32]
 Ids = NDArray[np.int64]
 Watch = Callable[[int, Array, Array], None]
 DENSE: Mapping[str, float] = MappingProxyType({})
 """The thresholds of the dense model."""
+
+FEWEST_JOINED = 17
+"""Positions that are worth joining: a product of fewer takes as long as its weights take to be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,58 +76,57 @@ class Linear:
 
 
 @dataclass(frozen=True, slots=True)
-class NeuronGate:
-    """What a gate on a layer's neurons needs: their calibrated `means` and the `norms` of their columns of the second
-    product, [neurons], and that product's bias with the means folded in, [hidden]."""
+class Attention:
+    """A layer's first half, in the order of use: queries and keys with `head_size` channels a head, and values. A lean
+    one has the saliency of what it lacks."""
 
-    means: Array
-    norms: Array
-    bias: Array
+    qkv: Linear
+    output: Linear
+    norm: Norm
+    head_size: int
+    saliency: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FeedForward:
+    """Its second half."""
+
+    up: Linear
+    down: Linear
+    norm: Norm
+    saliency: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class BertLayer:
-    """One layer's weights, in the order of their use."""
+    """Both halves."""
 
-    qkv: Linear
-    output: Linear
-    attention_norm: Norm
-    up: Linear
-    down: Linear
-    norm: Norm
-    gate: "NeuronGate | None"
-    blocks: BlockGate | None = None
+    attention: Attention
+    feed_forward: FeedForward
 
 
 @dataclass(frozen=True, slots=True)
 class GateNames:
     """What the gates of a layer, counted from 1, are called."""
 
+    scores: str
     positions: str
     neurons: str
-    blocks: str
 
     @classmethod
     def of(cls, layer: int) -> Self:
-        return cls(*(f"layer{layer}.{gate}" for gate in ("positions", "neurons", "blocks")))
+        return cls(*(f"layer{layer}.{gate}" for gate in ("scores", "positions", "neurons")))
 
 
 class Bert:
     """An encoder with its weights. Runs may overlap in several threads."""
 
-    def __init__(
-        self,
-        folder: Path,
-        neuron_means: Sequence[Array] | None = None,
-        datatype: str = "fp32",
-        tuned: TunedParts | None = None,
-    ) -> None:
-        """Reads a Hugging Face folder. With the calibrated means of each layer's neurons it has gates on them; with
-        `tuned` parts it has gates on blocks of neurons, and a second set of layers for when one of those is closed. The
-        products are in the `datatype` "fp32", "bf16" or "int8"; all else is in float32, but that attention may round to
-        bf16 where the products round too.
+    def __init__(self, folder: Path, lean: LeanParts | None = None, datatype: str = "fp32") -> None:
+        """Reads a Hugging Face folder. With the parts of its `lean` layers it has gates on channels. The products are
+        in the `datatype` "fp32", "bf16" or "int8"; all else is in float32, but that attention may round to bf16 where
+        the products round too.
 
-        Raises `FileNotFoundError`, or `ValueError` for another architecture, or for means or parts of another."""
+        Raises `FileNotFoundError`, or `ValueError` for another architecture, or for parts of another."""
         config = read_json(folder / "config.json")
         try:
             self.shape = read_shape(config)
@@ -143,30 +147,31 @@ class Bert:
         self._norm = _norm(tensors, "embeddings.LayerNorm")
         self._distances = _distances(tensors, self.shape)
         self._tensors, self._naming, self._datatype = tensors, naming, datatype
-        means = [None] * self.shape.layers if neuron_means is None else neuron_means
-        if len(means) != self.shape.layers:
-            raise OtherWeights(f"there are means of {len(means)} layers, and the encoder has {self.shape.layers}")
-        self.layers = tuple(_layer(tensors, naming, i, means[i], datatype) for i in range(self.shape.layers))
-        if tuned is not None and len(tuned) != self.shape.layers:
-            raise OtherWeights(f"there are tuned parts of {len(tuned)} layers, and the encoder has {self.shape.layers}")
-        parts = enumerate(tuned or ())
-        self.tuned_layers = tuple(_tuned_layer(self.dense_weights(i), part, datatype) for i, part in parts)
+        self._scale = self.shape.head_size**-0.5
+        layers = range(self.shape.layers)
+        self.layers = tuple(_layer(self.dense_weights(i), self.shape.head_size, datatype) for i in layers)
+        if lean is not None and len(lean) != len(layers):
+            raise OtherWeights(f"there are lean parts of {len(lean)} layers, and the encoder has {len(layers)}")
+        self.lean_layers = tuple(
+            _layer(
+                part.weights(self.dense_weights(i)),
+                part.queries.shape[1],
+                datatype,
+                part.score_saliency,
+                part.neuron_saliency,
+            )
+            for i, part in enumerate(lean or ())
+        )
 
-    def dense_weights(self, number: int) -> dict[str, tuple[Array, Array]]:
-        """Weight and bias of a layer's products, by their names in `MATRICES`, and of its two norms."""
+    def dense_weights(self, number: int) -> DenseWeights:
+        """Weight and bias of a layer's products and of its two norms, by their names in `Naming`."""
         tensors, naming, name = self._tensors, self._naming, f"{self._naming.layers}.{number}"
-        parts = {
-            "qkv": (naming.query, naming.key, naming.value),
-            "output": (naming.output,),
-            "up": (naming.up,),
-            "down": (naming.down,),
-        }
-        found = {of: _matrix(tensors, *(f"{name}.{part}" for part in named)) for of, named in parts.items()}
-        norms = {"attention_norm": naming.attention_norm, "norm": naming.norm}
-        for of, named_norm in norms.items():
-            norm = _norm(tensors, f"{name}.{named_norm}")
-            found[of] = (norm.weight, norm.bias)
-        return found
+        found: dict[str, tuple[Array, Array]] = {}
+        for of in ("query", "key", "value", "output", "up", "down"):
+            part = f"{name}.{getattr(naming, of)}"
+            found[of] = (tensors[f"{part}.weight"], tensors[f"{part}.bias"])
+        norms = {of: _norm(tensors, f"{name}.{getattr(naming, of)}") for of in ("attention_norm", "norm")}
+        return found | {of: (norm.weight, norm.bias) for of, norm in norms.items()}
 
     def embed(self, ids: Ids, types: Ids | None = None) -> Array:
         """The first layer's input for token ids [n]: [n, hidden]. `types` [n] are 0 for the first text of a pair and 1
@@ -182,14 +187,19 @@ class Bert:
         return () if self._distances is not None else tuple(names.positions for names in self._gates)
 
     @property
-    def neuron_gates(self) -> tuple[str, ...]:
-        """Their names, one to a layer."""
-        return tuple(names.neurons for names in self._gates)
+    def gates(self) -> tuple[str, ...]:
+        """The names of all that it has."""
+        return (*self.position_gates, *self.channel_gates)
 
     @property
-    def block_gates(self) -> tuple[str, ...]:
-        """Their names, one to a layer; none where nothing was tuned."""
-        return tuple(names.blocks for names in self._gates[: len(self.tuned_layers)])
+    def channel_gates(self) -> dict[str, float]:
+        """The saliency of what each gate on channels may leave out; none without lean layers."""
+        halves = zip(self._gates, self.lean_layers, strict=False)
+        gates = [
+            ((names.scores, layer.attention.saliency), (names.neurons, layer.feed_forward.saliency))
+            for names, layer in halves
+        ]
+        return dict(pair for pairs in gates for pair in pairs)
 
     def __call__(
         self,
@@ -200,56 +210,62 @@ class Bert:
         types: Ids | None = None,
     ) -> Encoded:
         """Encodes a sequence of token ids [n], of two texts where there are `types`. A gate without a threshold, or
-        with that of 0, is left out. `watch` is told what the second half of each layer gets [positions, hidden], and
-        its neurons [positions, neurons], where they are not gated by blocks."""
+        with that of 0, is left out. `watch` is told what each layer gets [positions, hidden], and its neurons
+        [positions, neurons]."""
         shape, done = self.shape, 0
         x, sizes = self.embed(ids, types), np.ones(len(ids), np.float32)
         bias = None if self._distances is None else self._distances(len(ids))
-        tuned = any(thresholds.get(gate) for gate in self.block_gates)
-        for i, layer in enumerate(self.tuned_layers if tuned else self.layers):
-            qkv = _product(x, layer.qkv)
-            queries, keys, values = (qkv[:, at : at + shape.hidden] for at in range(0, 3 * shape.hidden, shape.hidden))
-            if len(x) < len(ids):  # attended to as often as it stands for a position: without this, cosines suffer
+        for i, names in enumerate(self._gates):
+            attention, feed_forward = self._halves(i, thresholds, context)
+            given, positions = x, len(x)
+            if positions < len(ids):  # attended to as often as it stands for a position: without this, cosines suffer
                 bias = np.log(sizes)
-            heads = kernels.attention(queries, keys, values, shape.head_size, bias=bias, datatype=self._datatype)
-            done += shape.attention_macs(len(x), len(x))
-            x = self._normalised(_product(heads, layer.output), layer.attention_norm, residual=x)
-            gate, positions = self._gates[i].positions, len(x)
-            if threshold := thresholds.get(gate):
+            x = self._normalised(self._attend(x, attention, bias), attention.norm, residual=x)
+            done += shape.attention_macs(positions, positions, attention.head_size)
+            threshold = thresholds.get(names.positions)
+            if threshold and positions >= FEWEST_JOINED:
                 done += shape.gate_macs(positions)
                 x, sizes = kernels.merge_positions(x, sizes, threshold)
-            context.record(gate, positions, len(x))
-            if layer.blocks is not None:
-                threshold = thresholds.get(self._gates[i].blocks, 0.0)
-                returned, active = layer.blocks.feed_forward(
-                    x, layer.up.packed, layer.up.bias, layer.down.packed, threshold
-                )
-                done += 2 * len(x) * shape.hidden * active + layer.blocks.macs
-                context.record(self._gates[i].blocks, shape.feed_forward, active)
-            else:
-                neurons = _product(x, layer.up, activation="gelu")
-                if watch is not None:
-                    watch(i, x, neurons)
-                threshold = thresholds.get(self._gates[i].neurons)
-                returned, active = _return(neurons, layer, threshold)
-                done += len(x) * shape.hidden * (shape.feed_forward + active)
-                if layer.gate is not None and threshold is not None:
-                    context.record(self._gates[i].neurons, shape.feed_forward, active)
-            x = self._normalised(returned, layer.norm, residual=x)
+            context.record(names.positions, positions, len(x))
+            neurons = _product(x, feed_forward.up, activation="gelu")
+            if watch is not None:
+                watch(i, given, neurons)
+            x = self._normalised(_product(neurons, feed_forward.down), feed_forward.norm, residual=x)
+            done += shape.feed_forward_macs(len(x), neurons.shape[1])
         context.macs += shape.macs(len(ids))
         context.macs_skipped += max(0, shape.macs(len(ids)) - done)
         return Encoded(x, sizes)
 
+    def _halves(
+        self, number: int, thresholds: Mapping[str, float], context: GateContext
+    ) -> tuple[Attention, FeedForward]:
+        """Those of a layer, dense or lean."""
+        dense, names = self.layers[number], self._gates[number]
+        if not self.lean_layers:
+            return dense.attention, dense.feed_forward
+        lean, size, neurons = self.lean_layers[number], self.shape.head_size, self.shape.feed_forward
+        attention = lean.attention if thresholds.get(names.scores, 0.0) > lean.attention.saliency else dense.attention
+        context.record(names.scores, size, attention.head_size)
+        second = thresholds.get(names.neurons, 0.0) > lean.feed_forward.saliency
+        feed_forward = lean.feed_forward if second else dense.feed_forward
+        context.record(names.neurons, neurons, feed_forward.up.packed.outputs)
+        return attention, feed_forward
+
+    def _attend(self, x: Array, attention: Attention, bias: Array | None) -> Array:
+        qkv, scored = _product(x, attention.qkv), self.shape.heads * attention.head_size
+        heads = kernels.attention(
+            qkv[:, :scored],
+            qkv[:, scored : 2 * scored],
+            qkv[:, 2 * scored :],
+            attention.head_size,
+            bias=bias,
+            scale=self._scale,
+            datatype=self._datatype,
+        )
+        return _product(heads, attention.output)
+
     def _normalised(self, x: Array, norm: Norm, residual: Array | None = None) -> Array:
         return kernels.layer_norm(x, norm.weight, norm.bias, self.shape.epsilon, residual=residual)
-
-
-def _return(neurons: Array, layer: BertLayer, threshold: float | None) -> tuple[Array, int]:
-    """The second product, and how many neurons were active."""
-    if not threshold or layer.gate is None:
-        return _product(neurons, layer.down), neurons.shape[1]
-    active, values = kernels.select_channels(neurons, layer.gate.means, layer.gate.norms, threshold)
-    return kernels.gated_matmul(values, layer.down.packed, inputs=active, shift=layer.gate.bias), len(active)
 
 
 def _product(x: Array, linear: Linear, activation: str = "none") -> Array:
@@ -277,56 +293,15 @@ def _norm(tensors: Tensors, name: str) -> Norm:
     return Norm(*(tensors[f"{name}.{part}"] for part in (("gamma", "beta") if old else ("weight", "bias"))))
 
 
-def _matrix(tensors: Tensors, *names: str) -> tuple[Array, Array]:
-    """Weight and bias of the linear layers of these names as one, their outputs side by side."""
-    weight, bias = (np.concatenate([tensors[f"{name}.{part}"] for name in names]) for part in ("weight", "bias"))
-    return weight, bias
+def _layer(
+    weights: DenseWeights, head_size: int, datatype: str, score_saliency: float = 0.0, neuron_saliency: float = 0.0
+) -> BertLayer:
+    def linear(*names: str) -> Linear:
+        """The products of these names as one, their outputs side by side."""
+        weight, bias = (np.concatenate(parts) for parts in zip(*(weights[name] for name in names), strict=True))
+        return Linear(kernels.pack_matrix(weight, datatype), bias)
 
-
-def _linear(tensors: Tensors, datatype: str, *names: str) -> Linear:
-    weight, bias = _matrix(tensors, *names)
-    return Linear(kernels.pack_matrix(weight, datatype), bias)
-
-
-def _tuned_layer(dense: Mapping[str, tuple[Array, Array]], part: TunedLayer, datatype: str) -> BertLayer:
-    """A dense layer with its tuned parts folded in, its neurons in the order of their blocks."""
-    if sorted(part.order) != list(range(len(dense["up"][0]))):
-        raise OtherWeights(
-            f"there are tuned parts of {len(part.order)} neurons, and the layer has {len(dense['up'][0])}"
-        )
-    weights = {name: dense[name][0] for name in MATRICES}
-    weights["up"], weights["down"] = weights["up"][part.order], weights["down"][:, part.order]
-    qkv, output, up, down = (
-        Linear(kernels.pack_matrix(weights[name] + left @ right, datatype), bias)
-        for name, (left, right), bias in zip(MATRICES, part.corrections, part.biases, strict=True)
-    )
-    return BertLayer(
-        qkv,
-        output,
-        Norm(*part.attention_norm),
-        up,
-        down,
-        Norm(*part.norm),
-        gate=None,
-        blocks=BlockGate(part.predictor, part.offset, part.skipped, part.biases[3], len(part.order)),
-    )
-
-
-def _layer(tensors: Tensors, naming: Naming, number: int, means: Array | None, datatype: str) -> BertLayer:
-    name = f"{naming.layers}.{number}"
-    return BertLayer(
-        qkv=_linear(tensors, datatype, *(f"{name}.{part}" for part in (naming.query, naming.key, naming.value))),
-        output=_linear(tensors, datatype, f"{name}.{naming.output}"),
-        attention_norm=_norm(tensors, f"{name}.{naming.attention_norm}"),
-        up=_linear(tensors, datatype, f"{name}.{naming.up}"),
-        down=_linear(tensors, datatype, f"{name}.{naming.down}"),
-        norm=_norm(tensors, f"{name}.{naming.norm}"),
-        gate=None if means is None else _neuron_gate(tensors, f"{name}.{naming.down}", means),
-    )
-
-
-def _neuron_gate(tensors: Tensors, name: str, means: Array) -> NeuronGate:
-    weight, bias = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
-    if means.shape != weight.shape[1:]:
-        raise OtherWeights(f"{name} has {weight.shape[1]} inputs, and there are means of {len(means)}")
-    return NeuronGate(means, np.linalg.norm(weight, axis=0), bias + weight @ means)
+    # In this order: weights are fetched ahead from the layer that was packed next.
+    qkv, output = linear("query", "key", "value"), linear("output")
+    attention = Attention(qkv, output, Norm(*weights["attention_norm"]), head_size, score_saliency)
+    return BertLayer(attention, FeedForward(linear("up"), linear("down"), Norm(*weights["norm"]), neuron_saliency))

@@ -33,15 +33,20 @@ class BertShape:
 
     def macs(self, tokens: int) -> int:
         """Multiply-accumulates of a sequence."""
-        return self.layers * (self.attention_macs(tokens, tokens) + self.feed_forward_macs(tokens))
+        first, second = (
+            self.attention_macs(tokens, tokens, self.head_size),
+            self.feed_forward_macs(tokens, self.feed_forward),
+        )
+        return self.layers * (first + second)
 
-    def attention_macs(self, positions: int, keys: int) -> int:
-        """Those of one layer's first half, whose positions attend to so many."""
-        return positions * self.hidden * (4 * self.hidden + 2 * keys)
+    def attention_macs(self, positions: int, keys: int, head_size: int) -> int:
+        """Those of one layer's first half, whose positions attend to so many with so many channels a head."""
+        scored = self.heads * head_size
+        return positions * (2 * self.hidden * (self.hidden + scored) + keys * (self.hidden + scored))
 
-    def feed_forward_macs(self, positions: int) -> int:
-        """Those of its second half."""
-        return positions * self.hidden * 2 * self.feed_forward
+    def feed_forward_macs(self, positions: int, neurons: int) -> int:
+        """Those of its second half, with so many neurons."""
+        return positions * self.hidden * 2 * neurons
 
     def gate_macs(self, positions: int) -> int:
         """Those of a gate on the positions: half of them are compared with the other half."""

@@ -1,5 +1,5 @@
-"""The profile of a model of texts, and the means of its neurons, from unlabelled texts. Needs no torch: it
-runs the serving code."""
+"""The profile of a model of texts, and the parts of its lean layers, from unlabelled texts. Needs no torch: it runs the
+serving code."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -7,35 +7,29 @@ from pathlib import Path
 import numpy as np
 
 from models.gating.agreement import CONFIDENCE, agreements, operating_point
-from models.gating.greedy import Allocation, Evaluate, allocate, frontier, nearest, spread
-from models.gating.neuron_means import NeuronMeans
+from models.gating.greedy import Evaluate, allocate, spread
 from models.gating.profile import OperatingPoint, Profile
 from models.model import GateContext, Tensors
 from models.zoo import text_data
-from models.zoo.bert import DENSE, Array, Bert
+from models.zoo.bert import DENSE
+from models.zoo.lean_fitting import fit_lean
+from models.zoo.lean_parts import LeanParts, rounded
 from models.zoo.text_inputs import TextModel, request_of, stacked
 from models.zoo.text_model import open_text_model
 from models.zoo.text_reader import Tokens
-from models.zoo.tuned_parts import TunedParts
 
 POINTS = 13
 POSITION_GRID = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 """Thresholds to try for each gate on positions."""
 
-NEURON_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-"""Of neurons that are to be skipped, where positions cannot be joined: for each gate on them these quantiles of the
-saliency are tried."""
-
-BLOCK_SHARES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8)
-"""The same of blocks of neurons."""
-
 LEAST_QUALITY = 0.9
 """The agreement with dense at which the dial ends."""
 
-SWITCH = 1e-3
-"""Of the dial, between a point of the dense layers and one of the tuned ones."""
+LEAST_THRESHOLD = 1e-6
+"""Of a gate that loses nothing at all."""
 
-TUNING_TEXTS = 48
+FITTING_TEXTS, TUNING_TEXTS = 1000, 48
+"""At most so many, to fit the lean layers on and to find the thresholds on."""
 
 
 def default_texts() -> tuple[list[str], list[str]]:
@@ -60,76 +54,28 @@ def calibrate(
     held_out: Sequence[str],
     report: Callable[[float], None],
     *,
+    lean: LeanParts | None = None,
     points: int = POINTS,
-) -> tuple[Profile, NeuronMeans]:
-    """Means and thresholds from `tuning`, the latter allocated greedily; what to expect of them from `held_out`. For a
-    model of pairs there is a tab between both texts. `report` is called with the share done, 0 to 1."""
-    model, means, sequences = _prepared(name, folder, tuning)
-    path = _plain_path(model, sequences, lambda done: report(0.7 * done))
-    levels = np.linspace(0, 1, points)
-    settings = list(zip(levels.tolist(), spread(path, points), strict=True))
-    return _measured(model, settings, held_out, lambda done: report(0.7 + 0.3 * done)), means
-
-
-def calibrate_tuned(
-    name: str,
-    folder: Path,
-    tuned: TunedParts,
-    tuning: Sequence[str],
-    held_out: Sequence[str],
-    report: Callable[[float], None],
-    *,
-    points: int = POINTS,
-) -> tuple[Profile, NeuronMeans]:
-    """As `calibrate`, of an encoder with tuned parts, whose layers are used wherever they are better than the dense
-    ones with gates that need no tuning."""
-    model, means, sequences = _prepared(name, folder, tuning, tuned)
-    plain = _plain_path(model, sequences, lambda done: report(0.35 * done))
-    evaluate = _evaluation(model, sequences)
-    positions: dict[str, tuple[float, ...]] = dict.fromkeys(model.encoder.position_gates, POSITION_GRID)
-    blocks = _block_grids(model.encoder, sequences)
-    # So low that every block is active, and the tuned layers are used.
-    lowest = dict.fromkeys(positions, 0.0) | {gate: grid[0] * 1e-3 for gate, grid in blocks.items()}
-    start = Allocation(lowest, *evaluate(lowest))
-    deep = allocate(positions | blocks, evaluate, LEAST_QUALITY, lambda done: report(0.35 + 0.35 * done), start)
-    settings = _settings(nearest(frontier([*plain, *deep]), points), tuple(blocks))
-    return _measured(model, settings, held_out, lambda done: report(0.7 + 0.3 * done)), means
-
-
-def _prepared(
-    name: str, folder: Path, tuning: Sequence[str], tuned: TunedParts | None = None
-) -> tuple[TextModel, NeuronMeans, list[Tokens]]:
-    """The model with gates, the means of its neurons, and sequences to find thresholds on."""
+) -> tuple[Profile, LeanParts]:
+    """The parts of lean layers, unless they are there already, and thresholds from `tuning`, the latter allocated
+    greedily; what to expect of them from `held_out`. For a model of pairs there is a tab between both texts. `report`
+    is called with the share done, 0 to 1."""
     random = np.random.default_rng(0)
-    texts = [tuning[i] for i in random.permutation(len(tuning))[: 4 * TUNING_TEXTS]]
-    plain = open_text_model(name, folder)
-    sequences = [tokens for text in texts for tokens in plain.read(request_of(text, plain))]
-    means = _neuron_means(plain.encoder, sequences)
-    return open_text_model(name, folder, means=means, tuned=tuned), means, sequences[:TUNING_TEXTS]
-
-
-def _plain_path(model: TextModel, sequences: Sequence[Tokens], report: Callable[[float], None]) -> list[Allocation]:
-    """The path of the gates that need no tuning: those on positions, where the encoder has them. A position that is
-    joined saves both products, and all that follows; a neuron that is skipped saves half of one, and most of what it
-    saves in work is lost in time to its gate and to rows of weights that lie apart."""
+    texts = [tuning[i] for i in random.permutation(len(tuning))[:FITTING_TEXTS]]
+    dense = open_text_model(name, folder)
+    sequences = [tokens for text in texts for tokens in dense.read(request_of(text, dense))]
+    if lean is None:
+        lean = rounded(fit_lean(dense.encoder, sequences, lambda done: report(0.3 * done)))
+    model = open_text_model(name, folder, lean=lean)
     encoder = model.encoder
     grids: dict[str, tuple[float, ...]] = dict.fromkeys(encoder.position_gates, POSITION_GRID)
-    return allocate(grids or _neuron_grids(encoder, sequences), _evaluation(model, sequences), LEAST_QUALITY, report)
-
-
-def _settings(path: Sequence[Allocation], blocks: Sequence[str]) -> list[tuple[float, dict[str, float]]]:
-    """Levels and thresholds of a path. Between a point of the dense layers and one of the tuned ones is nothing that
-    was measured, so the former holds until just before the latter."""
-    none = {gate: 0.0 for step in path for gate in step.thresholds}
-    thresholds = [none | step.thresholds for step in path]
-    used = [any(values.get(gate) for gate in blocks) for values in thresholds]
-    levels = np.linspace(0, 1, len(path)).tolist()
-    settings = []
-    for i, level in enumerate(levels):
-        if i and used[i] != used[i - 1]:
-            settings.append((level - SWITCH, thresholds[i - 1]))
-        settings.append((level, thresholds[i]))
-    return settings
+    # Thresholds between two points are between theirs: so such a gate closes half way.
+    grids |= {gate: (2 * saliency + LEAST_THRESHOLD,) for gate, saliency in encoder.channel_gates.items()}
+    evaluate = _evaluation(model, sequences[:TUNING_TEXTS])
+    path = allocate(grids, evaluate, LEAST_QUALITY, lambda done: report(0.3 + 0.4 * done))
+    levels = np.linspace(0, 1, points)
+    settings = list(zip(levels.tolist(), spread(path, points), strict=True))
+    return _measured(model, settings, held_out, lambda done: report(0.7 + 0.3 * done)), lean
 
 
 def _evaluation(model: TextModel, sequences: Sequence[Tokens]) -> Evaluate:
@@ -167,53 +113,6 @@ def _measured(
         measured.append(operating_point(float(level), thresholds, found))
         report((i + 1) / len(settings))
     return Profile(model.name, len(held_out), CONFIDENCE, model.encoder.digest, tuple(measured))
-
-
-def _block_grids(encoder: Bert, sequences: Sequence[Tokens]) -> dict[str, tuple[float, ...]]:
-    """For each gate on blocks the thresholds that skip the shares of `BLOCK_SHARES` of them."""
-    saliencies: list[list[Array]] = [[] for _ in encoder.layers]
-
-    def watch(layer: int, x: Array, _neurons: Array) -> None:
-        gate = encoder.tuned_layers[layer].blocks
-        if gate is not None:
-            saliencies[layer].append(gate.saliency(x))
-
-    for tokens in sequences:
-        encoder(tokens.ids, GateContext(0.0), watch=watch, types=tokens.types)
-    return {
-        gate: tuple(np.quantile(np.concatenate(found), BLOCK_SHARES).tolist())
-        for gate, found in zip(encoder.block_gates, saliencies, strict=True)
-    }
-
-
-def _neuron_means(encoder: Bert, sequences: Sequence[Tokens]) -> NeuronMeans:
-    """The mean of each layer's neurons over all positions."""
-    sums = [np.zeros(encoder.shape.feed_forward) for _ in encoder.layers]
-
-    def watch(layer: int, _x: Array, neurons: Array) -> None:
-        sums[layer] += neurons.sum(0)
-
-    for tokens in sequences:
-        encoder(tokens.ids, GateContext(0.0), watch=watch, types=tokens.types)
-    positions = sum(len(tokens) for tokens in sequences)
-    return [(total / positions).astype(np.float32) for total in sums]
-
-
-def _neuron_grids(encoder: Bert, sequences: Sequence[Tokens]) -> dict[str, tuple[float, ...]]:
-    """For each gate on neurons the thresholds that skip the shares of `NEURON_SHARES` of them."""
-    saliencies: list[list[Array]] = [[] for _ in encoder.layers]
-
-    def watch(layer: int, _x: Array, neurons: Array) -> None:
-        gate = encoder.layers[layer].gate
-        if gate is not None:
-            saliencies[layer].append(np.sqrt(np.square(neurons - gate.means).mean(0)) * gate.norms)
-
-    for tokens in sequences:
-        encoder(tokens.ids, GateContext(0.0), watch=watch, types=tokens.types)
-    return {
-        gate: tuple(np.quantile(np.concatenate(found), NEURON_SHARES).tolist())
-        for gate, found in zip(encoder.neuron_gates, saliencies, strict=True)
-    }
 
 
 def _mixed(documents: Sequence[str]) -> list[str]:

@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.gating.neuron_means import NeuronMeans
 from models.gating.profile import Profile
 from models.model import GateContext, TensorSpec
 from models.zoo.bert import Bert
+from models.zoo.lean_parts import LeanParts
 from models.zoo.sentence_folder import normalise, read_sentence_folder
 from models.zoo.text_inputs import MAX_TEXTS, REMEMBERED_LEVELS, TEXT, check_texts, read_texts, stacked
 from models.zoo.text_profile import checked_profile
 from models.zoo.text_reader import TextReader, Tokens
-from models.zoo.tuned_parts import TunedParts
 
 
 class TextEmbedder:
@@ -34,20 +33,19 @@ class TextEmbedder:
         name: str,
         folder: Path,
         profile: Profile | None = None,
-        means: NeuronMeans | None = None,
+        lean: LeanParts | None = None,
         datatype: str = "fp32",
-        tuned: TunedParts | None = None,
     ) -> None:
-        """Reads a Hugging Face folder; without a profile the model is dense, without means it has no gates on neurons,
-        and without tuned parts none on blocks of them.
+        """Reads a Hugging Face folder; without a profile the model is dense, and without the parts of `lean` layers it
+        has no gates on channels.
 
         Raises `FileNotFoundError`, `ModuleNotFoundError` without the package tokenizers, or `ValueError` for files of
         another architecture."""
         self.name = name
         self.folder = folder
         self._sentence = sentence = read_sentence_folder(folder)
-        self.encoder = Bert(sentence.encoder, means, datatype, tuned)
-        self.profile = checked_profile(name, profile, self.encoder.digest)
+        self.encoder = Bert(sentence.encoder, lean, datatype)
+        self.profile = checked_profile(name, profile, self.encoder.digest, self.encoder.gates)
         shape = self.encoder.shape
         self.outputs = (TensorSpec("embedding", "FP32", (-1, sentence.size or len(sentence.pooling) * shape.hidden)),)
         self.max_tokens = min(shape.positions, sentence.max_tokens or shape.positions)

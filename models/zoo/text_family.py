@@ -6,7 +6,6 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from models.gating.neuron_means import load_means
 from models.gating.profile import Profile
 from models.zoo.bert_shape import NAMINGS
 from models.zoo.family import (
@@ -21,11 +20,11 @@ from models.zoo.family import (
 )
 from models.zoo.fashion_weights import PACKAGED
 from models.zoo.folder import weights_digest, weights_files, weights_path
+from models.zoo.lean_parts import LeanParts, load_lean
 from models.zoo.sentence_folder import read_sentence_folder
 from models.zoo.text_inputs import TextModel
 from models.zoo.text_model import open_text_model
 from models.zoo.text_profile import OtherWeights
-from models.zoo.tuned_parts import load_tuned
 
 log = logging.getLogger(__name__)
 
@@ -58,14 +57,12 @@ def load(name: str, calibrations: Path | None = None) -> TextModel:
     path, datatype = profile_path(name, calibrations), datatype or DATATYPES[0]
     try:
         if path is not None:
-            tuned = load_tuned(tuned_beside(path)) if path.name.endswith(TUNED_SUFFIX) else None
-            profile, means = Profile.load(path), load_means(means_beside(path))
-            return open_text_model(served, folder, profile, means, datatype, tuned)
+            return open_text_model(served, folder, Profile.load(path), lean_parts(path), datatype)
         why = "it has no profile"
-    except OtherWeights:
+    except OtherWeights as error:
         if place == "minilm":
             raise
-        why = f"{path} was measured on other weights"
+        why = str(error)
     log.warning("%s is served dense: %s; sluice calibrate %s --data TEXTS makes one", served, why, place)
     return open_text_model(served, folder, datatype=datatype)
 
@@ -101,21 +98,22 @@ def measured_files(name: str, calibrations: Path | None = None) -> MeasuredFiles
     return MeasuredFiles(profile, tuple(weights_files(weights)), partial(weights_digest, weights))
 
 
-def means_beside(profile: Path) -> Path:
-    """Where the means of the neurons lie that belong to a profile."""
-    return profile.with_name(profile.name.replace(".profile.json", ".calibration.safetensors"))
+def lean_beside(profile: Path) -> Path:
+    """Where the parts of the lean layers lie that belong to a profile."""
+    return profile.with_name(profile.name.replace(".profile.json", ".lean.safetensors"))
 
 
-def tuned_beside(profile: Path) -> Path:
-    """Where the tuned parts lie that belong to a tuned profile."""
-    return profile.with_name(profile.name.replace(TUNED_SUFFIX, ".tuned.safetensors"))
+def lean_parts(profile: Path) -> LeanParts | None:
+    """The parts of the lean layers that belong to a profile; a profile may have none."""
+    path = lean_beside(profile)
+    return load_lean(path) if path.exists() else None
 
 
 def tuned_parts(name: str, calibrations: Path | None = None) -> Path | None:
     """The tuned parts of a model of texts, the user's own or the packaged ones; None where it was not tuned."""
     short = served_name(split_datatype(name)[0])
     for folder in (calibrations, PACKAGED):
-        parts = None if folder is None else tuned_beside(folder / f"{short}{TUNED_SUFFIX}")
+        parts = None if folder is None else lean_beside(folder / f"{short}{TUNED_SUFFIX}")
         if parts is not None and parts.exists():
             return parts
     return None

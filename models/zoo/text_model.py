@@ -2,23 +2,21 @@
 
 from pathlib import Path
 
-from models.gating.neuron_means import NeuronMeans
 from models.gating.profile import Profile
 from models.zoo.folder import read_json
+from models.zoo.lean_parts import LeanParts
 from models.zoo.text_classifier import TextClassifier
 from models.zoo.text_embeddings import TextEmbedder
 from models.zoo.text_head import is_classifier
 from models.zoo.text_inputs import TextModel
-from models.zoo.tuned_parts import TunedParts
 
 
 def open_text_model(
     name: str,
     folder: Path,
     profile: Profile | None = None,
-    means: NeuronMeans | None = None,
+    lean: LeanParts | None = None,
     datatype: str = "fp32",
-    tuned: TunedParts | None = None,
 ) -> TextModel:
     """A classifier or reranker where `config.json` has that architecture, else a model of embeddings. Raises as
     those."""
@@ -27,4 +25,4 @@ def open_text_model(
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
     kind = TextClassifier if classifies else TextEmbedder
-    return kind(name, folder, profile, means, datatype, tuned)
+    return kind(name, folder, profile, lean, datatype)

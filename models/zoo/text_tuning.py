@@ -1,16 +1,16 @@
-"""Tuning an encoder of texts for its gates: a short self-distillation on unlabelled texts.
+"""Tuning the lean layers of an encoder of texts: a short self-distillation on unlabelled texts.
 
-The dense encoder is the teacher. The student is the same encoder whose gates are closed at random, in every text anew:
-so many blocks of neurons are kept, those with the greatest predicted saliency, and positions that are nearly alike are
-joined. It learns to make the same embeddings all the same. Trained are only small parts (`tuned_parts`); the predictors
-are fitted beforehand, by ridge regression on what the blocks of the dense encoder really add.
+The dense encoder is the teacher. The student has its lean layers, which begin as `lean_fitting` makes them, and learns
+to make the same embeddings from fewer channels; in every text positions that are nearly alike are joined at random.
+Each layer also learns to give what the dense one gives, so that dense and lean layers may take turns. Trained are only
+small parts (`lean_parts`).
 
 The dense weights are left as they are, and level 0 is the dense encoder.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
@@ -23,30 +23,29 @@ from torch import Tensor, nn
 from models import kernels
 from models.model import GateContext
 from models.zoo.bert import DENSE, Bert
-from models.zoo.block_fitting import Fitted, fit_blocks
+from models.zoo.lean_fitting import LeanRecipe, fit_lean
+from models.zoo.lean_parts import BIASED, CORRECTED, LeanLayer, LeanParts
 from models.zoo.text_reader import Tokens
-from models.zoo.tuned_parts import BLOCK, MATRICES, TunedLayer, TunedParts
 
 Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class TuningRecipe:
-    """`rate` is the peak of a cosine schedule over `steps` of `batch` texts. The share of blocks kept is drawn between
-    `least` and `most` for each text, and in each layer ± `jitter` around it; the threshold for joining positions up to
-    `joined`, in the later half of the layers. `pairs` weighs how alike the texts of a batch are to each other.
-    The predictors are fitted on `fitted_on` texts; a checkpoint is written `every` so many steps."""
+    """`rate` is the peak of a cosine schedule over `steps` of `batch` texts. Corrections get the `rank` of each, at
+    least. The threshold for joining positions is drawn up to `joined`, in the later half of the layers. `pairs` weighs
+    how alike the texts of a batch are to each other, `layers` how far each layer is from the dense one. The parts are
+    fitted on `fitted_on` texts, and keep what `lean` says; a checkpoint is written `every` so many steps."""
 
     steps: int = 1500
     batch: int = 16
     rank: int = 16
     rate: float = 1e-3
-    least: float = 0.3
-    most: float = 0.8
-    jitter: float = 0.15
     joined: float = 0.3
+    layers: float = 0.2
     pairs: float = 1.0
     fitted_on: int = 400
+    lean: LeanRecipe = field(default_factory=lambda: LeanRecipe(neurons=0.55, rank=16))
     every: int = 50
     seed: int = 0
 
@@ -74,77 +73,88 @@ POOLINGS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
 
 
 class StudentLayer(nn.Module):
-    """One layer with its trainable parts; the dense weights are constants, the neurons in the order of the blocks. It
-    takes the positions of several texts, one after the other, x [m, hidden]; `lengths` says how many are each text's.
-    """
+    """One lean layer with its trainable parts; the dense weights are constants. It takes the positions of several
+    texts, one after the other, x [m, hidden]; `lengths` says how many are each text's."""
 
-    def __init__(self, encoder: Bert, number: int, fitted: Fitted, rank: int) -> None:
+    def __init__(self, encoder: Bert, number: int, part: LeanLayer, rank: int) -> None:
         super().__init__()
         dense = encoder.dense_weights(number)
-        order = torch.from_numpy(fitted.order)
-        matrices = [torch.from_numpy(dense[name][0].copy()) for name in MATRICES]
-        biases = [torch.from_numpy(dense[name][1].copy()) for name in MATRICES]
-        matrices[2], biases[2], matrices[3] = matrices[2][order], biases[2][order], matrices[3][:, order]
-        widths = [matrix.shape[1] for matrix in matrices]
-        self.fitted = fitted
+        matrices = {
+            "query": dense["query"][0],
+            "key": dense["key"][0],
+            "value": dense["value"][0],
+            "output": dense["output"][0],
+            "up": dense["up"][0][part.neurons],
+            "down": dense["down"][0][:, part.neurons],
+        }
         # Constants: bf16 is near enough to learn by, and several times as fast where the processor has it.
         fast = kernels.instruction_set("bf16") in ("amx", "avx512")
-        self.matrices = [matrix.to(torch.bfloat16) if fast else matrix for matrix in matrices]
-        self.biases = nn.ParameterList(biases)
-        self.left = nn.ParameterList(torch.zeros(len(matrix), rank) for matrix in matrices)
-        self.right = nn.ParameterList(torch.randn(rank, width) / width**0.5 for width in widths)
-        self.skipped = nn.Parameter(torch.from_numpy(fitted.skipped.copy()))
-        self.attention_norm, self.norm = (
-            nn.Parameter(torch.from_numpy(np.stack(dense[name]))) for name in ("attention_norm", "norm")
+        constants = {name: torch.from_numpy(np.array(matrix)) for name, matrix in matrices.items()}
+        self.matrices = {name: matrix.to(torch.bfloat16) if fast else matrix for name, matrix in constants.items()}
+        self.part = part
+        self.queries, self.keys = (nn.Parameter(torch.from_numpy(bases.copy())) for bases in (part.queries, part.keys))
+        self.left, self.right = nn.ParameterDict(), nn.ParameterDict()
+        for name, (left, right) in zip(CORRECTED, part.corrections, strict=True):
+            more = max(0, rank - left.shape[1])
+            begun = torch.randn(more, right.shape[1]) / right.shape[1] ** 0.5
+            self.left[name] = nn.Parameter(torch.cat([torch.from_numpy(left), torch.zeros(len(left), more)], 1))
+            self.right[name] = nn.Parameter(torch.cat([torch.from_numpy(right), begun]))
+        self.biases = nn.ParameterDict(
+            {name: nn.Parameter(torch.from_numpy(bias.copy())) for name, bias in zip(BIASED, part.biases, strict=True)}
         )
-        self.predictor, self.offset = torch.from_numpy(fitted.predictor), torch.from_numpy(fitted.offset)
-        self.heads, self.epsilon = encoder.shape.heads, encoder.shape.epsilon
+        self.attention_norm, self.norm = (
+            nn.Parameter(torch.from_numpy(norm.copy())) for norm in (part.attention_norm, part.norm)
+        )
+        self.scale, self.epsilon = encoder.shape.head_size**-0.5, encoder.shape.epsilon
 
     def attend(self, x: Tensor, sizes: Tensor, lengths: list[int]) -> Tensor:
         """The first half; each row of x stands for `sizes` positions."""
+        given = (self._scored(x, "query", self.queries), self._scored(x, "key", self.keys), self._product(x, "value"))
         mixed = []
-        for qkv, size in zip(torch.split(self._product(x, 0), lengths), torch.split(sizes, lengths), strict=True):
-            queries, keys, values = qkv.chunk(3, dim=1)
+        for queries, keys, values, size in zip(
+            *(torch.split(part, lengths) for part in given), torch.split(sizes, lengths), strict=True
+        ):
             keys, values = (part.repeat_interleave(size, 0) for part in (keys, values))
             q, k, v = (
-                part.reshape(len(part), self.heads, -1).transpose(0, 1)[None] for part in (queries, keys, values)
+                part.reshape(len(part), len(self.queries), -1).transpose(0, 1)[None] for part in (queries, keys, values)
             )
-            mixed.append(F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1).flatten(1))
-        return self._normalised(x + self._product(torch.cat(mixed), 1), self.attention_norm)
+            heads = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
+            mixed.append(heads[0].transpose(0, 1).flatten(1))
+        return self._normalised(x + self._product(torch.cat(mixed), "output"), self.attention_norm)
 
-    def feed_forward(self, x: Tensor, lengths: list[int], kept: Sequence[int]) -> Tensor:
-        """The second half, of each text with the `kept` blocks of the greatest predicted saliency."""
-        with torch.no_grad():
-            active = torch.zeros(len(lengths), len(self.offset))
-            for row, part, count in zip(active, torch.split(x, lengths), kept, strict=True):
-                seen = torch.cat([part.mean(0), part.square().mean(0).sqrt()])
-                row[(self.predictor @ seen + self.offset).topk(count).indices] = 1.0
-            active = active.repeat_interleave(torch.tensor(lengths), 0)
-            neurons = active.repeat_interleave(BLOCK, 1)[:, : len(self.biases[2])]
-        h = F.gelu(self._product(x, 2)) * neurons
-        return self._normalised(x + self._product(h, 3) + (1 - active) @ self.skipped, self.norm)
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """The second half."""
+        return self._normalised(x + self._product(F.gelu(self._product(x, "up")), "down"), self.norm)
 
-    def parts(self) -> TunedLayer:
+    def parts(self) -> LeanLayer:
         """What is kept of it."""
 
         def array(values: Tensor) -> Array:
             return values.detach().numpy().astype(np.float32)
 
-        pairs = tuple((array(left), array(right)) for left, right in zip(self.left, self.right, strict=True))
-        return TunedLayer(
-            self.fitted.order,
-            self.fitted.predictor,
-            self.fitted.offset,
-            array(self.skipped),
-            pairs,
-            tuple(array(bias) for bias in self.biases),
+        return LeanLayer(
+            array(self.queries),
+            array(self.keys),
+            self.part.neurons,
+            tuple((array(self.left[name]), array(self.right[name])) for name in CORRECTED),
+            tuple(array(self.biases[name]) for name in BIASED),
             array(self.attention_norm),
             array(self.norm),
+            self.part.score_saliency,
+            self.part.neuron_saliency,
         )
 
-    def _product(self, x: Tensor, matrix: int) -> Tensor:
-        dense = F.linear(x.to(self.matrices[matrix].dtype), self.matrices[matrix]).to(x.dtype)
-        return dense + F.linear(F.linear(x, self.right[matrix]), self.left[matrix], self.biases[matrix])
+    def _scored(self, x: Tensor, name: str, bases: Tensor) -> Tensor:
+        heads, _, size = bases.shape
+        dense = self._dense(x, name).reshape(len(x), heads, size)
+        scored: Tensor = torch.einsum("mhs,hds->mhd", dense, bases).flatten(1) + self.biases[name]
+        return scored
+
+    def _product(self, x: Tensor, name: str) -> Tensor:
+        return self._dense(x, name) + F.linear(F.linear(x, self.right[name]), self.left[name], self.biases[name])
+
+    def _dense(self, x: Tensor, name: str) -> Tensor:
+        return F.linear(x.to(self.matrices[name].dtype), self.matrices[name]).to(x.dtype)
 
     def _normalised(self, x: Tensor, norm: Tensor) -> Tensor:
         return F.layer_norm(x, (x.shape[1],), norm[0], norm[1], self.epsilon)
@@ -157,7 +167,7 @@ def tune(
     recipe: TuningRecipe,
     report: Callable[[Step], None],
     checkpoint: Path | None = None,
-) -> TunedParts:
+) -> LeanParts:
     """Tunes on sequences of tokens. `pooling` names what of the last hidden states the model's answer is made of. With
     a `checkpoint` an interrupted run goes on where its file left off."""
     torch.manual_seed(recipe.seed)
@@ -166,8 +176,8 @@ def tune(
         encoded = encoder(tokens.ids, GateContext(0.0), DENSE, types=tokens.types)
         teacher.append(_pooled(pooling, torch.from_numpy(encoded.states), torch.from_numpy(encoded.sizes)))
         report(Step("dense", number + 1, len(sequences)))
-    fitted = fit_blocks(encoder, sequences[: recipe.fitted_on])
-    student = [StudentLayer(encoder, i, one, recipe.rank) for i, one in enumerate(fitted)]
+    fitted = fit_lean(encoder, sequences[: recipe.fitted_on], recipe=recipe.lean)
+    student = [StudentLayer(encoder, i, part, recipe.rank) for i, part in enumerate(fitted)]
     parameters = [parameter for layer in student for parameter in layer.parameters()]
     optimiser = torch.optim.Adam(parameters, lr=recipe.rate, betas=(0.9, 0.98))
     about = f"{recipe} {encoder.digest} {[len(tokens) for tokens in sequences]}"
@@ -178,11 +188,11 @@ def tune(
             group["lr"] = recipe.rate * warm * (0.02 + 0.98 * (1 + math.cos(math.pi * share)) / 2)
         random = np.random.default_rng((recipe.seed, step))
         chosen = random.integers(0, len(sequences), recipe.batch)
-        made = _run(encoder, student, pooling, [sequences[i] for i in chosen], recipe, random)
+        made, apart = _run(encoder, student, pooling, [sequences[i] for i in chosen], recipe, random)
         wanted = torch.stack([teacher[i] for i in chosen])
         made, wanted = F.normalize(made), F.normalize(wanted)
         cosine = (made * wanted).sum(1).mean()
-        loss = 1 - cosine + recipe.pairs * (made @ made.T - wanted @ wanted.T).square().mean()
+        loss = 1 - cosine + recipe.pairs * (made @ made.T - wanted @ wanted.T).square().mean() + recipe.layers * apart
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -200,13 +210,15 @@ def _run(
     sequences: Sequence[Tokens],
     recipe: TuningRecipe,
     random: np.random.Generator,
-) -> Tensor:
-    """The embeddings that the student makes of sequences, each with gates closed at random: [sequences, size]."""
+) -> tuple[Tensor, Tensor]:
+    """The embeddings that the student makes of sequences, [sequences, size], with positions joined at random; and how
+    far its layers are from the dense ones on the same inputs, relative to what they add."""
     lengths = [len(tokens) for tokens in sequences]
     x = torch.from_numpy(np.concatenate([encoder.embed(tokens.ids, tokens.types) for tokens in sequences]))
     sizes = torch.ones(len(x), dtype=torch.int64)
-    shares = random.uniform(recipe.least, recipe.most, len(lengths))
     joins = random.uniform(0, recipe.joined, len(lengths)) * (random.random(len(lengths)) < 0.75)
+    taught = _taught(encoder, sequences)
+    apart = torch.zeros(())
     for i, layer in enumerate(student):
         x = layer.attend(x, sizes, lengths)
         if encoder.position_gates and i >= len(student) // 2 - 1:
@@ -215,12 +227,24 @@ def _run(
             joined = [join(rows, size, float(threshold)) for rows, size, threshold in parts]
             x, sizes = (torch.cat(part) for part in zip(*joined, strict=True))
             lengths = [len(rows) for rows, _ in joined]
-        blocks = len(layer.offset)
-        jittered = shares + random.uniform(-recipe.jitter, recipe.jitter, len(lengths))
-        kept = [int(count) for count in np.clip(np.round(jittered * blocks), 1, blocks)]
-        x = layer.feed_forward(x, lengths, kept)
+        x = layer.feed_forward(x)
+        if len(x) == len(taught[i]):  # nothing was joined
+            apart = apart + (x - taught[i]).square().sum() / taught[i].square().sum()
     states = zip(torch.split(x, lengths), torch.split(sizes, lengths), strict=True)
-    return torch.stack([_pooled(pooling, rows, size) for rows, size in states])
+    return torch.stack([_pooled(pooling, rows, size) for rows, size in states]), apart / len(student)
+
+
+def _taught(encoder: Bert, sequences: Sequence[Tokens]) -> list[Tensor]:
+    """What each dense layer gives, the positions of all sequences one after the other."""
+    given: list[list[Array]] = [[] for _ in encoder.layers]
+
+    def watch(layer: int, x: Array, _neurons: Array) -> None:
+        if layer:
+            given[layer - 1].append(x)
+
+    for tokens in sequences:
+        given[-1].append(encoder(tokens.ids, GateContext(0.0), DENSE, watch=watch, types=tokens.types).states)
+    return [torch.from_numpy(np.concatenate(rows)) for rows in given]
 
 
 def _pooled(pooling: Sequence[str], x: Tensor, sizes: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """`sluice calibrate` and `sluice quality` for models of texts."""
 
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from models.gating.neuron_means import save_means
 from models.zoo import catalog, text_calibration, text_data, text_family
 from models.zoo.family import served_name, split_datatype
+from models.zoo.lean_parts import load_lean, save_lean
 from models.zoo.text_model import open_text_model
 from models.zoo.text_quality import measure_texts
-from models.zoo.tuned_parts import load_tuned
 from service.commands.output import fail, print_json
 from service.commands.tables import print_profile
 from service.settings import SettingsError, load_settings
@@ -41,18 +39,11 @@ def calibrate_texts(name: str, data: Path | None, output: Path | None, points: i
             def report(done: float) -> None:
                 bar.update(task, completed=done)
 
-            texts = (tuning, held_out, report)
-            if parts is None:
-                path = folder / f"{short}.profile.json"
-                profile, means = text_calibration.calibrate(short, place, *texts, points=points)
-            else:
-                path = folder / f"{short}{text_family.TUNED_SUFFIX}"
-                profile, means = text_calibration.calibrate_tuned(
-                    short, place, load_tuned(parts), *texts, points=points
-                )
-                if parts.parent != folder:
-                    shutil.copy(parts, text_family.tuned_beside(path))
-        save_means(means, text_family.means_beside(path))
+            path = folder / f"{short}{text_family.TUNED_SUFFIX if parts else '.profile.json'}"
+            profile, lean = text_calibration.calibrate(
+                short, place, tuning, held_out, report, lean=load_lean(parts) if parts else None, points=points
+            )
+        save_lean(lean, text_family.lean_beside(path))
         profile.save(path)
     except (SettingsError, catalog.UnknownModel, OSError, ValueError) as error:
         fail(str(error))

@@ -1,6 +1,5 @@
 """`sluice tune`: a short self-distillation that makes a model of texts bear more skipping, resumable."""
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -8,12 +7,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from models.gating.neuron_means import save_means
 from models.zoo import catalog, text_calibration, text_data, text_family
 from models.zoo.family import served_name, split_datatype
+from models.zoo.lean_parts import rounded, save_lean
 from models.zoo.text_inputs import request_of
 from models.zoo.text_model import open_text_model
-from models.zoo.tuned_parts import load_tuned, save_tuned
 from service.commands.options import Json, require_torch
 from service.commands.output import fail
 from service.commands.tables import print_profile
@@ -78,20 +76,17 @@ def tune(
             recipe = TuningRecipe(steps=steps, seed=seed)
             tuned = tune_encoder(dense.encoder, dense.pooling, sequences, recipe, report, checkpoint)
             path = target / f"{name}{text_family.TUNED_SUFFIX}"
-            draft = checkpoints / f"{name}-tuned.safetensors"
-            save_tuned(tuned, draft)  # measured is what is kept, which is rounded
             calibrating = bar.add_task("calibrating", total=100)
-            profile, means = text_calibration.calibrate_tuned(
+            profile, lean = text_calibration.calibrate(
                 name,
                 folder,
-                load_tuned(draft),
                 tuning,
                 held_out[:MEASURED],
                 lambda done: bar.update(calibrating, completed=100 * done),
+                lean=rounded(tuned),  # measured is what is kept
                 points=points,
             )
-        shutil.copy(draft, text_family.tuned_beside(path))
-        save_means(means, text_family.means_beside(path))
+        save_lean(lean, text_family.lean_beside(path))
         profile.save(path)
     except (SettingsError, catalog.UnknownModel, OSError, ValueError) as error:
         fail(str(error))

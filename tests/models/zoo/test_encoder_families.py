@@ -10,9 +10,11 @@ pytest.importorskip("tokenizers", reason="the extra `text` is not installed")
 from models.model import GateContext
 from models.zoo.bert import Bert
 from models.zoo.distances import buckets
+from models.zoo.lean_fitting import fit_lean
 from models.zoo.text_classifier import TextClassifier
 from models.zoo.text_embeddings import TextEmbedder
 from models.zoo.text_model import open_text_model
+from models.zoo.text_reader import Tokens
 from tests.models.zoo.random_encoders import KINDS, PAIRS, TEXTS, logits, states, transformers, write_encoder
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -116,11 +118,13 @@ def test_weights_in_several_files_are_the_same_model(tmp_path, kind):
     assert np.array_equal(one, several)
 
 
-def test_an_encoder_that_knows_distances_has_gates_on_neurons_alone(tmp_path):
-    encoder = Bert(write_encoder(tmp_path, "mpnet"), [np.zeros(96, np.float32)] * 2)
+def test_an_encoder_that_knows_distances_has_gates_on_channels_alone(tmp_path):
+    folder, random = write_encoder(tmp_path, "mpnet"), np.random.default_rng(0)
+    sequences = [Tokens(random.integers(4, 20, random.integers(5, 20))) for _ in range(30)]
+    encoder = Bert(folder, fit_lean(Bert(folder), sequences))
     assert encoder.position_gates == ()
     context = GateContext(0.0)
-    encoder(np.array([0, 5, 9, 7, 2]), context, {"layer1.neurons": 0.5})
+    encoder(np.array([0, 5, 9, 7, 2]), context, {"layer1.neurons": 1.0})
     assert context.layers["layer1.neurons"].skipped > 0
 
 

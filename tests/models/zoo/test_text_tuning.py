@@ -9,21 +9,21 @@ pytest.importorskip("torch")
 import torch
 
 from models import kernels
-from models.gating.greedy import Allocation
 from models.model import GateContext
-from models.zoo import text_calibration, text_tuning
+from models.zoo import text_tuning
 from models.zoo.bert import DENSE, Bert
-from models.zoo.block_fitting import Fitted, fit_blocks
-from models.zoo.text_calibration import calibrate_tuned
+from models.zoo.lean_fitting import LeanRecipe
+from models.zoo.lean_parts import load_lean, save_lean
+from models.zoo.text_calibration import calibrate
 from models.zoo.text_embeddings import TextEmbedder
 from models.zoo.text_reader import Tokens
 from models.zoo.text_tuning import StudentLayer, TuningRecipe, join, tune
-from models.zoo.tuned_parts import BLOCK, load_tuned, save_tuned
-from tests.models.zoo.random_bert import FEED_FORWARD, WORDS, write_random_bert
+from tests.models.zoo.random_bert import WORDS, write_random_bert
 
-RECIPE = TuningRecipe(steps=12, batch=6, rank=4, rate=3e-3, joined=0.2, fitted_on=40)
-OPEN = {f"layer{layer}.blocks": 1e-9 for layer in (1, 2)}
-"""Thresholds that no block is below: the tuned layers with nothing skipped."""
+LEAN = LeanRecipe(neurons=0.5, rank=4)
+RECIPE = TuningRecipe(steps=12, batch=6, rank=4, rate=3e-3, joined=0.2, fitted_on=40, lean=LEAN)
+CLOSED = {f"layer{layer}.{gate}": 1e9 for layer in (1, 2) for gate in ("scores", "neurons")}
+"""Thresholds at which both layers are lean."""
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +50,9 @@ def tuned(folder, sequences, tmp_path_factory):
     assert [step.number for step in seen if step.phase == "dense"] == list(range(1, 61))
     assert [step.number for step in seen if step.phase == "tuning"] == list(range(1, 13))
     path = tmp_path_factory.mktemp("parts") / "tuned.safetensors"
-    save_tuned(parts, path)
+    save_lean(parts, path)
     assert path.stat().st_size < 0.5 * (folder / "model.safetensors").stat().st_size
-    return load_tuned(path)
+    return load_lean(path)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -72,71 +72,44 @@ def cosine(encoder, sequences, thresholds):
     return float(np.mean(found))
 
 
-def test_the_student_is_the_dense_encoder_before_it_learns(folder, sequences):
-    encoder = Bert(folder)
-    ids = sequences[0].ids
-    x = torch.from_numpy(encoder.embed(ids))
-    for number, fitted in enumerate(fit_blocks(encoder, sequences)):
-        layer = StudentLayer(encoder, number, fitted, rank=4)
-        layer.matrices = [matrix.float() for matrix in layer.matrices]
-        x = layer.attend(x, torch.ones(len(ids), dtype=torch.int64), [len(ids)])
-        x = layer.feed_forward(x, [len(ids)], [layer.parts().blocks])
-    wanted = encoder(ids, GateContext(0.0)).states
-    # A product in bf16 rounds the weights to 8 bits.
-    assert np.abs(x.detach().numpy() - wanted).max() < 0.05 * np.abs(wanted).max()
-
-
 def test_the_served_layers_are_the_students(folder, sequences, tuned, monkeypatch):
-    encoder = Bert(folder, tuned=tuned)
+    encoder = Bert(folder, tuned)
     ids = sequences[0].ids
     x = torch.from_numpy(encoder.embed(ids))
-    thresholds = {}
     monkeypatch.setattr(text_tuning.kernels, "instruction_set", lambda datatype: "portable")
-    for number, part in enumerate(tuned):
-        fitted = Fitted(part.order, part.predictor, part.offset, part.skipped)
-        layer = StudentLayer(encoder, number, fitted, rank=4)
-        with torch.no_grad():
-            for i, ((left, right), bias) in enumerate(zip(part.corrections, part.biases, strict=True)):
-                layer.left[i].copy_(torch.from_numpy(left))
-                layer.right[i].copy_(torch.from_numpy(right))
-                layer.biases[i].copy_(torch.from_numpy(bias))
-            layer.attention_norm.copy_(torch.from_numpy(part.attention_norm))
-            layer.norm.copy_(torch.from_numpy(part.norm))
-            x = layer.attend(x, torch.ones(len(ids), dtype=torch.int64), [len(ids)])
-            saliency = np.sort(encoder.tuned_layers[number].blocks.saliency(x.numpy()))
-            thresholds[f"layer{number + 1}.blocks"] = float(saliency[:2].mean())
-            x = layer.feed_forward(x, [len(ids)], [part.blocks - 1])
+    with torch.no_grad():
+        for number, part in enumerate(tuned):
+            layer = StudentLayer(encoder, number, part, rank=4)
+            x = layer.feed_forward(layer.attend(x, torch.ones(len(ids), dtype=torch.int64), [len(ids)]))
     context = GateContext(0.0)
-    states = encoder(ids, context, thresholds).states
+    states = encoder(ids, context, CLOSED).states
     assert np.abs(states - x.numpy()).max() < 1e-3 * np.abs(states).max()
-    assert context.layers["layer1.blocks"].skipped in (BLOCK, FEED_FORWARD % BLOCK)
+    assert context.layers["layer1.neurons"].skipped == 80
     assert context.macs_skipped > 0
 
 
 def test_level_0_is_the_dense_encoder(folder, sequences, tuned):
-    plain, both = Bert(folder), Bert(folder, tuned=tuned)
+    plain, both = Bert(folder), Bert(folder, tuned)
     ids = sequences[0].ids
-    for thresholds in (DENSE, dict.fromkeys(OPEN, 0.0)):
+    for thresholds in (DENSE, dict.fromkeys(CLOSED, 0.0)):
         context = GateContext(0.0)
         assert np.array_equal(both(ids, context, thresholds).states, plain(ids, GateContext(0.0)).states)
         assert context.macs_skipped == 0
-    assert both.block_gates == ("layer1.blocks", "layer2.blocks")
+    assert set(both.channel_gates) == set(CLOSED)
 
 
 def test_tuning_brings_gated_embeddings_nearer_to_the_dense_ones(folder, sequences):
     encoder = Bert(folder)
-    half = TuningRecipe(steps=36, batch=8, rank=4, rate=3e-3, least=0.34, most=0.34, jitter=0, joined=0, fitted_on=40)
-    fitted = tune(encoder, ("mean",), sequences, TuningRecipe(steps=0, rank=4, fitted_on=40), lambda step: None)
-    learned = tune(encoder, ("mean",), sequences, half, lambda step: None)
-    before, after = (
-        cosine(Bert(folder, tuned=parts), sequences, {gate: 1e9 for gate in OPEN}) for parts in (fitted, learned)
-    )
+    half = TuningRecipe(steps=36, batch=8, rank=4, rate=3e-3, joined=0, fitted_on=40, lean=LEAN)
+    begun = TuningRecipe(steps=0, rank=4, fitted_on=40, lean=LEAN)
+    fitted, learned = (tune(encoder, ("mean",), sequences, recipe, lambda step: None) for recipe in (begun, half))
+    before, after = (cosine(Bert(folder, parts), sequences, CLOSED) for parts in (fitted, learned))
     assert 1 - after < 0.9 * (1 - before)
 
 
 def test_an_interrupted_tuning_goes_on_where_it_was(folder, sequences, tmp_path):
     encoder = Bert(folder)
-    recipe = TuningRecipe(steps=8, batch=2, rank=2, fitted_on=20, every=5)
+    recipe = TuningRecipe(steps=8, batch=2, rank=2, fitted_on=20, every=5, lean=LEAN)
 
     class Interrupted(Exception):
         pass
@@ -176,26 +149,15 @@ def test_joining_is_the_kernels():
 
 
 def test_a_tuned_profile_goes_from_dense_to_the_least_quality(folder, texts, tuned):
-    profile, means = calibrate_tuned("text", folder, tuned, texts[:40], texts[40:], lambda done: None, points=5)
+    profile, _ = calibrate("text", folder, texts[:40], texts[40:], lambda done: None, lean=tuned, points=5)
     first, *rest = profile.points
     assert (first.macs_ratio, first.agreement) == (1, 1)
     assert all(value == 0 for value in first.thresholds.values())
     assert rest[-1].macs_ratio < 0.9
-    model = TextEmbedder("text", folder, profile, means, tuned=tuned)
+    model = TextEmbedder("text", folder, profile, tuned)
     assert model.profile.points[-1].agreement < 1
 
 
-def test_the_dial_holds_still_where_the_layers_change():
-    dense, light, deep = ({"a.positions": at, "a.blocks": on} for at, on in ((0.0, 0.0), (0.2, 0.0), (0.1, 0.5)))
-    path = [Allocation(thresholds, 1.0, 1.0) for thresholds in (dense, light, deep, light)]
-    found = text_calibration._settings(path, ["a.blocks"])
-    assert [thresholds for _, thresholds in found] == [dense, light, light, deep, deep, light]
-    levels = [level for level, _ in found]
-    assert levels == sorted(levels)
-    assert (levels[0], levels[-1]) == (0, 1)
-    assert levels[3] - levels[2] == pytest.approx(1e-3)
-
-
 def test_parts_of_another_encoder_are_refused(folder, tuned):
-    with pytest.raises(ValueError, match="tuned parts of 1 layers"):
-        Bert(folder, tuned=tuned[:1])
+    with pytest.raises(ValueError, match="lean parts of 1 layers"):
+        Bert(folder, tuned[:1])

@@ -63,7 +63,7 @@ def test_a_tuned_folder_is_served_with_its_tuned_parts(tmp_path, monkeypatch):
     assert np.array_equal(model.run(inputs, dense)["embedding"], wanted["embedding"])
     model.run(inputs, gated)
     assert dense.macs_skipped == 0
-    assert any(work.skipped for layer, work in gated.layers.items() if layer.endswith("blocks"))
+    assert any(work.skipped for layer, work in gated.layers.items() if layer.endswith("neurons"))
 
 
 def test_what_cannot_be_tuned_says_why(tmp_path):
