@@ -1,7 +1,7 @@
 """Which gate to close a little further, so that quality is spent where it buys most: greedy allocation, as in TEAL
 (Liu et al. 2024), but on the quality of the whole model rather than on each block's error."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,16 +28,14 @@ def allocate(
     evaluate: Evaluate,
     least_quality: float,
     report: Callable[[float], None] = lambda done: None,
-    start: Allocation | None = None,
 ) -> list[Allocation]:
     """The path from dense to `least_quality`, a step at a time: of all gates the one is raised to a next value of its
     rising grid that loses least quality for the work that it saves. Gates that are at the end of their grid stay there.
 
     A gate's price hardly changes while others move, so only the cheapest is asked again before it is raised (lazy
-    evaluation, Minoux 1978). `report` is called with the share of the quality that is spent. The path
-    may begin at another `start` than dense.
+    evaluation, Minoux 1978). `report` is called with the share of the quality that is spent.
     """
-    path = [start or Allocation(dict.fromkeys(grids, 0.0), 1.0, 1.0)]
+    path = [Allocation(dict.fromkeys(grids, 0.0), 1.0, 1.0)]
     prices, open_gates = dict.fromkeys(grids, 0.0), list(grids)
     while open_gates and path[-1].quality >= least_quality:
         gate = min(open_gates, key=prices.__getitem__)
@@ -61,24 +59,6 @@ def _next(now: Allocation, gate: str, grid: Sequence[float], evaluate: Evaluate)
             if now.macs_ratio - macs_ratio >= LEAST_GAIN:
                 return Allocation(thresholds, macs_ratio, quality)
     return None
-
-
-def frontier(path: Iterable[Allocation]) -> list[Allocation]:
-    """Of allocations of several paths those that no other beats in work and quality, most work first."""
-    kept: list[Allocation] = []
-    for step in sorted(path, key=lambda step: (step.macs_ratio, -step.quality)):
-        if not kept or step.quality > kept[-1].quality:
-            kept.append(step)
-    return kept[::-1]
-
-
-def nearest(path: Sequence[Allocation], points: int) -> list[Allocation]:
-    """At most so many allocations of a path, its ends among them, as evenly apart in the work that they leave as it
-    has them."""
-    ratios = np.array([step.macs_ratio for step in path])
-    wanted = np.linspace(ratios[0], ratios[-1], points)
-    chosen = {int(np.abs(ratios - ratio).argmin()) for ratio in wanted[1:-1]} | {0, len(path) - 1}
-    return [path[i] for i in sorted(chosen)]
 
 
 def spread(path: Sequence[Allocation], points: int, geometric: bool = False) -> list[dict[str, float]]:

@@ -6,6 +6,7 @@ seen in calibration and the words together vary most (SVD-softmax, Shim et al. 2
 of those words alone are computed then.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from models import kernels
-from models.gating.neuron_means import NeuronMeans
 
 Array = NDArray[np.float32]
 
@@ -29,7 +29,7 @@ class Calibrated:
     `project` and `lift`, both [hidden, dimensions]: a state h and a word w have the logit (h · project) · (w · lift),
     about."""
 
-    means: NeuronMeans
+    means: Sequence[NDArray[np.float32]]
     project: Array
     lift: Array
 
