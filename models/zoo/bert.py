@@ -220,17 +220,18 @@ class Bert:
             given, positions = x, len(x)
             if positions < len(ids):  # attended to as often as it stands for a position: without this, cosines suffer
                 bias = np.log(sizes)
-            x = self._normalised(self._attend(x, attention, bias), attention.norm, residual=x)
+            x = self._normalised(self._attend(x, attention, bias, context.threads), attention.norm, residual=x)
             done += shape.attention_macs(positions, positions, attention.head_size)
             threshold = thresholds.get(names.positions)
             if threshold and positions >= FEWEST_JOINED:
                 done += shape.gate_macs(positions)
                 x, sizes = kernels.merge_positions(x, sizes, threshold)
             context.record(names.positions, positions, len(x))
-            neurons = _product(x, feed_forward.up, activation="gelu")
+            neurons = _product(x, feed_forward.up, context.threads, activation="gelu")
             if watch is not None:
                 watch(i, given, neurons)
-            x = self._normalised(_product(neurons, feed_forward.down), feed_forward.norm, residual=x)
+            returned = _product(neurons, feed_forward.down, context.threads)
+            x = self._normalised(returned, feed_forward.norm, residual=x)
             done += shape.feed_forward_macs(len(x), neurons.shape[1])
         context.macs += shape.macs(len(ids))
         context.macs_skipped += max(0, shape.macs(len(ids)) - done)
@@ -251,8 +252,8 @@ class Bert:
         context.record(names.neurons, neurons, feed_forward.up.packed.outputs)
         return attention, feed_forward
 
-    def _attend(self, x: Array, attention: Attention, bias: Array | None) -> Array:
-        qkv, scored = _product(x, attention.qkv), self.shape.heads * attention.head_size
+    def _attend(self, x: Array, attention: Attention, bias: Array | None, threads: kernels.Threads | None) -> Array:
+        qkv, scored = _product(x, attention.qkv, threads), self.shape.heads * attention.head_size
         heads = kernels.attention(
             qkv[:, :scored],
             qkv[:, scored : 2 * scored],
@@ -262,14 +263,14 @@ class Bert:
             scale=self._scale,
             datatype=self._datatype,
         )
-        return _product(heads, attention.output)
+        return _product(heads, attention.output, threads)
 
     def _normalised(self, x: Array, norm: Norm, residual: Array | None = None) -> Array:
         return kernels.layer_norm(x, norm.weight, norm.bias, self.shape.epsilon, residual=residual)
 
 
-def _product(x: Array, linear: Linear, activation: str = "none") -> Array:
-    return kernels.gated_matmul(x, linear.packed, shift=linear.bias, activation=activation)
+def _product(x: Array, linear: Linear, threads: kernels.Threads | None, activation: str = "none") -> Array:
+    return kernels.gated_matmul(x, linear.packed, shift=linear.bias, activation=activation, threads=threads)
 
 
 def _positions(tensors: Tensors, shape: BertShape) -> tuple[Array, Array | None]:

@@ -1,12 +1,14 @@
 """The encoder beside `transformers`, which is the oracle."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 
 pytest.importorskip("tokenizers", reason="the extra `text` is not installed")
 
+from models import kernels
 from models.model import GateContext
 from models.zoo.bert import Bert
 from models.zoo.text_family import MINILM_COMMAND, minilm_folder
@@ -65,3 +67,10 @@ def test_another_architecture_is_refused(tmp_path, change):
     config.write_text(json.dumps(json.loads(config.read_text()) | change))
     with pytest.raises(ValueError, match=r"model_type|hidden_act|no tensor"):
         Bert(folder)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="this process may use one processor")
+def test_threads_make_the_same(tmp_path):
+    encoder, ids = Bert(write_random_bert(tmp_path / "bert")), np.arange(POSITIONS) % 20
+    alone = encoder(ids, GateContext(0.0)).states
+    np.testing.assert_array_equal(encoder(ids, GateContext(0.0, threads=kernels.Threads(2))).states, alone)
