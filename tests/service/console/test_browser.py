@@ -225,6 +225,7 @@ def test_a_message_is_answered_as_it_is_made(page, live):
 
 def test_a_recording_is_answered_beside_the_dense_model(page, tmp_path):
     page.select_option("#model", "ears")
+    page.wait_for_selector("#clip")
     page.set_input_files("#clip", tone(tmp_path / "tone.wav", seconds=1.5, hertz=440))
     expect(page.locator("#answers .said")).to_have_text(["1.5 s at 440 Hz", "1.5 s at 440 Hz"])
     expect(page.locator("#try-verdict")).to_contain_text("The same text as the dense model")
@@ -244,6 +245,7 @@ def test_a_recording_is_answered_beside_the_dense_model(page, tmp_path):
 def test_a_file_that_is_no_sound_is_said_to_be_none(page, tmp_path):
     (tmp_path / "words.wav").write_text("not a sound")
     page.select_option("#model", "ears")
+    page.wait_for_selector("#clip")
     page.set_input_files("#clip", tmp_path / "words.wav")
     expect(page.locator("#clip-note.bad")).to_contain_text("cannot read")
 
