@@ -112,5 +112,5 @@ def test_the_documents_name_settings_and_commands_that_exist():
         known = {metric.removesuffix("_bucket") for metric in metrics} | metrics
         assert name in known or name == "sluice_serve", name
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"\bmake (\w+)", text):
-        assert re.search(rf"^{target}:", makefile, re.M), target
+    for target in re.findall(r"^make (\w+)|`make (\w+)`", text, re.M):
+        assert re.search(rf"^{''.join(target)}:", makefile, re.M), target
