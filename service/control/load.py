@@ -13,9 +13,11 @@ from math import exp, log, sqrt
 
 HIGHEST_UTILISATION = 0.95
 """Even when arrivals are even, runs are not."""
-LEAST_UTILISATION = 0.67
-"""Less would spend quality on loads that the dense model does well."""
-LEFT_TO_WAIT = 0.7
+LEAST_UTILISATION = 0.64
+"""Less would spend quality on loads that the dense model does well. With more, clumps queue so often that the level of
+what waits behind them is most of what the level ever moves.
+"""
+LEFT_TO_WAIT = 0.8
 """The share of the variation that comes to waiting. Clumps that queue are worked off at a higher level, by the rule
 that looks at those behind. Found by simulation: with less the tail passes the room that a plan keeps, with more a lower
 level would do as well.
@@ -125,6 +127,11 @@ class LoadEstimate:
         """Arrivals a second."""
         return self.averages[-1].count * self._known(now)
 
+    @property
+    def uncertainty(self) -> float:
+        """The standard deviation of the rate, relative to it: it is told from so many arrivals, that uneven."""
+        return sqrt(max(self.variation, 1.0) / max(self.averages[-1].count, 1.0))
+
     def _known(self, now: float, within: float = 0.0) -> float:
         """What the longest sums are to be multiplied by for a rate over `within` seconds at least.
 
@@ -153,21 +160,29 @@ class LoadEstimate:
 
     def _vary(self, gap: float) -> None:
         # Gaps are taken relative to the rate of their own time, so that a change of load is not taken for variation.
-        shortest = self.averages[0]
-        if shortest.count > _FEWEST:
-            relative = min(gap * shortest.count / shortest.covered, _LONGEST_GAP)
+        own = next((average for average in self.averages if average.count > _FEWEST), None)
+        if own is not None:
+            relative = min(gap * own.count / own.covered, _LONGEST_GAP)
             self.variation += ((relative - 1) ** 2 - self.variation) / max(self._seen, _FEWEST)
 
 
-def utilisation(variation: float, arrivals: float, allowed: float, executors: int = 1, margin: float = 1.0) -> float:
+def utilisation(
+    variation: float,
+    arrivals: float,
+    allowed: float,
+    executors: int = 1,
+    margin: float = 1.0,
+    uncertainty: float = 0.0,
+) -> float:
     """The share of capacity that a load which goes on may use, when `arrivals` requests are expected within the time
     that one may take and the share `allowed` of them may take longer.
 
     `variation` is the squared coefficient of variation of gaps and runs together. The waits of a queue have an
     exponential tail (Kingman 1962): P(wait > t) = exp(-2 (1 - u) t / (u s variation)), in which a run takes
     s = u / rate on all executors together. A safety margin divides it.
+    By as much as the load's `uncertainty` may it seem more than the dense model does well before that is believed.
     """
     waiting = max(arrivals - executors, 0.5)
     need = log(1 / allowed) * min(variation, _MOST_VARIATION) / (2 * waiting)
     share = 1.0 if need < _NEGLIGIBLE else (sqrt(1 + 4 * need) - 1) / (2 * need)
-    return max(min(share, HIGHEST_UTILISATION) / margin, LEAST_UTILISATION)
+    return max(min(share, HIGHEST_UTILISATION) / margin, LEAST_UTILISATION * (1 + uncertainty))

@@ -231,6 +231,7 @@ class Dispatch(Generic[E]):
             PLANNED_MISSES * entry.slo.allowed_misses,
             self._executors,
             margin,
+            self._load.uncertainty,
         )
         return self._load.offered(now, within), allowed
 

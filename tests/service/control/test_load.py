@@ -93,6 +93,10 @@ def test_the_variation_of_gaps_is_measured(cv):
     assert fed(arrivals(500, 20, cv=cv)).variation == pytest.approx(cv**2, abs=0.35)
 
 
+def test_the_variation_of_rare_requests_is_measured_too():
+    assert fed(arrivals(5, 200)).variation == pytest.approx(1.0, abs=0.35)
+
+
 def test_clumped_arrivals_vary_more():
     assert fed(arrivals(500, 20, cv=4.0)).variation > 2.5
 
@@ -113,6 +117,19 @@ def test_even_arrivals_need_no_more_than_the_highest():
     assert utilisation(0.0, 10, 0.01) == HIGHEST_UTILISATION
     assert utilisation(1.0, 1e6, 0.01) == HIGHEST_UTILISATION
     assert utilisation(1.0, 0.0, 0.01) == LEAST_UTILISATION
+
+
+def test_a_load_that_is_not_surely_high_is_taken_for_one_that_is_not():
+    assert utilisation(1.0, 0.0, 0.01, uncertainty=0.1) == pytest.approx(1.1 * LEAST_UTILISATION)
+    certain, soon = LoadEstimate(), LoadEstimate()
+    times = arrivals(100, 40)
+    for time in times:
+        certain.arrive(time, WORK)
+    for time in times[:100]:
+        soon.arrive(time, WORK)
+    assert 0.02 < certain.uncertainty < 0.04
+    assert 0.07 < soon.uncertainty < 0.14
+    assert LoadEstimate().uncertainty == 1.0
 
 
 def test_a_margin_divides_it():
