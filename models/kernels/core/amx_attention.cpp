@@ -1,211 +1,199 @@
-// Attention on the tile unit. Queries, keys, values and powers are rounded to bf16; scores, sums and what is between
-// them are float32.
+// Attention on the tile unit. Where products may be rounded, queries, keys, values and powers are rounded to bf16; else
+// each is the sum of three numbers in bf16, see split.h. Scores, sums and what is between them are float32.
 #define LANES 16
+#include "amx_attention_packing.h"
 #include "amx_tiles.h"
-#include "attention.h"
 #include "vector.h"
 
 namespace sluice {
 namespace {
 
-constexpr std::size_t kTileBytes = kTileLines * sizeof(Line), kTileSums = kTileLines * kColumns;
-constexpr std::size_t kStep = tile_inputs(Datatype::bf16);
+constexpr std::size_t kTileSums = kTileLines * kColumns;
 
-// Keys of a block, whose scores and powers for two tiles of queries, 24 KiB, stay in the nearest cache.
-constexpr std::size_t kKeys = 128, kSteps = kKeys / kStep;
+// Keys of a block, so that the scores and powers of two blocks for two tiles of queries stay in the nearest cache.
+template <std::size_t Count>
+constexpr std::size_t kKeys = Count == 1 ? 96 : 64;
+template <std::size_t Count>
+constexpr std::size_t kSteps = kKeys<Count> / kStep;
 
 constexpr float kLog2E = 1.44269504f;
 
 constexpr std::size_t divide_up(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
 
-inline __mmask16 first_lanes(std::size_t count) {
-    return static_cast<__mmask16>(count < 16 ? (1u << count) - 1 : 0xffff);
-}
+// Sixteenths of powers of two, 2^(i/16), less the i that shifting a sum of `kToSixteenths` leaves in their bits.
+struct Sixteenths {
+    __m512i bits;
 
-// 32 floats of a row, of which `count` are there.
-struct Floats {
-    __m512 low, high;
-
-    Floats(const float *row, std::size_t count)
-        : low(_mm512_maskz_loadu_ps(first_lanes(count), row)),
-          high(count > 16 ? _mm512_maskz_loadu_ps(first_lanes(count - 16), row + 16) : _mm512_setzero_ps()) {}
-
-    __m512i rounded(float factor) const {
-        return (__m512i)_mm512_cvtne2ps_pbh(high * factor, low * factor);
+    Sixteenths() {
+        alignas(64) static constexpr float kPowers[16] = {
+            1.0f,         1.04427378f, 1.09050773f, 1.13878863f, 1.18920712f, 1.24185781f, 1.29683955f, 1.35425555f,
+            1.41421356f, 1.47682615f, 1.54221083f, 1.61049033f, 1.68179283f, 1.75625216f, 1.83400809f, 1.91520656f};
+        const __m512i number = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        bits = _mm512_sub_epi32(_mm512_castps_si512(_mm512_load_ps(kPowers)), _mm512_slli_epi32(number, 19));
     }
 };
 
-// Rows, times a factor, become a tile of activations for each 32 of their columns, [step][16][32].
-void round_rows(const float *rows, std::size_t stride, std::size_t count, std::size_t depth, float factor,
-                std::uint8_t *to) {
-    for (std::size_t k = 0; k < depth; k += kStep, to += kTileBytes) {
-        for (std::size_t i = 0; i < kTileLines; ++i) {
-            const float *row = rows + i * stride + k;
-            _mm512_store_si512(to + i * sizeof(Line),
-                               i < count ? Floats(row, depth - k).rounded(factor) : _mm512_setzero_si512());
-        }
-    }
+// To add it leaves x in sixteenths in the low bits.
+constexpr float kToSixteenths = 1.5f * (1 << 19);
+
+// 2^x for x ≤ 127, to 1.2e-4 of it, a sixteenth of what rounding to bf16 adds; 0 below −126, NaN of NaN.
+inline __m512 rough_power(__m512 x, const Sixteenths &sixteenths) {
+    const __mmask16 counts = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-126.0f), _CMP_NLT_UQ);
+    const __m512 shifted = x + _mm512_set1_ps(kToSixteenths), rest = x - (shifted - _mm512_set1_ps(kToSixteenths));
+    const __m512i whole = _mm512_castps_si512(shifted);
+    const __m512i power = _mm512_add_epi32(_mm512_permutexvar_epi32(whole, sixteenths.bits), _mm512_slli_epi32(whole, 19));
+    const __m512 left = _mm512_fmadd_ps(rest, _mm512_set1_ps(0.69314718f), _mm512_set1_ps(1.0f + 1.17e-4f));
+    return _mm512_maskz_mul_ps(counts, _mm512_castsi512_ps(power), left);
 }
 
-// 16 rows of 16 pairs become 16 lines, one of each pair.
-inline void transpose_pairs(__m512i (&rows)[16], std::uint8_t *to) {
-    __m512i twos[16], fours[16];
-#pragma GCC unroll 8
-    for (std::size_t i = 0; i < 16; i += 2) {
-        twos[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
-        twos[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
-    }
-#pragma GCC unroll 4
-    for (std::size_t i = 0; i < 16; i += 4) {  // now lane 4n of fours[i + p] is that of pair 4n + p
-        fours[i] = _mm512_unpacklo_epi64(twos[i], twos[i + 2]);
-        fours[i + 1] = _mm512_unpackhi_epi64(twos[i], twos[i + 2]);
-        fours[i + 2] = _mm512_unpacklo_epi64(twos[i + 1], twos[i + 3]);
-        fours[i + 3] = _mm512_unpackhi_epi64(twos[i + 1], twos[i + 3]);
-    }
-#pragma GCC unroll 4
-    for (std::size_t p = 0; p < 4; ++p) {
-        const __m512i even = _mm512_shuffle_i32x4(fours[p], fours[4 + p], 0x88),
-                      odd = _mm512_shuffle_i32x4(fours[p], fours[4 + p], 0xdd),
-                      later_even = _mm512_shuffle_i32x4(fours[8 + p], fours[12 + p], 0x88),
-                      later_odd = _mm512_shuffle_i32x4(fours[8 + p], fours[12 + p], 0xdd);
-        _mm512_store_si512(to + p * sizeof(Line), _mm512_shuffle_i32x4(even, later_even, 0x88));
-        _mm512_store_si512(to + (4 + p) * sizeof(Line), _mm512_shuffle_i32x4(odd, later_odd, 0x88));
-        _mm512_store_si512(to + (8 + p) * sizeof(Line), _mm512_shuffle_i32x4(even, later_even, 0xdd));
-        _mm512_store_si512(to + (12 + p) * sizeof(Line), _mm512_shuffle_i32x4(odd, later_odd, 0xdd));
-    }
-}
-
-// The keys as weights, [tile of 16 keys][step][line].
-void pack_keys(const Heads &keys, const float *rows, std::size_t depth, std::size_t tiles, std::uint8_t *to) {
-    for (std::size_t tile = 0; tile < tiles; ++tile) {
-        for (std::size_t k = 0; k < depth; k += kStep, to += kTileBytes) {
-            __m512i pairs[16];
-#pragma GCC unroll 16
-            for (std::size_t i = 0; i < 16; ++i) {
-                const std::size_t key = tile * kTileLines + i;
-                pairs[i] = key < keys.rows ? Floats(rows + key * keys.stride + k, depth - k).rounded(1.0f)
-                                           : _mm512_setzero_si512();
-            }
-            transpose_pairs(pairs, to);
-        }
-    }
-}
-
-// The values as weights, [strip of 16 columns][step of 32 keys][line].
-void pack_values(const Heads &values, const float *rows, std::size_t depth, std::size_t steps, std::uint8_t *to) {
-    for (std::size_t column = 0; column < depth; column += kColumns) {
-        const __mmask16 there = first_lanes(depth - column);
-        for (std::size_t key = 0; key < steps * kStep; key += 2, to += sizeof(Line)) {
-            const auto row = [&](std::size_t number) {
-                return number < values.rows ? _mm512_maskz_loadu_ps(there, rows + number * values.stride + column)
-                                            : _mm512_setzero_ps();
-            };
-            const __m256i first = (__m256i)_mm512_cvtneps_pbh(row(key)), second = (__m256i)_mm512_cvtneps_pbh(row(key + 1));
-            _mm512_store_si512(to, _mm512_or_si512(_mm512_cvtepu16_epi32(first),
-                                                   _mm512_slli_epi32(_mm512_cvtepu16_epi32(second), 16)));
-        }
-    }
-}
-
-// 2^x for x ≤ 0, to 3e-6 of it, a thousandth of what rounding to bf16 adds; 0 below −126, NaN of NaN.
-inline __m512 power_of_two(__m512 x) {
-    const __m512 least = _mm512_set1_ps(-126.0f);
-    const __mmask16 counts = _mm512_cmp_ps_mask(x, least, _CMP_NLT_UQ);
-    const __m512 bounded = _mm512_max_ps(least, x);  // of −∞ there is no fraction, and powers that are subnormal are slow
-    const __m512 whole = _mm512_roundscale_ps(bounded, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const Vector r = (Vector)_mm512_sub_ps(bounded, whole);
-    Vector power = r * 9.58285e-3f + 5.590643e-2f;
-    power = power * r + 2.4024099e-1f;
-    power = power * r + 6.9312419e-1f;
+// The same to 1e-7, by a minimax polynomial of degree 5 on |x| ≤ 1/2.
+inline __m512 exact_power(__m512 x) {
+    const __mmask16 counts = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-126.0f), _CMP_NLT_UQ);
+    const __m512 whole = _mm512_set1_ps(12582912.0f), shifted = x + whole;  // 1.5 · 2^23
+    const Vector r = (Vector)(x - (shifted - whole));
+    Vector power = r * 1.3264727e-3f + 9.6715127e-3f;
+    power = power * r + 5.5507337e-2f;
+    power = power * r + 2.4022242e-1f;
+    power = power * r + 6.9314698e-1f;
     power = power * r + 1.0f;
-    return _mm512_maskz_scalef_ps(counts, (__m512)power, whole);
+    const __m512i exponent = _mm512_slli_epi32(_mm512_castps_si512(shifted), 23);
+    return _mm512_castsi512_ps(_mm512_maskz_add_epi32(counts, _mm512_castps_si512((__m512)power), exponent));
 }
 
-// The scores of a row for a block of keys, in units of ln 2, become powers in bf16, 32 to a step; those from `count` on
-// become 0. Returns what the sums of earlier blocks are to be multiplied by, see InstructionSet::soften. All the row is
-// in registers.
-template <std::size_t Steps>
-float soften_steps(const float *scores, const float *bias, std::size_t count, Softmax &state, std::uint8_t *to) {
-    const Vector lowest = broadcast(-__builtin_inff());
-    Vector s[2 * Steps], largest = lowest;
+// Of a query: powers are relative to 2^base, a whole number, so that they are rounded alike whatever it is. It follows
+// the largest score only where powers would grow past 2^kSlack: sums of float32 have the room.
+struct Softened {
+    float base = -__builtin_inff();
+    Vector sum = {};
+};
+
+constexpr float kSlack = 16.0f;
+
+// The scores of a row for a block of keys, in units of ln 2, become powers, 32 to a step; those from `count` on become 0.
+// Returns what the sums of earlier blocks are to be multiplied by. All the row is in registers.
+template <std::size_t Count, std::size_t Steps>
+float soften_steps(const float *scores, const float *bias, std::size_t count, Softened &state, std::uint8_t *to) {
+    const __m512 lowest = _mm512_set1_ps(-__builtin_inff());
+    __m512 s[2 * Steps], largest = lowest;
 #pragma GCC unroll 8
-    for (std::size_t v = 0; v < 2 * Steps; ++v) s[v] = load(scores + v * kLanes);
+    for (std::size_t v = 0; v < 2 * Steps; ++v) s[v] = _mm512_load_ps(scores + v * kLanes);
     if (bias || count < Steps * kStep) {
 #pragma GCC unroll 8
         for (std::size_t v = 0; v < 2 * Steps; ++v) {
             const std::size_t at = v * kLanes;
             const __mmask16 seen = count > at ? first_lanes(count - at) : 0;
-            if (bias) s[v] += (Vector)_mm512_maskz_loadu_ps(seen, bias + at) * kLog2E;
-            s[v] = (Vector)_mm512_mask_mov_ps((__m512)lowest, seen, (__m512)s[v]);
+            if (bias) s[v] += _mm512_maskz_loadu_ps(seen, bias + at) * kLog2E;
+            s[v] = _mm512_mask_mov_ps(lowest, seen, s[v]);
         }
     }
 #pragma GCC unroll 8
-    for (std::size_t v = 0; v < 2 * Steps; ++v) largest = (Vector)_mm512_max_ps((__m512)s[v], (__m512)largest);
-    const float block = largest_of(largest), maximum = block > state.maximum ? block : state.maximum;
-    // Where all are −∞ so far, all powers are 0 and not NaN: a later block of keys may be visible.
-    const float base = maximum == -__builtin_inff() ? 0.0f : maximum;
-    Vector sum = {};
-#pragma GCC unroll 4
-    for (std::size_t v = 0; v < 2 * Steps; v += 2, to += kTileBytes) {
-        const __m512 low = power_of_two((__m512)(s[v] - base)), high = power_of_two((__m512)(s[v + 1] - base));
-        sum += (Vector)low + (Vector)high;
-        _mm512_store_si512(to, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+    for (std::size_t v = 0; v < 2 * Steps; ++v) largest = _mm512_max_ps(s[v], largest);
+    float kept = 1.0f;
+    if (_mm512_cmp_ps_mask(largest, _mm512_set1_ps(state.base + kSlack), _CMP_GT_OQ)) {
+        const float base = __builtin_ceilf(largest_of((Vector)largest)), by = state.base - base;
+        kept = _mm512_cvtss_f32(_mm512_scalef_ps(_mm512_set1_ps(by < -126.0f ? 0.0f : 1.0f), _mm512_set1_ps(by)));
+        state = {base, state.sum * kept};
     }
-    const bool begins = state.maximum == -__builtin_inff();
-    const float kept = begins ? 0.0f
-                       : state.maximum == maximum
-                           ? 1.0f
-                           : _mm512_cvtss_f32(power_of_two((__m512)broadcast(state.maximum - base)));
-    state = {maximum, state.sum * kept + sum_of(sum)};
+    // Where all are −∞ so far, all powers are 0 and not NaN: a later block of keys may be visible.
+    const __m512 base = _mm512_set1_ps(state.base == -__builtin_inff() ? 0.0f : state.base);
+    const Sixteenths sixteenths;
+    const auto power = [&](__m512 x) {
+        if constexpr (Count == 1) return rough_power(x - base, sixteenths);
+        else return exact_power(x - base);
+    };
+#pragma GCC unroll 4
+    for (std::size_t v = 0; v < 2 * Steps; v += 2, to += Count * kTileBytes) {
+        const __m512 low = power(s[v]), high = power(s[v + 1]);
+        state.sum += (Vector)(low + high);
+        const Halves<Count> powers = side_by_side<Count>(low, high);
+#pragma GCC unroll 3
+        for (std::size_t part = 0; part < Count; ++part) _mm512_store_si512(to + part * kTileBytes, powers.part[part]);
+    }
     return kept;
 }
 
-float soften(const float *scores, const float *bias, std::size_t count, std::size_t steps, Softmax &state,
+template <std::size_t Count>
+float soften(const float *scores, const float *bias, std::size_t count, std::size_t steps, Softened &state,
              std::uint8_t *to) {
+    static_assert(kSteps<Count> <= 3);
     switch (steps) {
-        case 1: return soften_steps<1>(scores, bias, count, state, to);
-        case 2: return soften_steps<2>(scores, bias, count, state, to);
-        case 3: return soften_steps<3>(scores, bias, count, state, to);
-        default: return soften_steps<4>(scores, bias, count, state, to);
+        case 1: return soften_steps<Count, 1>(scores, bias, count, state, to);
+        case 2: return soften_steps<Count, 2>(scores, bias, count, state, to);
+        default: return soften_steps<Count, kSteps<Count>>(scores, bias, count, state, to);
     }
 }
 
-// Adds to the sums, or begins them: those of one or two tiles of activations, [step] of each, by one or two strips of
-// weights. Sums are numbered [tile][strip].
-template <std::size_t Tiles, std::size_t Strips>
-void multiply(const std::uint8_t *x, std::size_t x_tile, const std::uint8_t *weights, std::size_t strip,
-              std::size_t steps, bool begins, float *sums, std::size_t stride, std::size_t sums_tile,
-              std::size_t sums_strip) {
+// A sum of products: one or two tiles of activations, [step][part] of each, by one or two strips of weights. Sums are
+// numbered [tile][strip].
+struct Group {
+    const std::uint8_t *x;
+    std::size_t x_tile;
+    const std::uint8_t *weights;
+    std::size_t strip, strips, steps;
+    bool begins;  // at zero, and is not added to
+    float *sums;
+    std::size_t stride, sums_tile, sums_strip;
+};
+
+// The products of parts that make one of fp32, the least first and each with one factor of the one before.
+struct PartProduct {
+    std::size_t x, weights;
+    bool new_x, new_weights;
+};
+
+template <std::size_t Count>
+constexpr std::size_t kProducts = Count == 1 ? 1 : 6;
+constexpr PartProduct kPartProducts[] = {{0, 2, true, true},  {0, 1, false, true}, {1, 1, true, false},
+                                         {1, 0, false, true}, {0, 0, true, false}, {2, 0, true, false}};
+
+// Of all its steps, one product of parts.
+template <std::size_t Tiles, std::size_t Count>
+inline void multiply_step(const Group &group, std::size_t step) {
+    const bool two = group.strips > 1;
+    PartProduct product = {0, 0, true, true};
+    const std::size_t products = kProducts<Count>;
+    if constexpr (Count > 1) product = kPartProducts[step % products];
     barrier();
-    if (begins) {
+    if (step == 0 && group.begins) {
         _tile_zero(0);
-        if constexpr (Strips > 1) _tile_zero(1);
-        if constexpr (Tiles > 1) _tile_zero(2);
-        if constexpr (Tiles * Strips > 2) _tile_zero(3);
-    } else {
-        _tile_loadd(0, sums, stride);
-        if constexpr (Strips > 1) _tile_loadd(1, sums + sums_strip, stride);
-        if constexpr (Tiles > 1) _tile_loadd(2, sums + sums_tile, stride);
-        if constexpr (Tiles * Strips > 2) _tile_loadd(3, sums + sums_tile + sums_strip, stride);
-    }
-    for (std::size_t s = 0; s < steps; ++s, x += kTileBytes, weights += kTileBytes) {
-        _tile_loadd(4, x, sizeof(Line));
-        _tile_loadd(6, weights, sizeof(Line));
-        multiply_tiles<Datatype::bf16, 0, 4, 6>();
-        if constexpr (Strips > 1) {
-            _tile_loadd(7, weights + strip, sizeof(Line));
-            multiply_tiles<Datatype::bf16, 1, 4, 7>();
-        }
+        _tile_zero(1);
         if constexpr (Tiles > 1) {
-            _tile_loadd(5, x + x_tile, sizeof(Line));
-            multiply_tiles<Datatype::bf16, 2, 5, 6>();
-            if constexpr (Strips > 1) multiply_tiles<Datatype::bf16, 3, 5, 7>();
+            _tile_zero(2);
+            _tile_zero(3);
+        }
+    } else if (step == 0) {
+        _tile_loadd(0, group.sums, group.stride);
+        if (two) _tile_loadd(1, group.sums + group.sums_strip, group.stride);
+        if constexpr (Tiles > 1) {
+            _tile_loadd(2, group.sums + group.sums_tile, group.stride);
+            if (two) _tile_loadd(3, group.sums + group.sums_tile + group.sums_strip, group.stride);
         }
     }
-    _tile_stored(0, sums, stride);
-    if constexpr (Strips > 1) _tile_stored(1, sums + sums_strip, stride);
-    if constexpr (Tiles > 1) _tile_stored(2, sums + sums_tile, stride);
-    if constexpr (Tiles * Strips > 2) _tile_stored(3, sums + sums_tile + sums_strip, stride);
+    const std::size_t from = step / products * Count * kTileBytes;
+    if (product.new_x) {
+        const std::uint8_t *x = group.x + from + product.x * kTileBytes;
+        _tile_loadd(4, x, sizeof(Line));
+        if constexpr (Tiles > 1) _tile_loadd(5, x + group.x_tile, sizeof(Line));
+    }
+    if (product.new_weights) {
+        const std::uint8_t *weights = group.weights + from + product.weights * kTileBytes;
+        _tile_loadd(6, weights, sizeof(Line));
+        if (two) _tile_loadd(7, weights + group.strip, sizeof(Line));
+    }
+    multiply_tiles<Datatype::bf16, 0, 4, 6>();
+    if (two) multiply_tiles<Datatype::bf16, 1, 4, 7>();
+    if constexpr (Tiles > 1) {
+        multiply_tiles<Datatype::bf16, 2, 5, 6>();
+        if (two) multiply_tiles<Datatype::bf16, 3, 5, 7>();
+    }
+    if (step + 1 == group.steps) {
+        _tile_stored(0, group.sums, group.stride);
+        if (two) _tile_stored(1, group.sums + group.sums_strip, group.stride);
+        if constexpr (Tiles > 1) {
+            _tile_stored(2, group.sums + group.sums_tile, group.stride);
+            if (two) _tile_stored(3, group.sums + group.sums_tile + group.sums_strip, group.stride);
+        }
+    }
     barrier();
 }
 
@@ -217,63 +205,128 @@ inline void each_row(std::size_t count, std::size_t rows, const Visit &visit) {
     }
 }
 
-// One head, its keys and values packed.
+// One head, its keys and values packed, in `Count` parts.
+template <std::size_t Count>
 struct Head {
+    static constexpr std::size_t kBlockKeys = kKeys<Count>, kBlockSteps = kSteps<Count>;
+    static constexpr std::size_t kStepBytes = Count * kTileBytes;
+
     const Attention &attention;
     const std::uint8_t *keys, *values;
     std::size_t number;     // among the heads
     std::size_t key_steps;  // of 32 keys, all of them
     std::size_t depth_steps, strips;
-    std::uint8_t *queries;  // [tile][step][line], of a block
+    std::uint8_t *queries;  // [tile][step][part][line], of a block
     float *sums;            // [strip][tile][16][16]
+
+    // Keys of a block that are seen by one of its queries at least.
+    static std::size_t steps_of(std::size_t block, std::size_t end) {
+        const std::size_t first = block * kBlockKeys;
+        return divide_up(end - first < kBlockKeys ? end - first : kBlockKeys, kStep);
+    }
+
+    template <std::size_t Tiles>
+    Group score_group(std::size_t block, std::size_t pair, float *scores) const {
+        const std::size_t tile = depth_steps * kStepBytes, at = pair * 2 * kColumns;
+        return {queries, tile, keys + (block * kBlockKeys + at) / kColumns * tile, tile, 2,
+                depth_steps * kProducts<Count>, true, scores + at,
+                kBlockKeys * sizeof(float), kTileLines * kBlockKeys, kColumns};
+    }
+
+    template <std::size_t Tiles>
+    Group value_group(std::size_t block, std::size_t pair, std::size_t steps, const std::uint8_t *powers) const {
+        const std::size_t strip = 2 * pair;
+        return {powers, kBlockSteps * kStepBytes, values + (strip * key_steps + block * kBlockSteps) * kStepBytes,
+                key_steps * kStepBytes, strips - strip < 2 ? strips - strip : 2, steps * kProducts<Count>, block == 0,
+                sums + strip * Tiles * kTileSums, sizeof(Line), kTileSums, Tiles * kTileSums};
+    }
+
+    // What the tile unit does while the vector units soften the scores of a block: the scores of the next one, and the
+    // sums of values for the one before.
+    template <std::size_t Tiles>
+    class Products {
+    public:
+        Products(const Head &head, std::size_t block, std::size_t end, float *scores, const std::uint8_t *powers)
+            : head_(head), block_(block), scores_(scores), powers_(powers),
+              score_groups_(block * kBlockKeys < end ? steps_of(block, end) : 0),
+              value_steps_(block > 1 ? steps_of(block - 2, end) : 0),
+              left_(kProducts<Count> * (score_groups_ * head.depth_steps + divide_up(head.strips, 2) * value_steps_)) {}
+
+        std::size_t left() const { return left_; }
+
+        // Does steps until so many are left.
+        void advance(std::size_t left) {
+            for (; left_ > left; --left_) {
+                if (step_ == 0) {
+                    group_ = number_ < score_groups_
+                                 ? head_.template score_group<Tiles>(block_, number_, scores_)
+                                 : head_.template value_group<Tiles>(block_ - 2, number_ - score_groups_, value_steps_, powers_);
+                }
+                multiply_step<Tiles, Count>(group_, step_);
+                if (++step_ == group_.steps) {
+                    step_ = 0;
+                    ++number_;
+                }
+            }
+        }
+
+    private:
+        const Head &head_;
+        const std::size_t block_;
+        float *scores_;
+        const std::uint8_t *powers_;
+        const std::size_t score_groups_, value_steps_;
+        std::size_t left_, number_ = 0, step_ = 0;
+        Group group_;
+    };
 
     // Queries first … first + count, `rows` to a tile.
     template <std::size_t Tiles>
     void run_block(const float *from, std::size_t first, std::size_t count, std::size_t rows, float *out,
                    std::size_t out_stride) const {
-        alignas(64) float scores[Tiles * kTileLines * kKeys];
-        alignas(64) std::uint8_t powers[Tiles * kSteps * kTileBytes];
-        Softmax states[Tiles * kTileLines];
+        constexpr std::size_t kQueries = Tiles * kTileLines;
+        alignas(64) float scores[2][kQueries * kBlockKeys];
+        alignas(64) std::uint8_t powers[2][Tiles * kBlockSteps * kStepBytes];
+        Softened states[kQueries];
         const std::size_t n_keys = attention.keys.rows, depth = attention.value_size;
         const std::size_t hidden = attention.causal ? attention.queries.rows - 1 : 0;  // keys, from the first query
-        const std::size_t query_tile = depth_steps * kTileBytes;
+        const std::size_t query_tile = depth_steps * kStepBytes;
         for (std::size_t tile = 0; tile < Tiles; ++tile) {
             const std::size_t at = tile * rows;
-            round_rows(from + at * attention.queries.stride, attention.queries.stride,
-                       count - at < rows ? count - at : rows, attention.head_size, attention.scale * kLog2E, queries + tile * query_tile);
+            pack_queries<Count>(from + at * attention.queries.stride, attention.queries.stride,
+                                count - at < rows ? count - at : rows, attention.head_size, attention.scale * kLog2E,
+                                queries + tile * query_tile);
         }
-        for (std::size_t i = 0; i < count; ++i) states[i] = {-__builtin_inff(), 0.0f};
         const auto visible = [&](std::size_t i) { return n_keys - hidden + (attention.causal ? first + i : 0); };
-        const std::size_t end = visible(count - 1);
-        for (std::size_t first_key = 0; first_key < end; first_key += kKeys) {
-            const std::size_t width = end - first_key < kKeys ? end - first_key : kKeys, steps = divide_up(width, kStep);
-            for (std::size_t at = 0; at < steps * kStep; at += 2 * kColumns) {
-                multiply<Tiles, 2>(queries, query_tile, keys + (first_key + at) / kColumns * query_tile, query_tile,
-                                   depth_steps, true, scores + at, kKeys * sizeof(float), kTileLines * kKeys, kColumns);
-            }
+        const std::size_t end = visible(count - 1), blocks = divide_up(end, kBlockKeys);
+        Products<Tiles>(*this, 0, end, scores[0], nullptr).advance(0);
+        for (std::size_t block = 0; block < blocks; ++block) {
+            const std::size_t first_key = block * kBlockKeys, steps = steps_of(block, end);
+            const std::size_t width = end - first_key < kBlockKeys ? end - first_key : kBlockKeys;
+            Products<Tiles> products(*this, block + 1, end, scores[(block + 1) % 2], powers[(block + 1) % 2]);
+            const std::size_t all = products.left();
+            float kept[kQueries];
+            bool rebased = false;
             each_row<Tiles>(count, rows, [&](std::size_t i, std::size_t tile, std::size_t row) {
                 const std::size_t sees = visible(i), left = sees > first_key ? sees - first_key : 0;
                 const float *bias = attention.bias_of(number, first + i);
-                const float kept = soften(scores + (tile * kTileLines + row) * kKeys,
-                                          bias ? bias + first_key : nullptr,
-                                          left < width ? left : width, steps, states[i],
-                                          powers + tile * kSteps * kTileBytes + row * sizeof(Line));
-                if (first_key == 0 || kept == 1) return;
+                kept[i] = soften<Count>(scores[block % 2] + (tile * kTileLines + row) * kBlockKeys,
+                                        bias ? bias + first_key : nullptr, left < width ? left : width, steps, states[i],
+                                        powers[block % 2] + tile * kBlockSteps * kStepBytes + row * sizeof(Line));
+                rebased |= kept[i] != 1.0f;
+                products.advance(all - (i + 1) * all / count);
+            });
+            if (block == 0 || !rebased) continue;
+            each_row<Tiles>(count, rows, [&](std::size_t i, std::size_t tile, std::size_t row) {
                 for (std::size_t strip = 0; strip < strips; ++strip) {
                     float *sum = sums + ((strip * Tiles + tile) * kTileLines + row) * kColumns;
-                    store(sum, load(sum) * kept);
+                    store(sum, load(sum) * kept[i]);
                 }
             });
-            for (std::size_t strip = 0; strip < strips; strip += 2) {
-                const std::uint8_t *weights = values + (strip * key_steps + first_key / kStep) * kTileBytes;
-                float *to = sums + strip * Tiles * kTileSums;
-                const auto add = strip + 1 < strips ? multiply<Tiles, 2> : multiply<Tiles, 1>;
-                add(powers, kSteps * kTileBytes, weights, key_steps * kTileBytes, steps, first_key == 0, to, sizeof(Line),
-                    kTileSums, Tiles * kTileSums);
-            }
         }
+        Products<Tiles>(*this, blocks + 1, end, nullptr, powers[(blocks + 1) % 2]).advance(0);
         each_row<Tiles>(count, rows, [&](std::size_t i, std::size_t tile, std::size_t row) {
-            const Vector factor = broadcast(1.0f / states[i].sum);
+            const Vector factor = broadcast(1.0f / sum_of(states[i].sum));
             const float *sum = sums + (tile * kTileLines + row) * kColumns;
             float *to = out + i * out_stride;
             std::size_t at = 0;
@@ -283,15 +336,14 @@ struct Head {
     }
 };
 
-}  // namespace
-
-void attend_on_tiles(const Attention &attention, float *scratch, float *out) {
+template <std::size_t Count>
+void run(const Attention &attention, float *scratch, float *out) {
     const std::size_t n_queries = attention.queries.rows, depth = attention.head_size,
-                      value_depth = attention.value_size;
+                      value_depth = attention.value_size, bytes = Count * kTileBytes;
     const AttentionTiles sizes(attention);
-    auto *keys = reinterpret_cast<std::uint8_t *>(scratch), *values = keys + sizes.keys * kTileBytes,
-         *queries = values + sizes.values * kTileBytes;
-    float *sums = reinterpret_cast<float *>(queries + sizes.queries * kTileBytes);
+    auto *keys = reinterpret_cast<std::uint8_t *>(scratch), *values = keys + sizes.keys * bytes,
+         *queries = values + sizes.values * bytes;
+    float *sums = reinterpret_cast<float *>(queries + sizes.queries * bytes);
     // Positions are shared out evenly over the tiles.
     const std::size_t tiles = divide_up(n_queries, kTileLines), rows = divide_up(n_queries, tiles);
     const std::size_t out_stride = attention.heads * value_depth;
@@ -299,20 +351,42 @@ void attend_on_tiles(const Attention &attention, float *scratch, float *out) {
     for (std::size_t h = 0; h < attention.heads; ++h) {
         const auto key_head = static_cast<std::size_t>(attention.key_heads[h]);
         if (h == 0 || attention.key_heads[h] != attention.key_heads[h - 1]) {
-            pack_keys(attention.keys, attention.keys.values + key_head * depth, depth, 2 * sizes.key_steps, keys);
-            pack_values(attention.values, attention.values.values + key_head * value_depth, value_depth, sizes.key_steps,
-                        values);
+            pack_keys<Count>(attention.keys, attention.keys.values + key_head * depth, depth, 2 * sizes.key_steps, keys);
+            pack_values<Count>(attention.values, attention.values.values + key_head * value_depth, value_depth,
+                               sizes.key_steps, values);
         }
-        const Head head{attention, keys, values, h, sizes.key_steps, sizes.depth_steps, sizes.strips, queries, sums};
+        const Head<Count> head{attention, keys, values, h, sizes.key_steps, sizes.depth_steps, sizes.strips, queries, sums};
         for (std::size_t first = 0; first < n_queries; first += 2 * rows) {
             const std::size_t left = n_queries - first;
             const float *from = attention.queries.values + first * attention.queries.stride + h * depth;
             float *to = out + first * out_stride + h * value_depth;
-            if (left > rows) head.run_block<2>(from, first, left < 2 * rows ? left : 2 * rows, rows, to, out_stride);
-            else head.run_block<1>(from, first, left, rows, to, out_stride);
+            const std::size_t count = left < 2 * rows ? left : 2 * rows;
+            if (left > rows) head.template run_block<2>(from, first, count, rows, to, out_stride);
+            else head.template run_block<1>(from, first, count, rows, to, out_stride);
         }
     }
     leave();
+}
+
+}  // namespace
+
+bool attend_on_tiles(const Attention &attention, float *scratch, float *out) {
+    if (attention.may_round) {
+        run<1>(attention, scratch, out);
+        return true;
+    }
+    const auto columns = [&](const Heads &heads, std::size_t size) {
+        std::size_t last = 0;
+        for (std::size_t h = 0; h < attention.heads; ++h)
+            if (const auto own = static_cast<std::size_t>(attention.key_heads[h]); own > last) last = own;
+        return (&heads == &attention.queries ? attention.heads : last + 1) * size;
+    };
+    if (!finite(attention.queries, columns(attention.queries, attention.head_size)) ||
+        !finite(attention.keys, columns(attention.keys, attention.head_size)) ||
+        !finite(attention.values, columns(attention.values, attention.value_size)))
+        return false;
+    run<kParts>(attention, scratch, out);
+    return true;
 }
 
 }  // namespace sluice

@@ -1,7 +1,7 @@
 // The tile unit multiplies while the vector units split the weights of the next panel and finish the one before.
 #define LANES 16
+#include "amx_parts.h"
 #include "amx_tiles.h"
-#include "split.h"
 #include "vector.h"
 
 namespace sluice {
@@ -9,25 +9,8 @@ namespace {
 
 constexpr std::size_t kTileBytes = kTileLines * sizeof(Line), kStepBytes = kParts * kTileBytes;
 
-inline __m512i high_halves() { return _mm512_set1_epi32(static_cast<int>(0xffff0000)); }
-
-// Three numbers in bf16, each in the high half of a lane, whose sum is x: what is left of a lane's low half does not
-// count.
-struct Parts {
-    __m512i part[kParts];
-};
-
-inline Parts split(__m512 x) {
-    const __m512i first = _mm512_and_si512(_mm512_castps_si512(x), high_halves());
-    const __m512 rest = _mm512_sub_ps(x, _mm512_castsi512_ps(first));
-    const __m512i second = _mm512_and_si512(_mm512_castps_si512(rest), high_halves());
-    return {{first, second, _mm512_castps_si512(_mm512_sub_ps(rest, _mm512_castsi512_ps(second)))}};
-}
-
 bool split_row(const float *x, std::size_t count, std::uint8_t *to) {
-    alignas(64) static constexpr std::int16_t kOdd[32] = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
-                                                          33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
-    const __m512i odd = _mm512_load_si512(kOdd), magnitude = _mm512_set1_epi32(0x7fffffff);
+    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
     __m512i largest = _mm512_setzero_si512();
     for (std::size_t k = 0; k < count; k += kStepInputs, to += kStepBytes) {
         const std::size_t left = count - k;
@@ -36,10 +19,9 @@ bool split_row(const float *x, std::size_t count, std::uint8_t *to) {
                      high = left > 16 ? _mm512_maskz_loadu_ps(mask(left - 16), x + k + 16) : _mm512_setzero_ps();
         largest = _mm512_max_epi32(largest, _mm512_and_si512(_mm512_castps_si512(low), magnitude));
         largest = _mm512_max_epi32(largest, _mm512_and_si512(_mm512_castps_si512(high), magnitude));
-        const Parts a = split(low), b = split(high);
+        const Halves<kParts> halves = side_by_side<kParts>(low, high);
 #pragma GCC unroll 3
-        for (std::size_t part = 0; part < kParts; ++part)
-            _mm512_store_si512(to + part * kTileBytes, _mm512_permutex2var_epi16(a.part[part], odd, b.part[part]));
+        for (std::size_t part = 0; part < kParts; ++part) _mm512_store_si512(to + part * kTileBytes, halves.part[part]);
     }
     return _mm512_reduce_max_epi32(largest) < 0x7f800000;
 }
@@ -69,13 +51,9 @@ struct Picked {
 
 // Two inputs of 16 columns become a line of each part.
 inline void split_lines(__m512 x, __m512 y, Line *to) {
-    const Parts a = split(x), b = split(y);
+    const Halves<kParts> halves = in_turn<kParts>(x, y);
 #pragma GCC unroll 3
-    for (std::size_t part = 0; part < kParts; ++part) {
-        const __m512i line = _mm512_ternarylogic_epi32(_mm512_srli_epi32(a.part[part], 16), b.part[part], high_halves(),
-                                                       0xf8);  // the first, or what both others have
-        _mm512_store_si512(to + part * 2 * kTileLines, line);
-    }
+    for (std::size_t part = 0; part < kParts; ++part) _mm512_store_si512(to + part * 2 * kTileLines, halves.part[part]);
 }
 
 inline void fetch_row(const float *row) {

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "memory.h"
+#include "split.h"
 
 namespace sluice {
 namespace {
@@ -15,6 +16,9 @@ constexpr std::size_t kQueries = 48, kKeys = 2 * kBlock;
 
 // So few queries are multiplied with the keys as they lie; more are worth transposing them first.
 constexpr std::size_t kQueriesInPlace = 3;
+
+// With fewer queries, making parts of the keys and values takes longer than the tile unit saves.
+constexpr std::size_t kQueriesInParts = 16;
 
 constexpr std::size_t divide_up(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
 
@@ -167,9 +171,9 @@ void attend(const InstructionSet &set, const Attention &attention, float *out) {
                       value_depth = attention.value_size;
     Buffers &kept = buffers();
 #if defined(SLUICE_AMX)
-    if (attention.may_round && set.attend_on_tiles && n_queries > kQueriesInPlace) {
-        set.attend_on_tiles(attention, kept.tiles.reserve(AttentionTiles(attention).floats()), out);
-        return;
+    if (set.attend_on_tiles && n_queries > (attention.may_round ? kQueriesInPlace : kQueriesInParts)) {
+        const std::size_t floats = AttentionTiles(attention).floats(attention.may_round ? 1 : kParts);
+        if (set.attend_on_tiles(attention, kept.tiles.reserve(floats), out)) return;
     }
 #endif
     const bool transposes = n_queries > kQueriesInPlace;

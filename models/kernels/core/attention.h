@@ -34,7 +34,8 @@ struct Attention {
 void attend(const InstructionSet &set, const Attention &attention, float *out);
 
 #if defined(SLUICE_AMX)
-// What attend_on_tiles() needs beside its arguments, in tiles of 1 KiB: of one head, and for a block of queries.
+// What attend_on_tiles() needs beside its arguments, in tiles of 1 KiB: of one head, and for a block of queries. All but
+// the sums are there once for each part that a number has.
 struct AttentionTiles {
     std::size_t key_steps, depth_steps, strips;  // of 32 keys, 32 columns and 16 columns
     std::size_t keys, values, queries, sums;
@@ -48,11 +49,13 @@ struct AttentionTiles {
           queries(2 * depth_steps),
           sums(2 * strips) {}
 
-    std::size_t floats() const { return (keys + values + queries + sums) * kTileLines * sizeof(Line) / sizeof(float); }
+    std::size_t floats(std::size_t parts) const {
+        return ((keys + values + queries) * parts + sums) * kTileLines * sizeof(Line) / sizeof(float);
+    }
 };
 
-// `scratch` on a 64-byte boundary.
-void attend_on_tiles(const Attention &attention, float *scratch, float *out);
+// `scratch` on a 64-byte boundary. False, and nothing done, where products may not be rounded and something is not finite.
+bool attend_on_tiles(const Attention &attention, float *scratch, float *out);
 #endif
 
 }  // namespace sluice

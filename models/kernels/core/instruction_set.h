@@ -193,7 +193,7 @@ struct InstructionSet {
     std::size_t (*accumulate)(std::size_t rounds);
     float (*read)(const float *x, std::size_t count);
     const SplitSet *split;  // products of many rows, see split.h; null: none
-    void (*attend_on_tiles)(const Attention &, float *scratch, float *out);  // see attention.h; null: none
+    bool (*attend_on_tiles)(const Attention &, float *scratch, float *out);  // see attention.h; null: none
 };
 
 extern const InstructionSet kPortable;

@@ -57,6 +57,38 @@ def test_attention_is_the_reference(instruction_set, data, seed):
 
 
 @every_instruction_set
+@pytest.mark.parametrize(("queries", "keys", "causal"), [(17, 130, False), (200, 333, False), (150, 150, True)])
+def test_attention_in_parts_is_as_exact_as_float32(instruction_set, queries, keys, causal):
+    random = np.random.default_rng(5)
+    q, k, v = normal(random, queries, 3 * 64), normal(random, keys, 3 * 64), normal(random, keys, 3 * 64)
+    y = kernels.attention(q, k, v, 64, causal=causal, instruction_set=instruction_set)
+    expected = reference.attention(*exact(q, k, v), 64, causal=causal)
+    terms = reference.attention(*exact(q, k, np.abs(v)), 64, causal=causal)
+    assert (np.abs(y - expected) <= 2e-6 * terms).all()
+
+
+@pytest.mark.skipif("amx" not in kernels.instruction_sets(), reason="there is no tile unit")
+@pytest.mark.parametrize("which", [0, 1, 2])
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_what_has_no_parts_is_left_to_the_vector_units(which, value):
+    arrays = [normal(np.random.default_rng(6), 40, 64) for _ in range(3)]
+    arrays[which][7, 5] = value
+    y, expected = (kernels.attention(*arrays, 32, instruction_set=name) for name in ("amx", "avx512"))
+    np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("datatype", ["fp32", "bf16"])
+def test_scores_that_grow_from_block_to_block_of_keys_are_followed(datatype):
+    random = np.random.default_rng(7)
+    q = np.abs(normal(random, 40, 64))
+    k = np.linspace(-9, 9, 400, dtype=np.float32)[:, None] * np.ones(64, np.float32)
+    v = normal(random, 400, 64)
+    y = kernels.attention(q, k, v, 64, datatype=datatype)
+    expected = reference.attention(*exact(q, k, v), 64)
+    np.testing.assert_allclose(y, expected, atol=1e-4 if datatype == "fp32" else 0.1)
+
+
+@every_instruction_set
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
 def test_rounded_attention_is_off_by_no_more_than_its_rounding(instruction_set, data, seed):

@@ -1,0 +1,123 @@
+// What attention multiplies on the tile unit, rounded to bf16 or in parts: queries as activations, keys and values as
+// weights. A tile of each part follows that of the part before.
+#pragma once
+
+#include "amx_parts.h"
+#include "attention.h"
+
+namespace sluice {
+namespace {
+
+constexpr std::size_t kTileBytes = kTileLines * sizeof(Line);
+constexpr std::size_t kStep = tile_inputs(Datatype::bf16);
+
+inline __mmask16 first_lanes(std::size_t count) {
+    return static_cast<__mmask16>(count < 16 ? (1u << count) - 1 : 0xffff);
+}
+
+// 32 floats of a row, of which `count` are there, times a factor.
+template <std::size_t Count>
+inline Halves<Count> row_halves(const float *row, std::size_t count, float factor) {
+    const __m512 low = _mm512_maskz_loadu_ps(first_lanes(count), row);
+    const __m512 high = count > 16 ? _mm512_maskz_loadu_ps(first_lanes(count - 16), row + 16) : _mm512_setzero_ps();
+    return side_by_side<Count>(low * factor, high * factor);
+}
+
+// Rows, times a factor, become a tile of activations for each 32 of their columns, [step][part][16][32].
+template <std::size_t Count>
+void pack_queries(const float *rows, std::size_t stride, std::size_t count, std::size_t depth, float factor,
+                  std::uint8_t *to) {
+    for (std::size_t k = 0; k < depth; k += kStep, to += Count * kTileBytes) {
+        for (std::size_t i = 0; i < kTileLines; ++i) {
+            Halves<Count> row = {};
+            if (i < count) row = row_halves<Count>(rows + i * stride + k, depth - k, factor);
+#pragma GCC unroll 3
+            for (std::size_t part = 0; part < Count; ++part)
+                _mm512_store_si512(to + part * kTileBytes + i * sizeof(Line), row.part[part]);
+        }
+    }
+}
+
+// 16 rows of 16 pairs become 16 lines, one of each pair.
+inline void transpose_pairs(__m512i (&rows)[16], std::uint8_t *to) {
+    __m512i twos[16], fours[16];
+#pragma GCC unroll 8
+    for (std::size_t i = 0; i < 16; i += 2) {
+        twos[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+        twos[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (std::size_t i = 0; i < 16; i += 4) {  // now lane 4n of fours[i + p] is that of pair 4n + p
+        fours[i] = _mm512_unpacklo_epi64(twos[i], twos[i + 2]);
+        fours[i + 1] = _mm512_unpackhi_epi64(twos[i], twos[i + 2]);
+        fours[i + 2] = _mm512_unpacklo_epi64(twos[i + 1], twos[i + 3]);
+        fours[i + 3] = _mm512_unpackhi_epi64(twos[i + 1], twos[i + 3]);
+    }
+#pragma GCC unroll 4
+    for (std::size_t p = 0; p < 4; ++p) {
+        const __m512i even = _mm512_shuffle_i32x4(fours[p], fours[4 + p], 0x88),
+                      odd = _mm512_shuffle_i32x4(fours[p], fours[4 + p], 0xdd),
+                      later_even = _mm512_shuffle_i32x4(fours[8 + p], fours[12 + p], 0x88),
+                      later_odd = _mm512_shuffle_i32x4(fours[8 + p], fours[12 + p], 0xdd);
+        _mm512_store_si512(to + p * sizeof(Line), _mm512_shuffle_i32x4(even, later_even, 0x88));
+        _mm512_store_si512(to + (4 + p) * sizeof(Line), _mm512_shuffle_i32x4(odd, later_odd, 0x88));
+        _mm512_store_si512(to + (8 + p) * sizeof(Line), _mm512_shuffle_i32x4(even, later_even, 0xdd));
+        _mm512_store_si512(to + (12 + p) * sizeof(Line), _mm512_shuffle_i32x4(odd, later_odd, 0xdd));
+    }
+}
+
+// The keys as weights, [tile of 16 keys][step][part][line].
+template <std::size_t Count>
+void pack_keys(const Heads &keys, const float *rows, std::size_t depth, std::size_t tiles, std::uint8_t *to) {
+    for (std::size_t tile = 0; tile < tiles; ++tile) {
+        for (std::size_t k = 0; k < depth; k += kStep, to += Count * kTileBytes) {
+            __m512i pairs[Count][16];
+#pragma GCC unroll 16
+            for (std::size_t i = 0; i < 16; ++i) {
+                const std::size_t key = tile * kTileLines + i;
+                Halves<Count> row = {};
+                if (key < keys.rows) row = row_halves<Count>(rows + key * keys.stride + k, depth - k, 1.0f);
+#pragma GCC unroll 3
+                for (std::size_t part = 0; part < Count; ++part) pairs[part][i] = row.part[part];
+            }
+#pragma GCC unroll 3
+            for (std::size_t part = 0; part < Count; ++part) transpose_pairs(pairs[part], to + part * kTileBytes);
+        }
+    }
+}
+
+// The values as weights, [strip of 16 columns][step of 32 keys][part][line].
+template <std::size_t Count>
+void pack_values(const Heads &values, const float *rows, std::size_t depth, std::size_t steps, std::uint8_t *to) {
+    for (std::size_t column = 0; column < depth; column += kColumns) {
+        const __mmask16 there = first_lanes(depth - column);
+        for (std::size_t step = 0; step < steps; ++step, to += Count * kTileBytes) {
+            for (std::size_t line = 0; line < kTileLines; ++line) {
+                const std::size_t key = step * kStep + 2 * line;
+                const float *row = rows + key * values.stride + column;
+                const __mmask16 first = key < values.rows ? there : 0, second = key + 1 < values.rows ? there : 0;
+                const Halves<Count> pairs = in_turn<Count>(_mm512_maskz_loadu_ps(first, row),
+                                                           _mm512_maskz_loadu_ps(second, row + values.stride));
+#pragma GCC unroll 3
+                for (std::size_t part = 0; part < Count; ++part)
+                    _mm512_store_si512(to + part * kTileBytes + line * sizeof(Line), pairs.part[part]);
+            }
+        }
+    }
+}
+
+// Whether there is a number in all columns of all rows: ∞ − ∞ has no parts.
+inline bool finite(const Heads &heads, std::size_t columns) {
+    __m512i largest = _mm512_setzero_si512();
+    for (std::size_t i = 0; i < heads.rows; ++i) {
+        for (std::size_t at = 0; at < columns; at += 16) {
+            const __m512i x = _mm512_castps_si512(
+                _mm512_maskz_loadu_ps(first_lanes(columns - at), heads.values + i * heads.stride + at));
+            largest = _mm512_max_epi32(largest, _mm512_and_si512(x, _mm512_set1_epi32(0x7fffffff)));
+        }
+    }
+    return _mm512_reduce_max_epi32(largest) < 0x7f800000;
+}
+
+}  // namespace
+}  // namespace sluice
