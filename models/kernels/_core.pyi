@@ -276,6 +276,7 @@ def attention(
     causal: bool = False,
     datatype: str = "fp32",
     out: Floats | None = None,
+    threads: Threads | None = None,
     instruction_set: str | None = None,
 ) -> Floats:
     """Softmax attention of one sequence over the heads that are there.
@@ -294,6 +295,7 @@ def attention(
 
     With another datatype than "fp32" a tile unit multiplies, where the processor has one and q more than three rows:
     what it multiplies, the powers included, is rounded to bf16. Sums are float32, and so is all that lies between.
+    `threads` share the queries of all heads evenly, where they are worth it, and change no bit.
     """
 
 def rotary(

@@ -262,6 +262,7 @@ class Bert:
             bias=bias,
             scale=self._scale,
             datatype=self._datatype,
+            threads=threads,
         )
         return _product(heads, attention.output, threads)
 

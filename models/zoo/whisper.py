@@ -130,7 +130,9 @@ class Whisper:
         for layer in self._encoder:
             queries, keys, values = _side_by_side(layer.qkv(layer.norm(x), threads=context.threads), 3)
             size = shape.hidden // shape.encoder_heads
-            heads = kernels.attention(queries, keys, values, size, bias=bias, datatype=self._datatype)
+            heads = kernels.attention(
+                queries, keys, values, size, bias=bias, datatype=self._datatype, threads=context.threads
+            )
             x = layer.output(heads, residual=x, threads=context.threads)
             x, active = layer.feed_forward(x, context, thresholds, watch)
             neurons.append(active if active == shape.encoder_feed_forward else active + active // SAMPLED)

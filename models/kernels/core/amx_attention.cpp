@@ -282,14 +282,12 @@ struct Head {
 
     // Queries first … first + count, `rows` to a tile.
     template <std::size_t Tiles>
-    void run_block(const float *from, std::size_t first, std::size_t count, std::size_t rows, float *out,
-                   std::size_t out_stride) const {
+    void run_block(const float *from, std::size_t first, std::size_t count, std::size_t rows, float *out) const {
         constexpr std::size_t kQueries = Tiles * kTileLines;
         alignas(64) float scores[2][kQueries * kBlockKeys];
         alignas(64) std::uint8_t powers[2][Tiles * kBlockSteps * kStepBytes];
         Softened states[kQueries];
-        const std::size_t n_keys = attention.keys.rows, depth = attention.value_size;
-        const std::size_t hidden = attention.causal ? attention.queries.rows - 1 : 0;  // keys, from the first query
+        const std::size_t depth = attention.value_size;
         const std::size_t query_tile = depth_steps * kStepBytes;
         for (std::size_t tile = 0; tile < Tiles; ++tile) {
             const std::size_t at = tile * rows;
@@ -297,8 +295,7 @@ struct Head {
                                 count - at < rows ? count - at : rows, attention.head_size, attention.scale * kLog2E,
                                 queries + tile * query_tile);
         }
-        const auto visible = [&](std::size_t i) { return n_keys - hidden + (attention.causal ? first + i : 0); };
-        const std::size_t end = visible(count - 1), blocks = divide_up(end, kBlockKeys);
+        const std::size_t end = attention.visible(first + count - 1), blocks = divide_up(end, kBlockKeys);
         Products<Tiles>(*this, 0, end, scores[0], nullptr).advance(0);
         for (std::size_t block = 0; block < blocks; ++block) {
             const std::size_t first_key = block * kBlockKeys, steps = steps_of(block, end);
@@ -308,7 +305,7 @@ struct Head {
             float kept[kQueries];
             bool rebased = false;
             each_row<Tiles>(count, rows, [&](std::size_t i, std::size_t tile, std::size_t row) {
-                const std::size_t sees = visible(i), left = sees > first_key ? sees - first_key : 0;
+                const std::size_t sees = attention.visible(first + i), left = sees > first_key ? sees - first_key : 0;
                 const float *bias = attention.bias_of(number, first + i);
                 kept[i] = soften<Count>(scores[block % 2] + (tile * kTileLines + row) * kBlockKeys,
                                         bias ? bias + first_key : nullptr, left < width ? left : width, steps, states[i],
@@ -328,7 +325,7 @@ struct Head {
         each_row<Tiles>(count, rows, [&](std::size_t i, std::size_t tile, std::size_t row) {
             const Vector factor = broadcast(1.0f / sum_of(states[i].sum));
             const float *sum = sums + (tile * kTileLines + row) * kColumns;
-            float *to = out + i * out_stride;
+            float *to = out + i * attention.out_stride;
             std::size_t at = 0;
             for (; at + kColumns <= depth; at += kColumns, sum += Tiles * kTileSums) store(to + at, load(sum) * factor);
             if (at < depth) store_first(to + at, load(sum) * factor, depth - at);
@@ -346,7 +343,6 @@ void run(const Attention &attention, float *scratch, float *out) {
     float *sums = reinterpret_cast<float *>(queries + sizes.queries * bytes);
     // Positions are shared out evenly over the tiles.
     const std::size_t tiles = divide_up(n_queries, kTileLines), rows = divide_up(n_queries, tiles);
-    const std::size_t out_stride = attention.heads * value_depth;
     enter(rows);
     for (std::size_t h = 0; h < attention.heads; ++h) {
         const auto key_head = static_cast<std::size_t>(attention.key_heads[h]);
@@ -359,34 +355,33 @@ void run(const Attention &attention, float *scratch, float *out) {
         for (std::size_t first = 0; first < n_queries; first += 2 * rows) {
             const std::size_t left = n_queries - first;
             const float *from = attention.queries.values + first * attention.queries.stride + h * depth;
-            float *to = out + first * out_stride + h * value_depth;
+            float *to = attention.out_of(out, h, first);
             const std::size_t count = left < 2 * rows ? left : 2 * rows;
-            if (left > rows) head.template run_block<2>(from, first, count, rows, to, out_stride);
-            else head.template run_block<1>(from, first, count, rows, to, out_stride);
+            if (left > rows) head.template run_block<2>(from, first, count, rows, to);
+            else head.template run_block<1>(from, first, count, rows, to);
         }
     }
     leave();
 }
 
+bool all_finite(const Attention &attention) {
+    std::size_t key_heads = 0;
+    for (std::size_t h = 0; h < attention.heads; ++h) {
+        const auto own = static_cast<std::size_t>(attention.key_heads[h]) + 1;
+        key_heads = own > key_heads ? own : key_heads;
+    }
+    return finite(attention.queries, attention.heads * attention.head_size) &&
+           finite(attention.keys, key_heads * attention.head_size) &&
+           finite(attention.values, key_heads * attention.value_size);
+}
+
+void attend_on_tiles(const Attention &attention, float *scratch, float *out) {
+    if (attention.may_round) run<1>(attention, scratch, out);
+    else run<kParts>(attention, scratch, out);
+}
+
 }  // namespace
 
-bool attend_on_tiles(const Attention &attention, float *scratch, float *out) {
-    if (attention.may_round) {
-        run<1>(attention, scratch, out);
-        return true;
-    }
-    const auto columns = [&](const Heads &heads, std::size_t size) {
-        std::size_t last = 0;
-        for (std::size_t h = 0; h < attention.heads; ++h)
-            if (const auto own = static_cast<std::size_t>(attention.key_heads[h]); own > last) last = own;
-        return (&heads == &attention.queries ? attention.heads : last + 1) * size;
-    };
-    if (!finite(attention.queries, columns(attention.queries, attention.head_size)) ||
-        !finite(attention.keys, columns(attention.keys, attention.head_size)) ||
-        !finite(attention.values, columns(attention.values, attention.value_size)))
-        return false;
-    run<kParts>(attention, scratch, out);
-    return true;
-}
+const TileAttention kTileAttention = {all_finite, attend_on_tiles};
 
 }  // namespace sluice

@@ -11,6 +11,9 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
+// Multiply-accumulates of a call; for fewer, waking another thread takes as long.
+constexpr std::size_t kWorthSharing = 4 << 20;
+
 // A block of scores, 24 KiB: it stays in the nearest caches between its two products.
 constexpr std::size_t kQueries = 48, kKeys = 2 * kBlock;
 
@@ -26,7 +29,7 @@ struct Buffers {
     FloatBuffer keys;    // of one head, [blocks of 64][head size][64]
     FloatBuffer values;  // of one head, [keys][value size, padded to whole vectors]
     FloatBuffer sums;    // [blocks of 64 of the value size][queries][64]
-    FloatBuffer tiles;   // of attend_on_tiles()
+    FloatBuffer tiles;   // of a TileAttention
 };
 
 Buffers &buffers() {
@@ -118,9 +121,8 @@ struct Head {
         }
     }
 
-    void run_block(std::size_t first_query, std::size_t count, float *out, std::size_t out_stride) const {
-        const std::size_t n_keys = attention.keys.rows, depth = attention.value_size;
-        const std::size_t hidden = attention.causal ? attention.queries.rows - 1 : 0;  // keys, from the first query
+    void run_block(std::size_t first_query, std::size_t count, float *out) const {
+        const std::size_t depth = attention.value_size, out_stride = attention.out_stride;
         const float *rows[kQueries];
         const float *powers[kQueries];
         alignas(64) float scores[kQueries * kKeys];
@@ -130,7 +132,7 @@ struct Head {
             powers[i] = scores + i * kKeys;
             states[i] = {-kInfinity, 0.0f};
         }
-        const auto visible = [&](std::size_t i) { return n_keys - hidden + (attention.causal ? first_query + i : 0); };
+        const auto visible = [&](std::size_t i) { return attention.visible(first_query + i); };
         const std::size_t end = visible(count - 1);
         for (std::size_t first_key = 0; first_key < end; first_key += kKeys) {
             const std::size_t width = std::min(kKeys, end - first_key);
@@ -164,19 +166,17 @@ struct Head {
     }
 };
 
-}  // namespace
-
-void attend(const InstructionSet &set, const Attention &attention, float *out) {
+void attend_alone(const InstructionSet &set, const Attention &attention, bool on_tiles, float *out) {
     const std::size_t n_queries = attention.queries.rows, n_keys = attention.keys.rows, depth = attention.head_size,
                       value_depth = attention.value_size;
     Buffers &kept = buffers();
 #if defined(SLUICE_AMX)
-    if (set.attend_on_tiles && n_queries > (attention.may_round ? kQueriesInPlace : kQueriesInParts)) {
+    if (on_tiles) {
         const std::size_t floats = AttentionTiles(attention).floats(attention.may_round ? 1 : kParts);
-        if (set.attend_on_tiles(attention, kept.tiles.reserve(floats), out)) return;
+        return set.tile_attention->attend(attention, kept.tiles.reserve(floats), out);
     }
 #endif
-    const bool transposes = n_queries > kQueriesInPlace;
+    const bool transposes = attention.all_queries > kQueriesInPlace;
     const std::size_t padded = divide_up(value_depth, set.lanes) * set.lanes;
     float *keys = transposes ? kept.keys.reserve(divide_up(n_keys, kBlock) * kBlock * depth) : nullptr;
     // A tile reads whole vectors: where these end beyond the head, a copy of it.
@@ -203,12 +203,52 @@ void attend(const InstructionSet &set, const Attention &attention, float *out) {
                         h,
                         sums};
         // Evenly shared, as positions are.
-        const std::size_t blocks = divide_up(n_queries, kQueries), stride = attention.heads * value_depth;
+        const std::size_t blocks = divide_up(n_queries, kQueries);
         for (std::size_t i = 0; i < blocks; ++i) {
             const std::size_t first = i * n_queries / blocks;
-            head.run_block(first, (i + 1) * n_queries / blocks - first, out + first * stride + h * value_depth, stride);
+            head.run_block(first, (i + 1) * n_queries / blocks - first, attention.out_of(out, h, first));
         }
     }
+}
+
+bool goes_on_tiles(const InstructionSet &set, const Attention &attention) {
+#if defined(SLUICE_AMX)
+    if (!set.tile_attention) return false;
+    if (attention.may_round) return attention.all_queries > kQueriesInPlace;
+    return attention.all_queries > kQueriesInParts && set.tile_attention->finite(attention);
+#else
+    return false;
+#endif
+}
+
+}  // namespace
+
+Attention Attention::part(std::size_t head, std::size_t n_heads, std::size_t query, std::size_t n_queries) const {
+    Attention part = *this;
+    part.queries = {queries.values + query * queries.stride + head * head_size, n_queries, queries.stride};
+    part.heads = n_heads;
+    part.key_heads = key_heads + head;
+    part.first_query = first_query + query;
+    if (bias && !one_bias) part.bias = bias + head * all_queries * keys.rows;
+    return part;
+}
+
+void attend(const InstructionSet &set, const Attention &attention, float *out, Threads *threads) {
+    const bool on_tiles = goes_on_tiles(set, attention);
+    const std::size_t rows = attention.queries.rows, all = attention.heads * rows,
+                      macs = all * attention.keys.rows * (attention.head_size + attention.value_size);
+    if (!threads || threads->count() == 1 || macs < kWorthSharing) return attend_alone(set, attention, on_tiles, out);
+    threads->run(threads->count(), [&](std::size_t number) {
+        const std::size_t end = (number + 1) * all / threads->count();
+        for (std::size_t at = number * all / threads->count(); at < end;) {
+            // The rest of a head, or whole ones, whose keys are packed once.
+            const std::size_t head = at / rows, query = at % rows;
+            const std::size_t heads = query == 0 && end - at > rows ? (end - at) / rows : 1,
+                              queries = heads > 1 ? rows : std::min(rows - query, end - at);
+            attend_alone(set, attention.part(head, heads, query, queries), on_tiles, attention.out_of(out, head, query));
+            at += heads * queries;
+        }
+    });
 }
 
 }  // namespace sluice

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "reduced_set.h"
+#include "threads.h"
 
 namespace sluice {
 
@@ -20,21 +21,35 @@ struct Attention {
     bool causal;  // query i, of n, sees keys up to keys.rows − n + i
     bool one_bias = false;   // it is [keys]
     bool may_round = false;  // to bf16, where there is a tile unit
+    std::size_t all_queries = queries.rows, first_query = 0;  // those here are a part of all
+    std::size_t out_stride = heads * value_size;
 
     // Those of a query of a head.
     const float *bias_of(std::size_t head, std::size_t query) const {
-        return bias && !one_bias ? bias + (head * queries.rows + query) * keys.rows : bias;
+        return bias && !one_bias ? bias + (head * all_queries + first_query + query) * keys.rows : bias;
     }
+
+    // How many keys a query sees.
+    std::size_t visible(std::size_t query) const {
+        return causal ? keys.rows - all_queries + 1 + first_query + query : keys.rows;
+    }
+
+    float *out_of(float *out, std::size_t head, std::size_t query) const {
+        return out + query * out_stride + head * value_size;
+    }
+
+    // Some queries of some heads; their results begin at out_of() the first.
+    Attention part(std::size_t head, std::size_t n_heads, std::size_t query, std::size_t n_queries) const;
 };
 
 // out[i][h] = Σ_j softmax_j(scale · q[i][h] · k[j][key_heads[h]] + bias[h][i][j]) v[j][key_heads[h]], as [queries][heads ·
 // value size]. Softmax is taken a block of keys at a time (Milakov & Gimelshein 2018; FlashAttention, Dao et al. 2022), so
 // memory grows with the sequence and not with its square. Where they may be rounded,
-// more than a few queries go to the tile unit.
-void attend(const InstructionSet &set, const Attention &attention, float *out);
+// more than a few queries go to the tile unit. Threads share queries and heads evenly, and change no bit.
+void attend(const InstructionSet &set, const Attention &attention, float *out, Threads *threads = nullptr);
 
 #if defined(SLUICE_AMX)
-// What attend_on_tiles() needs beside its arguments, in tiles of 1 KiB: of one head, and for a block of queries. All but
+// What TileAttention::attend needs beside its arguments, in tiles of 1 KiB: of one head, and for a block of queries. All but
 // the sums are there once for each part that a number has.
 struct AttentionTiles {
     std::size_t key_steps, depth_steps, strips;  // of 32 keys, 32 columns and 16 columns
@@ -54,8 +69,14 @@ struct AttentionTiles {
     }
 };
 
-// `scratch` on a 64-byte boundary. False, and nothing done, where products may not be rounded and something is not finite.
-bool attend_on_tiles(const Attention &attention, float *scratch, float *out);
+// What a tile unit does of attention.
+struct TileAttention {
+    // Whether all is finite: of what is not there are no parts, which products that may not be rounded are made of.
+    bool (*finite)(const Attention &);
+    void (*attend)(const Attention &, float *scratch, float *out);  // `scratch` on a 64-byte boundary
+};
+
+extern const TileAttention kTileAttention;
 #endif
 
 }  // namespace sluice

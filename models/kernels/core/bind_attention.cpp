@@ -29,7 +29,7 @@ Argument bias_of(nb::handle value, std::size_t heads, std::size_t queries, std::
 
 nb::object attention(nb::handle q_, nb::handle k_, nb::handle v_, std::size_t head_size, nb::handle key_heads_,
                      nb::handle bias_, std::optional<float> scale, bool causal, const std::string &datatype,
-                     nb::handle out, const std::optional<std::string> &instruction_set) {
+                     nb::handle out, Threads *threads, const std::optional<std::string> &instruction_set) {
     const bool may_round = datatype_named(datatype) != Datatype::fp32;
     if (head_size == 0 || head_size > kMostChannels) reject("head_size must be at least 1 and at most 2^24");
     const Argument q = float_rows(q_, "q"), k = float_rows(k_, "k"), v = float_rows(v_, "v");
@@ -81,7 +81,8 @@ nb::object attention(nb::handle q_, nb::handle k_, nb::handle v_, std::size_t he
                 causal,
                bias.is_valid() && bias.rank == 1,
                may_round},
-               y.data);
+               y.data,
+               threads);
     }
     return y.object;
 }
@@ -113,7 +114,7 @@ void bind_attention(nb::module_ &m) {
 
     m.def("attention", &attention, "q"_a.none(), "k"_a.none(), "v"_a.none(), "head_size"_a, nb::kw_only(),
           "key_heads"_a = nb::none(), "bias"_a = nb::none(), "scale"_a = nb::none(), "causal"_a = false,
-          "datatype"_a = "fp32", "out"_a = nb::none(), "instruction_set"_a = nb::none());
+          "datatype"_a = "fp32", "out"_a = nb::none(), "threads"_a = nb::none(), "instruction_set"_a = nb::none());
     m.def("rotary", &rotary, "x"_a.none(), "cosines"_a.none(), "sines"_a.none(), nb::kw_only(), "out"_a = nb::none(),
           "instruction_set"_a = nb::none());
 }

@@ -18,7 +18,7 @@ const InstructionSet *const *instruction_sets() {
             if (avx512 && has_tiles()) {
                 amx.name = "amx";
                 amx.split = &kSplitAmx;
-                amx.attend_on_tiles = attend_on_tiles;
+                amx.tile_attention = &kTileAttention;
                 sets[count++] = &amx;
             }
 #endif

@@ -159,7 +159,7 @@ struct Panel {
 };
 
 struct SplitSet;
-struct Attention;
+struct TileAttention;
 
 struct InstructionSet {
     const char *name;
@@ -193,7 +193,7 @@ struct InstructionSet {
     std::size_t (*accumulate)(std::size_t rounds);
     float (*read)(const float *x, std::size_t count);
     const SplitSet *split;  // products of many rows, see split.h; null: none
-    bool (*attend_on_tiles)(const Attention &, float *scratch, float *out);  // see attention.h; null: none
+    const TileAttention *tile_attention;  // see attention.h; null: none
 };
 
 extern const InstructionSet kPortable;

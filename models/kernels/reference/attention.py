@@ -17,6 +17,7 @@ from models.kernels.reference.arrays import (
     shaped_tensor,
 )
 from models.kernels.reference.datatypes import checked_datatype
+from models.kernels.reference.threads import Threads
 
 
 def attention(
@@ -31,6 +32,7 @@ def attention(
     causal: bool = False,
     datatype: str = "fp32",
     out: Floats | None = None,
+    threads: Threads | None = None,
     instruction_set: str | None = None,
 ) -> NDArray[Any]:
     """Softmax attention of one sequence, q [T, n · d] on k [S, m · d] and v [S, m · e], to [T, n · e]; head i of q

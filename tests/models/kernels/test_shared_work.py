@@ -56,6 +56,24 @@ def test_products_are_those_of_one_thread(threads, datatype, rows, inputs, outpu
 
 
 @several
+@pytest.mark.parametrize("datatype", ["fp32", "bf16"])
+@pytest.mark.parametrize("instruction_set", kernels.instruction_sets())
+@pytest.mark.parametrize(
+    ("heads", "queries", "keys", "causal", "bias"),
+    [(5, 101, 300, False, None), (2, 333, 333, True, None), (3, 150, 200, False, 1), (3, 150, 200, False, 3)],
+)
+def test_attention_is_that_of_one_thread(threads, datatype, instruction_set, heads, queries, keys, causal, bias):
+    random = np.random.default_rng(heads)
+    q, k, v = (random.standard_normal((rows, heads * 64), dtype=np.float32) for rows in (queries, keys, keys))
+    k[3, 70] = np.inf if bias == 3 else 0.0  # of one head: no thread goes another way for it
+    given = {"causal": causal, "datatype": datatype, "instruction_set": instruction_set}
+    if bias:
+        given["bias"] = random.standard_normal((heads, queries, keys)[3 - bias :], dtype=np.float32)
+    alone = kernels.attention(q, k, v, 64, **given)
+    np.testing.assert_array_equal(kernels.attention(q, k, v, 64, threads=threads, **given), alone)
+
+
+@several
 @settings(max_examples=30, deadline=None)
 @given(
     datatype=st.sampled_from(["fp32", "bf16"]),
