@@ -12,7 +12,7 @@ from loadtest.benchmarks.model_cases import INPUTS, Case, Level, Run
 from loadtest.benchmarks.model_engines import Engine
 from models.model import GateContext
 from models.zoo import language_family, text_data
-from models.zoo.family import MissingWeights
+from models.zoo.family import MissingWeights, default_home
 from models.zoo.language_gates import windows
 from models.zoo.language_model import Generation, LanguageModel
 
@@ -89,4 +89,4 @@ def _engine(engine: str, name: str, model: LanguageModel, datatype: str, longest
     source = language_family.gguf_file(name)
     if source is None:
         raise MissingWeights(f"{name} is no GGUF file, which llama-cpp needs")
-    return language_engines.llama_cpp(source, language_family.default_home(), datatype, longest)
+    return language_engines.llama_cpp(source, default_home(), datatype, longest)

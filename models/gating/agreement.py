@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.gating.profile import OperatingPoint
+from models.gating.profile import OperatingPoint, Profile
 from models.model import GateContext, Tensors
 
 CONFIDENCE = 0.95
@@ -54,6 +54,21 @@ def operating_point(level: float, thresholds: Mapping[str, float], measured: Agr
         # The dense model agrees with itself: that is no sample's estimate.
         agreement_lower=1.0 if dense else mean_lower_bound(measured.agreement),
     )
+
+
+def gain(profile: Profile, other: Profile) -> float:
+    """How much more the one agrees with dense than the other, on average over all work that both can do."""
+    least = max(one.points[-1].macs_ratio for one in (profile, other))
+    ratios = np.linspace(least, 1, 33)
+    agreement = [
+        np.interp(
+            ratios,
+            [point.macs_ratio for point in reversed(one.points)],
+            [point.agreement for point in reversed(one.points)],
+        )
+        for one in (profile, other)
+    ]
+    return float((agreement[0] - agreement[1]).mean())
 
 
 def mean_lower_bound(values: NDArray[Any], confidence: float = CONFIDENCE) -> float:

@@ -18,7 +18,7 @@ alone saves time where a sequence is short.
 An encoder with a bias for distances has no gates on positions: what has been joined is at no distance from the others.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -32,12 +32,11 @@ from models.model import GateContext
 from models.zoo.bert_shape import NAMINGS, BertShape, read_shape
 from models.zoo.distances import DistanceBias
 from models.zoo.folder import Tensors, read_json, weights_path
-from models.zoo.lean_parts import DenseWeights, LeanParts
+from models.zoo.lean_parts import NORMS, PRODUCTS, LayerWeights, LeanParts
 from models.zoo.text_profile import OtherWeights
 
 Array = NDArray[np.float32]
 Ids = NDArray[np.int64]
-Watch = Callable[[int, Array, Array], None]
 DENSE: Mapping[str, float] = MappingProxyType({})
 """The thresholds of the dense model."""
 
@@ -149,28 +148,23 @@ class Bert:
         self._tensors, self._naming, self._datatype = tensors, naming, datatype
         self._scale = self.shape.head_size**-0.5
         layers = range(self.shape.layers)
-        self.layers = tuple(_layer(self.dense_weights(i), self.shape.head_size, datatype) for i in layers)
+        self.layers = tuple(_layer(self.dense_weights(i), self.shape, datatype) for i in layers)
         if lean is not None and len(lean) != len(layers):
             raise OtherWeights(f"there are lean parts of {len(lean)} layers, and the encoder has {len(layers)}")
+        for i, part in enumerate(lean or ()):
+            part.check(self.dense_weights(i))
         self.lean_layers = tuple(
-            _layer(
-                part.weights(self.dense_weights(i)),
-                part.queries.shape[1],
-                datatype,
-                part.score_saliency,
-                part.neuron_saliency,
-            )
-            for i, part in enumerate(lean or ())
+            _layer(part.weights, self.shape, datatype, part.score_saliency, part.neuron_saliency) for part in lean or ()
         )
 
-    def dense_weights(self, number: int) -> DenseWeights:
+    def dense_weights(self, number: int) -> LayerWeights:
         """Weight and bias of a layer's products and of its two norms, by their names in `Naming`."""
         tensors, naming, name = self._tensors, self._naming, f"{self._naming.layers}.{number}"
         found: dict[str, tuple[Array, Array]] = {}
-        for of in ("query", "key", "value", "output", "up", "down"):
+        for of in PRODUCTS:
             part = f"{name}.{getattr(naming, of)}"
             found[of] = (tensors[f"{part}.weight"], tensors[f"{part}.bias"])
-        norms = {of: _norm(tensors, f"{name}.{getattr(naming, of)}") for of in ("attention_norm", "norm")}
+        norms = {of: _norm(tensors, f"{name}.{getattr(naming, of)}") for of in NORMS}
         return found | {of: (norm.weight, norm.bias) for of, norm in norms.items()}
 
     def embed(self, ids: Ids, types: Ids | None = None) -> Array:
@@ -179,7 +173,7 @@ class Bert:
         summed = self._words[ids] + self._positions[: len(ids)]
         if types is not None and self._second_type is not None:
             summed[types == 1] += self._second_type
-        return self._normalised(summed, self._norm)
+        return self.normalised(summed, self._norm)
 
     @property
     def position_gates(self) -> tuple[str, ...]:
@@ -206,32 +200,28 @@ class Bert:
         ids: Ids,
         context: GateContext,
         thresholds: Mapping[str, float] = DENSE,
-        watch: Watch | None = None,
         types: Ids | None = None,
     ) -> Encoded:
         """Encodes a sequence of token ids [n], of two texts where there are `types`. A gate without a threshold, or
-        with that of 0, is left out. `watch` is told what each layer gets [positions, hidden], and its neurons
-        [positions, neurons]."""
+        with that of 0, is left out."""
         shape, done = self.shape, 0
         x, sizes = self.embed(ids, types), np.ones(len(ids), np.float32)
-        bias = None if self._distances is None else self._distances(len(ids))
+        bias = self.distances(len(ids))
         for i, names in enumerate(self._gates):
             attention, feed_forward = self._halves(i, thresholds, context)
-            given, positions = x, len(x)
+            positions = len(x)
             if positions < len(ids):  # attended to as often as it stands for a position: without this, cosines suffer
                 bias = np.log(sizes)
-            x = self._normalised(self._attend(x, attention, bias, context.threads), attention.norm, residual=x)
+            heads = self.attend(x, attention, bias, context.threads)
+            x = self.normalised(product(heads, attention.output, context.threads), attention.norm, residual=x)
             done += shape.attention_macs(positions, positions, attention.head_size)
             threshold = thresholds.get(names.positions)
             if threshold and positions >= FEWEST_JOINED:
                 done += shape.gate_macs(positions)
                 x, sizes = kernels.merge_positions(x, sizes, threshold)
             context.record(names.positions, positions, len(x))
-            neurons = _product(x, feed_forward.up, context.threads, activation="gelu")
-            if watch is not None:
-                watch(i, given, neurons)
-            returned = _product(neurons, feed_forward.down, context.threads)
-            x = self._normalised(returned, feed_forward.norm, residual=x)
+            neurons = product(x, feed_forward.up, context.threads, activation="gelu")
+            x = self.normalised(product(neurons, feed_forward.down, context.threads), feed_forward.norm, residual=x)
             done += shape.feed_forward_macs(len(x), neurons.shape[1])
         context.macs += shape.macs(len(ids))
         context.macs_skipped += max(0, shape.macs(len(ids)) - done)
@@ -252,9 +242,16 @@ class Bert:
         context.record(names.neurons, neurons, feed_forward.up.packed.outputs)
         return attention, feed_forward
 
-    def _attend(self, x: Array, attention: Attention, bias: Array | None, threads: kernels.Threads | None) -> Array:
-        qkv, scored = _product(x, attention.qkv, threads), self.shape.heads * attention.head_size
-        heads = kernels.attention(
+    def distances(self, positions: int) -> Array | None:
+        """What the scores of so many positions get for how far apart they are; None where the encoder has no bias."""
+        return None if self._distances is None else self._distances(positions)
+
+    def attend(
+        self, x: Array, attention: Attention, bias: Array | None, threads: kernels.Threads | None = None
+    ) -> Array:
+        """What the heads of a layer give for its input x [positions, hidden], side by side: [positions, hidden]."""
+        qkv, scored = product(x, attention.qkv, threads), self.shape.heads * attention.head_size
+        return kernels.attention(
             qkv[:, :scored],
             qkv[:, scored : 2 * scored],
             qkv[:, 2 * scored :],
@@ -264,13 +261,22 @@ class Bert:
             datatype=self._datatype,
             threads=threads,
         )
-        return _product(heads, attention.output, threads)
 
-    def _normalised(self, x: Array, norm: Norm, residual: Array | None = None) -> Array:
+    def layer(self, x: Array, layer: BertLayer) -> Array:
+        """A layer on a text of which no positions are joined: [positions, hidden]."""
+        attention, feed_forward = layer.attention, layer.feed_forward
+        heads = self.attend(x, attention, self.distances(len(x)))
+        x = self.normalised(product(heads, attention.output), attention.norm, residual=x)
+        neurons = product(x, feed_forward.up, activation="gelu")
+        return self.normalised(product(neurons, feed_forward.down), feed_forward.norm, residual=x)
+
+    def normalised(self, x: Array, norm: Norm, residual: Array | None = None) -> Array:
+        """The norm of x, or of its sum with the residual."""
         return kernels.layer_norm(x, norm.weight, norm.bias, self.shape.epsilon, residual=residual)
 
 
-def _product(x: Array, linear: Linear, threads: kernels.Threads | None, activation: str = "none") -> Array:
+def product(x: Array, linear: Linear, threads: kernels.Threads | None = None, activation: str = "none") -> Array:
+    """activation(weight @ x + bias), of each row of x."""
     return kernels.gated_matmul(x, linear.packed, shift=linear.bias, activation=activation, threads=threads)
 
 
@@ -295,15 +301,22 @@ def _norm(tensors: Tensors, name: str) -> Norm:
     return Norm(*(tensors[f"{name}.{part}"] for part in (("gamma", "beta") if old else ("weight", "bias"))))
 
 
-def _layer(
-    weights: DenseWeights, head_size: int, datatype: str, score_saliency: float = 0.0, neuron_saliency: float = 0.0
-) -> BertLayer:
-    def linear(*names: str) -> Linear:
-        """The products of these names as one, their outputs side by side."""
-        weight, bias = (np.concatenate(parts) for parts in zip(*(weights[name] for name in names), strict=True))
-        return Linear(kernels.pack_matrix(weight, datatype), bias)
+def pack(weights: LayerWeights, datatype: str, *names: str) -> Linear:
+    """The products of these names as one, their outputs side by side."""
+    weight, bias = (np.concatenate(parts) for parts in zip(*(weights[name] for name in names), strict=True))
+    return Linear(kernels.pack_matrix(weight, datatype), bias)
 
+
+def _layer(
+    weights: LayerWeights,
+    shape: BertShape,
+    datatype: str,
+    score_saliency: float = 0.0,
+    neuron_saliency: float = 0.0,
+) -> BertLayer:
     # In this order: weights are fetched ahead from the layer that was packed next.
-    qkv, output = linear("query", "key", "value"), linear("output")
+    qkv, output = pack(weights, datatype, "query", "key", "value"), pack(weights, datatype, "output")
+    head_size = len(weights["query"][0]) // shape.heads
     attention = Attention(qkv, output, Norm(*weights["attention_norm"]), head_size, score_saliency)
-    return BertLayer(attention, FeedForward(linear("up"), linear("down"), Norm(*weights["norm"]), neuron_saliency))
+    up, down = pack(weights, datatype, "up"), pack(weights, datatype, "down")
+    return BertLayer(attention, FeedForward(up, down, Norm(*weights["norm"]), neuron_saliency))

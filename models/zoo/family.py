@@ -4,6 +4,7 @@
 >>> FAMILIES: tuple[Family, ...] = (text_family,)           # doctest: +SKIP
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,11 @@ class Family(Protocol):
     def measured_files(self, name: str, calibrations: Path | None) -> MeasuredFiles | None:
         """That profile with the weights that `load` would take; None where there is no profile. Raises as `load`
         does where the weights are not there."""
+
+
+def default_home() -> Path:
+    """Where the server keeps things if it is not told."""
+    return Path(os.environ.get("SLUICE_HOME", "~/.cache/sluice")).expanduser()
 
 
 def split_datatype(name: str) -> tuple[str, str]:

@@ -1,7 +1,6 @@
 """Language models in the catalog: SmolLM2 by its name, whose weights come with a package, and Hugging Face folders and
 GGUF files by their path."""
 
-import os
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +9,15 @@ from rich.console import Console
 from rich.progress import Progress
 
 from models.gating.profile import Profile
-from models.zoo.family import DATATYPES, CatalogEntry, MeasuredFiles, MissingWeights, folder_type, split_datatype
+from models.zoo.family import (
+    DATATYPES,
+    CatalogEntry,
+    MeasuredFiles,
+    MissingWeights,
+    default_home,
+    folder_type,
+    split_datatype,
+)
 from models.zoo.fashion_weights import PACKAGED
 from models.zoo.folder import weights_digest, weights_files, weights_path
 from models.zoo.language_gates import load_calibration
@@ -114,11 +121,6 @@ def folder_of(place: str, home: Path) -> Path:
             task = bar.add_task(f"converting {source.name}, once", total=1.0)
             convert(source, folder, lambda done: bar.update(task, completed=done))
     return folder
-
-
-def default_home() -> Path:
-    """Where the server keeps things if it is not told."""
-    return Path(os.environ.get("SLUICE_HOME", "~/.cache/sluice")).expanduser()
 
 
 def _missing(place: str) -> str:

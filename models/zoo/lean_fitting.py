@@ -1,24 +1,27 @@
-"""The parts of an encoder's lean layers in closed form, from what its dense layers do on texts. Needs no torch.
+"""The lean layers of an encoder in closed form, from what its dense layers do on texts. Needs no torch.
 
 Scores are q · k, and the same in any bases q A, k A⁻ᵀ of a head: in those of the singular vectors of the scores, under
 the second moments of the inputs, the first channels carry most of them. What a key adds to all scores of a query alike
-changes nothing, so keys count by how they differ from their text's mean.
+changes nothing, so keys count by how they differ from their text's mean. The output product is then fitted again, to
+make of the heads what the dense one makes of its own.
 
 Neurons are left out a few at a time, those that are missed least once the others stand in for them (Optimal Brain
 Surgeon, Hassibi and Stork 1993; of whole channels, Kurtic et al. 2023). The second product of those that stay is the
-least-squares fit to the whole one's, and of that fit as much is kept as a correction of small rank can say.
+least-squares fit to the whole one's.
+
+A position counts by what the norm behind makes of its error. To let each layer make up for those before it was tried:
+such a fit takes the noise of its inputs for a reason to give less of everything, and embeddings got worse.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.model import GateContext
-from models.zoo.bert import DENSE, Bert
-from models.zoo.lean_parts import BIASED, CORRECTED, Array, Correction, LeanLayer
+from models import kernels
+from models.zoo.bert import Attention, Bert, pack, product
+from models.zoo.lean_parts import Array, LayerWeights, LeanLayer, Product
 from models.zoo.text_reader import Tokens
 
 Double = NDArray[np.float64]
@@ -27,37 +30,53 @@ Double = NDArray[np.float64]
 @dataclass(frozen=True, slots=True)
 class LeanRecipe:
     """The shares of a head's channels that score, and of the neurons that are kept, rounded to whole cache lines of
-    `LINE` columns; the `rank` of the second product's correction."""
+    `LINE` columns; `ridge` is what the fits add to the variance of each channel, as a share of it."""
 
     scores: float = 0.5
-    neurons: float = 5 / 6
-    rank: int = 48
+    neurons: float = 0.75
+    ridge: float = 0.03
 
+
+FITTING = 1
+"""Counts the ways of fitting that there were: what was kept of another is made anew."""
 
 LINE = 16
 AT_A_TIME = 16
 """Neurons that are left out together: those that are missed least hardly stand in for each other."""
 
-
 AT_ONCE = 2048
-"""Positions whose second moments are added up together: to add those of each text takes longer than to find them."""
+"""Positions of texts that are run together: products of few rows, and sums of their moments, take longer."""
 
 
 @dataclass(slots=True)
 class Moments:
-    """Of a layer: second moments of its inputs, and of those within each text, [hidden + 1, hidden + 1] with a one
-    behind them; sums and second moments of its neurons."""
+    """The second moments of rows with a one behind each: [size + 1, size + 1]."""
 
-    inputs: Double
-    within: Double
-    neurons: Double
-    sums: Double
-    positions: int = 0
+    size: int
+    rows: int = 0
+    total: Double = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.total = np.zeros((self.size + 1, self.size + 1))
+
+    def add(self, rows: Array, weights: Array | float = 1.0, one: float = 1.0) -> None:
+        """Rows [n, size], each times its weight, as is the `one` behind it."""
+        columns = np.ascontiguousarray(
+            (np.hstack([rows, np.full((len(rows), 1), one, np.float32)]) * np.float32(weights)).T
+        )
+        self.total += kernels.gated_matmul(columns, kernels.pack_matrix(columns))
+        self.rows += len(rows)
+
+    @property
+    def means(self) -> Double:
+        """[size]"""
+        means: Double = self.total[-1, :-1] / self.total[-1, -1]
+        return means
 
     @property
     def covariance(self) -> Double:
-        means = self.sums / self.positions
-        covariance: Double = self.neurons / self.positions - np.outer(means, means)
+        """[size, size]"""
+        covariance: Double = self.total[:-1, :-1] / self.total[-1, -1] - np.outer(self.means, self.means)
         return covariance
 
 
@@ -67,95 +86,72 @@ def fit_lean(
     report: Callable[[float], None] = lambda done: None,
     recipe: LeanRecipe | None = None,
 ) -> list[LeanLayer]:
-    """Fits the parts of each layer, one after the other: the moments of all would not fit the memory. `report` is
-    called with the share done."""
-    parts = []
-    for number in range(encoder.shape.layers):
-        moments = _moments(encoder, number, sequences)
-        parts.append(_fit(encoder, number, moments, recipe or LeanRecipe()))
-        report((number + 1) / encoder.shape.layers)
-    return parts
-
-
-def _moments(encoder: Bert, number: int, sequences: Sequence[Tokens]) -> Moments:
-    hidden, neurons = encoder.shape.hidden, encoder.shape.feed_forward
-    waiting: list[Array] = []
-    squares = [np.zeros((size, size)) for size in (hidden + 1, hidden + 1, neurons)]
-    found = Moments(squares[0], squares[1], squares[2], np.zeros(neurons))
-
-    def watch(layer: int, x: Array, active: Array) -> None:
-        if layer != number:
-            return
-        ones = np.ones((len(x), 1), np.float32)
-        x, centred = np.hstack([x, ones]), np.hstack([x - x.mean(0), 0 * ones])
-        found.inputs += x.T @ x
-        found.within += centred.T @ centred
-        found.positions += len(x)
-        waiting.append(active)
-        if sum(map(len, waiting)) >= AT_ONCE:
-            add_neurons()
-
-    def add_neurons() -> None:
-        active = np.concatenate(waiting)
-        found.neurons += active.T @ active
-        found.sums += active.sum(0)
-        waiting.clear()
-
+    """Fits one layer after the other: what all give would not fit the memory. `report` is called with the share
+    done."""
+    recipe = recipe or LeanRecipe()
+    given: list[list[Array]] = [[]]
     for tokens in sequences:
-        encoder(tokens.ids, GateContext(0.0), DENSE, watch=watch, types=tokens.types)
-    waiting.append(np.zeros((0, neurons), np.float32))
-    add_neurons()
-    return found
+        if sum(map(len, given[-1])) >= AT_ONCE:
+            given.append([])
+        given[-1].append(encoder.embed(tokens.ids, tokens.types))
+    layers = []
+    for number in range(encoder.shape.layers):
+        layer, given = _fit(encoder, number, given, recipe)
+        layers.append(layer)
+        report((number + 1) / encoder.shape.layers)
+    return layers
 
 
-def _fit(encoder: Bert, number: int, moments: Moments, recipe: LeanRecipe) -> LeanLayer:
+def _fit(
+    encoder: Bert, number: int, given: list[list[Array]], recipe: LeanRecipe
+) -> tuple[LeanLayer, list[list[Array]]]:
+    """A lean layer, and what the dense one gives for what it is `given`, text by text."""
     dense, shape = encoder.dense_weights(number), encoder.shape
+    lean = dict(dense)
     channels = _whole_lines(recipe.scores * shape.head_size, shape.head_size)
-    queries, keys, lost_scores = score_bases(dense["query"], dense["key"], shape.heads, channels, moments)
-    covariance = moments.covariance
-    weight, bias = (part.astype(np.float64) for part in dense["down"])
-    kept = keep_neurons(covariance, weight, _whole_lines(recipe.neurons * shape.feed_forward, shape.feed_forward))
-    down, correction, lost = _stand_in(covariance, weight, kept, recipe.rank, moments.positions)
-    means = moments.sums / moments.positions
-    corrections = {name: _no_correction(dense[name][0]) for name in ("value", "output")}
-    corrections |= {"up": _no_correction(dense["up"][0][kept]), "down": correction}
-    biases: dict[str, NDArray[Any]] = {name: dense[name][1] for name in BIASED} | {
-        "query": _projected_bias(queries, dense["query"][1]),
-        "key": _projected_bias(keys, dense["key"][1]),
-        "up": dense["up"][1][kept],
-        "down": bias + weight @ means - down @ means[kept],
-    }
-    return LeanLayer(
-        queries,
-        keys,
-        kept,
-        tuple(_single(*corrections[name]) for name in CORRECTED),
-        tuple(biases[name].astype(np.float32) for name in BIASED),
-        np.stack(dense["attention_norm"]),
-        np.stack(dense["norm"]),
-        lost_scores,
-        lost,
+    lean["query"], lean["key"], lost_scores = score_bases(dense, shape.heads, channels, given)
+    scored = replace(
+        encoder.layers[number].attention, qkv=pack(lean, "fp32", "query", "key", "value"), head_size=channels
     )
+    heads, neurons = Moments(2 * shape.hidden), Moments(shape.feed_forward)
+    returned = [_watch(encoder, number, scored, texts, heads, neurons) for texts in given]
+    if number + 1 < shape.layers:  # with that of the last fitted too, embeddings were further from the dense ones
+        lean["output"] = _as_output(dense["output"], heads, recipe.ridge)
+    kept = keep_neurons(
+        neurons.covariance,
+        dense["down"][0].astype(np.float64),
+        _whole_lines(recipe.neurons * shape.feed_forward, shape.feed_forward),
+    )
+    lean["up"] = dense["up"][0][kept], dense["up"][1][kept]
+    lean["down"], lost_neurons = _as_down(dense["down"], neurons, kept, recipe.ridge)
+    return LeanLayer(lean, lost_scores, lost_neurons), returned
 
 
 def score_bases(
-    query: tuple[Array, Array], key: tuple[Array, Array], heads: int, channels: int, moments: Moments
-) -> tuple[Array, Array, float]:
-    """Bases [heads, channels, head size] of the queries and keys, and the share of the scores' energy that is not in
-    them."""
-    queries, keys = (np.hstack([weight, bias[:, None]]).astype(np.float64) for weight, bias in (query, key))
+    weights: LayerWeights, heads: int, channels: int, given: Sequence[Sequence[Array]]
+) -> tuple[Product, Product, float]:
+    """The products that make so many channels a head of queries and keys, and the share of the scores' energy that is
+    not in them."""
+    hidden = weights["query"][0].shape[1]
+    inputs, within = Moments(hidden), Moments(hidden)
+    for texts in given:
+        inputs.add(np.concatenate(texts))
+        within.add(np.concatenate([x - x.mean(0) for x in texts]), one=0.0)
+    queries, keys = (
+        np.hstack([weight, bias[:, None]]).astype(np.float64) for weight, bias in (weights["query"], weights["key"])
+    )
     size = len(queries) // heads
     of_queries, of_keys, energy = [], [], np.zeros(size)
     for head in range(heads):
         q, k = (rows[head * size : (head + 1) * size] for rows in (queries, keys))
-        root_q, inverse_q = _roots(q @ (moments.inputs / moments.positions) @ q.T)
-        root_k, inverse_k = _roots(k @ (moments.within / moments.positions) @ k.T)
+        root_q, inverse_q = _roots(q @ (inputs.total / inputs.rows) @ q.T)
+        root_k, inverse_k = _roots(k @ (within.total / within.rows) @ k.T)
         left, values, right = np.linalg.svd(root_q.T @ root_k)
-        of_queries.append((inverse_q @ left * np.sqrt(values)).T[:channels])
-        of_keys.append((inverse_k @ right.T * np.sqrt(values)).T[:channels])
+        of_queries.append((inverse_q @ left * np.sqrt(values)).T[:channels] @ q)
+        of_keys.append((inverse_k @ right.T * np.sqrt(values)).T[:channels] @ k)
         energy += np.square(values)
     lost = float(energy[channels:].sum() / max(energy.sum(), 1e-30))
-    return np.stack(of_queries).astype(np.float32), np.stack(of_keys).astype(np.float32), lost
+    return _product(np.concatenate(of_queries)), _product(np.concatenate(of_keys)), lost
 
 
 def keep_neurons(covariance: Double, weight: Double, count: int) -> NDArray[np.int64]:
@@ -176,24 +172,62 @@ def keep_neurons(covariance: Double, weight: Double, count: int) -> NDArray[np.i
     return np.flatnonzero(there)
 
 
-def _stand_in(
-    covariance: Double, weight: Double, kept: NDArray[np.int64], rank: int, positions: int
-) -> tuple[Double, tuple[Double, Double], float]:
-    """The second product [hidden, n] of the neurons that stay; its correction, which is in it; and the share of the
-    whole one's variance that it lacks."""
+def _watch(
+    encoder: Bert, number: int, scored: Attention, texts: list[Array], heads: Moments, neurons: Moments
+) -> list[Array]:
+    """Runs a dense layer on texts, and adds its moments: of what the heads give that score with fewer channels, beside
+    what the dense ones give, and of the neurons."""
+    attention, feed_forward = encoder.layers[number].attention, encoder.layers[number].feed_forward
+    given, fewer = (
+        np.concatenate([encoder.attend(x, half, encoder.distances(len(x))) for x in texts])
+        for half in (attention, scored)
+    )
+    x = np.concatenate(texts)
+    added = product(given, attention.output)
+    heads.add(np.hstack([fewer, given]), _multipliers(x + added))
+    x = encoder.normalised(added, attention.norm, residual=x)
+    active = product(x, feed_forward.up, activation="gelu")
+    added = product(active, feed_forward.down)
+    neurons.add(active, _multipliers(x + added))
+    x = encoder.normalised(added, feed_forward.norm, residual=x)
+    return np.split(x, np.cumsum([len(text) for text in texts])[:-1])
+
+
+def _multipliers(summed: Array) -> Array:
+    """What a norm multiplies each position by, [positions, 1]."""
+    multipliers: Array = 1 / (summed.std(1, keepdims=True) + np.float32(1e-6))
+    return multipliers
+
+
+def _as_output(dense: Product, heads: Moments, ridge: float) -> Product:
+    """The output product of heads that score with fewer channels, fitted to that of the dense ones."""
+    size = len(heads.total) // 2
+    fewer = np.append(np.arange(size), 2 * size)  # with the one
+    among = heads.total[np.ix_(fewer, fewer)]
+    apart = heads.total[fewer, size : 2 * size] - among[:, :size]
+    ridge += 0.1 * size / heads.rows
+    penalty = ridge * (among.diagonal() + 1e-12)
+    penalty[-1] = 0
+    change = np.linalg.solve(among + np.diag(penalty), apart)
+    weight, bias = (part.astype(np.float64) for part in dense)
+    return _product(np.column_stack([weight + weight @ change[:-1].T, bias + weight @ change[-1]]))
+
+
+def _as_down(dense: Product, neurons: Moments, kept: NDArray[np.int64], ridge: float) -> tuple[Product, float]:
+    """The second product [hidden, n] of the neurons that stay, and the share of the whole one's variance that it
+    lacks."""
+    covariance, means = neurons.covariance, neurons.means
+    weight, bias = (part.astype(np.float64) for part in dense)
     among, gone = covariance[np.ix_(kept, kept)], np.delete(np.arange(len(covariance)), kept)
     # Of few positions a fit would remember them and not learn from them.
-    shrunk = among + (1e-3 + 0.1 * len(kept) / positions) * np.diag(among.diagonal() + 1e-12)
-    root = np.linalg.cholesky(shrunk)
-    change = np.linalg.solve(shrunk, covariance[np.ix_(kept, gone)] @ weight[:, gone].T).T
-    left, values, right = np.linalg.svd(change @ root, full_matrices=False)
-    scale = np.sqrt(values[:rank])
-    correction = left[:, :rank] * scale, np.linalg.solve(root.T, right[:rank].T * scale).T
-    made = weight[:, kept] + correction[0] @ correction[1]
+    ridge += 0.1 * len(kept) / neurons.rows
+    shrunk = among + ridge * np.diag(among.diagonal() + 1e-12)
+    made = weight[:, kept] + np.linalg.solve(shrunk, covariance[np.ix_(kept, gone)] @ weight[:, gone].T).T
     apart = weight.copy()
     apart[:, kept] -= made
     lacks, whole = (np.sum(matrix @ covariance * matrix) for matrix in (apart, weight))
-    return made, correction, float(lacks / max(whole, 1e-30))
+    product = _product(np.column_stack([made, bias + weight @ means - made @ means[kept]]))
+    return product, float(lacks / max(whole, 1e-30))
 
 
 def _roots(moment: Double) -> tuple[Double, Double]:
@@ -207,14 +241,6 @@ def _whole_lines(wanted: float, most: int) -> int:
     return min(most, max(LINE, round(wanted / LINE) * LINE))
 
 
-def _projected_bias(bases: Array, bias: Array) -> Array:
-    projected: Array = (bases @ bias.reshape(len(bases), -1, 1)).reshape(-1)
-    return projected
-
-
-def _no_correction(weight: Array) -> tuple[Double, Double]:
-    return np.zeros((len(weight), 0)), np.zeros((0, weight.shape[1]))
-
-
-def _single(left: Double, right: Double) -> Correction:
-    return left.astype(np.float32), right.astype(np.float32)
+def _product(columns: Double) -> Product:
+    """Weight and bias, which is the last column."""
+    return np.ascontiguousarray(columns[:, :-1], np.float32), columns[:, -1].astype(np.float32)

@@ -13,7 +13,7 @@ from models.model import GateContext, Tensors
 from models.zoo import text_data
 from models.zoo.bert import DENSE
 from models.zoo.lean_fitting import fit_lean
-from models.zoo.lean_parts import LeanParts, rounded
+from models.zoo.lean_parts import LeanParts
 from models.zoo.text_inputs import TextModel, request_of, stacked
 from models.zoo.text_model import open_text_model
 from models.zoo.text_reader import Tokens
@@ -65,7 +65,7 @@ def calibrate(
     dense = open_text_model(name, folder)
     sequences = [tokens for text in texts for tokens in dense.read(request_of(text, dense))]
     if lean is None:
-        lean = rounded(fit_lean(dense.encoder, sequences, lambda done: report(0.3 * done)))
+        lean = fit_lean(dense.encoder, sequences, lambda done: report(0.3 * done))
     model = open_text_model(name, folder, lean=lean)
     encoder = model.encoder
     grids: dict[str, tuple[float, ...]] = dict.fromkeys(encoder.position_gates, POSITION_GRID)

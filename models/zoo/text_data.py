@@ -1,7 +1,7 @@
 """Texts for calibrating and measuring models of language.
 
-Two sources: sentences of Moby Dick, which come with Sluice, and the news of Lee et al. (2005), which come with the
-package gensim: 300 documents, and 50 others with what people said about how alike each two of them are.
+With Sluice come sentences of Moby Dick, and `texts` for fitting. With the package gensim come the news of Lee et al.
+(2005): 300 documents, and 50 others with what people said about how alike each two of them are.
 """
 
 import re
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SAMPLE = Path(__file__).parent / "weights" / "moby_dick_sample.txt"
+TEXTS = Path(__file__).parent / "weights" / "texts.txt"
 PLACES, SENTENCES = 16, 40
 """The sample is so many runs of so many sentences, from all over the book."""
 
@@ -40,6 +41,12 @@ def sample(test: bool = True) -> list[str]:
     """Sentences of Moby Dick: those that models are measured on, or, not `test`, those that their profiles are."""
     lines = SAMPLE.read_text("utf-8").splitlines()
     return [line for i, line in enumerate(lines) if (i // SENTENCES) % 2 == int(test)]
+
+
+def texts() -> list[str]:
+    """Texts of all lengths that nothing is measured on: addresses on the State of the Union, the World Factbook, and
+    what the sample leaves of Moby Dick. All are in the public domain."""
+    return TEXTS.read_text("utf-8").splitlines()
 
 
 def lee_background() -> list[str]:

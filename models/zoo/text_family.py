@@ -6,6 +6,9 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+from rich.console import Console
+from rich.progress import Progress
+
 from models.gating.profile import Profile
 from models.zoo.bert_shape import NAMINGS
 from models.zoo.family import (
@@ -14,12 +17,14 @@ from models.zoo.family import (
     MeasuredFiles,
     MissingWeights,
     UnknownModel,
+    default_home,
     folder_type,
     served_name,
     split_datatype,
 )
 from models.zoo.fashion_weights import PACKAGED
 from models.zoo.folder import weights_digest, weights_files, weights_path
+from models.zoo.kept_lean import kept_lean
 from models.zoo.lean_parts import LeanParts, load_lean
 from models.zoo.sentence_folder import read_sentence_folder
 from models.zoo.text_inputs import TextModel
@@ -48,7 +53,8 @@ def recognises(name: str) -> bool:
 
 def load(name: str, calibrations: Path | None = None) -> TextModel:
     """A model of texts by its name, or by the path of its folder, whose last part is its name then. Behind a colon may
-    stand the datatype of its products, as in "minilm:bf16". It is dense where it has no profile.
+    stand the datatype of its products, as in "minilm:bf16". It is dense where it has no profile. MiniLM's lean layers
+    are fitted the first time, which takes less than a minute and shows its progress.
 
     Raises `UnknownModel`, `MissingWeights`, or `ValueError` when the files do not fit each other.
     """
@@ -57,7 +63,9 @@ def load(name: str, calibrations: Path | None = None) -> TextModel:
     path, datatype = profile_path(name, calibrations), datatype or DATATYPES[0]
     try:
         if path is not None:
-            return open_text_model(served, folder, Profile.load(path), lean_parts(path), datatype)
+            profile = Profile.load(path)
+            lean = _lean_parts(path, profile, folder, calibrations)
+            return open_text_model(served, folder, profile, lean, datatype)
         why = "it has no profile"
     except OtherWeights as error:
         if place == "minilm":
@@ -99,24 +107,25 @@ def measured_files(name: str, calibrations: Path | None = None) -> MeasuredFiles
 
 
 def lean_beside(profile: Path) -> Path:
-    """Where the parts of the lean layers lie that belong to a profile."""
+    """Where the lean layers lie that belong to a profile."""
     return profile.with_name(profile.name.replace(".profile.json", ".lean.safetensors"))
 
 
-def lean_parts(profile: Path) -> LeanParts | None:
-    """The parts of the lean layers that belong to a profile; a profile may have none."""
-    path = lean_beside(profile)
+def fitted_once(folder: Path, digest: str, calibrations: Path | None = None) -> LeanParts:
+    """MiniLM's lean layers, fitted on texts that come with Sluice unless they were, which shows its progress. Raises
+    `OtherWeights` where the weights in the folder have another digest."""
+    home = calibrations.parent if calibrations else default_home()
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("fitting lean layers, once", total=1.0)
+        kept = home / "converted" / "minilm.lean.safetensors"
+        return kept_lean(folder, digest, kept, lambda done: bar.update(task, completed=done))
+
+
+def tuned_lean(name: str, calibrations: Path) -> LeanParts | None:
+    """The tuned lean layers of a model of texts; None where it was not tuned."""
+    path = lean_beside(calibrations / f"{served_name(split_datatype(name)[0])}{TUNED_SUFFIX}")
     return load_lean(path) if path.exists() else None
-
-
-def tuned_parts(name: str, calibrations: Path | None = None) -> Path | None:
-    """The tuned parts of a model of texts, the user's own or the packaged ones; None where it was not tuned."""
-    short = served_name(split_datatype(name)[0])
-    for folder in (calibrations, PACKAGED):
-        parts = None if folder is None else lean_beside(folder / f"{short}{TUNED_SUFFIX}")
-        if parts is not None and parts.exists():
-            return parts
-    return None
 
 
 def minilm_folder() -> Path | None:
@@ -125,6 +134,15 @@ def minilm_folder() -> Path | None:
     if package is None or not package.submodule_search_locations:
         return None
     return Path(package.submodule_search_locations[0]) / "model"
+
+
+def _lean_parts(path: Path, profile: Profile, folder: Path, calibrations: Path | None) -> LeanParts | None:
+    """The lean layers that belong to a profile: those beside it, if there are any, and of a packaged one those that are
+    fitted once."""
+    if path.parent == PACKAGED:
+        return fitted_once(folder, profile.weights_digest, calibrations)
+    beside = lean_beside(path)
+    return load_lean(beside) if beside.exists() else None
 
 
 def _missing_for_minilm() -> str:

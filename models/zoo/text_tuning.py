@@ -2,8 +2,7 @@
 
 The dense encoder is the teacher. The student has its lean layers, which begin as `lean_fitting` makes them, and learns
 to make the same embeddings from fewer channels; in every text positions that are nearly alike are joined at random.
-Each layer also learns to give what the dense one gives, so that dense and lean layers may take turns. Trained are only
-small parts (`lean_parts`).
+Each layer also learns to give what the dense one gives, so that dense and lean layers may take turns.
 
 The dense weights are left as they are, and level 0 is the dense encoder.
 """
@@ -24,7 +23,7 @@ from models import kernels
 from models.model import GateContext
 from models.zoo.bert import DENSE, Bert
 from models.zoo.lean_fitting import LeanRecipe, fit_lean
-from models.zoo.lean_parts import BIASED, CORRECTED, LeanLayer, LeanParts
+from models.zoo.lean_parts import LeanLayer, LeanParts
 from models.zoo.text_reader import Tokens
 
 Array = NDArray[np.float32]
@@ -32,20 +31,19 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class TuningRecipe:
-    """`rate` is the peak of a cosine schedule over `steps` of `batch` texts. Corrections get the `rank` of each, at
-    least. The threshold for joining positions is drawn up to `joined`, in the later half of the layers. `pairs` weighs
-    how alike the texts of a batch are to each other, `layers` how far each layer is from the dense one. The parts are
-    fitted on `fitted_on` texts, and keep what `lean` says; a checkpoint is written `every` so many steps."""
+    """`rate` is the peak of a cosine schedule over `steps` of `batch` texts. The threshold for joining positions is
+    drawn up to `joined`, in the later half of the layers. `pairs` weighs how alike the texts of a batch are to each
+    other, `layers` how far each layer is from the dense one. The layers are fitted on `fitted_on` texts, and keep what
+    `lean` says; a checkpoint is written `every` so many steps."""
 
     steps: int = 1500
     batch: int = 16
-    rank: int = 16
-    rate: float = 1e-3
+    rate: float = 2e-4
     joined: float = 0.3
     layers: float = 0.2
     pairs: float = 1.0
-    fitted_on: int = 400
-    lean: LeanRecipe = field(default_factory=lambda: LeanRecipe(neurons=0.55, rank=16))
+    fitted_on: int = 1000
+    lean: LeanRecipe = field(default_factory=LeanRecipe)
     every: int = 50
     seed: int = 0
 
@@ -73,91 +71,67 @@ POOLINGS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
 
 
 class StudentLayer(nn.Module):
-    """One lean layer with its trainable parts; the dense weights are constants. It takes the positions of several
-    texts, one after the other, x [m, hidden]; `lengths` says how many are each text's."""
+    """One lean layer, which is trained. It takes the positions of several texts, one after the other, x [m, hidden];
+    `lengths` says how many are each text's."""
 
-    def __init__(self, encoder: Bert, number: int, part: LeanLayer, rank: int) -> None:
+    def __init__(self, encoder: Bert, part: LeanLayer) -> None:
         super().__init__()
-        dense = encoder.dense_weights(number)
-        matrices = {
-            "query": dense["query"][0],
-            "key": dense["key"][0],
-            "value": dense["value"][0],
-            "output": dense["output"][0],
-            "up": dense["up"][0][part.neurons],
-            "down": dense["down"][0][:, part.neurons],
-        }
-        # Constants: bf16 is near enough to learn by, and several times as fast where the processor has it.
-        fast = kernels.instruction_set("bf16") in ("amx", "avx512")
-        constants = {name: torch.from_numpy(np.array(matrix)) for name, matrix in matrices.items()}
-        self.matrices = {name: matrix.to(torch.bfloat16) if fast else matrix for name, matrix in constants.items()}
-        self.part = part
-        self.queries, self.keys = (nn.Parameter(torch.from_numpy(bases.copy())) for bases in (part.queries, part.keys))
-        self.left, self.right = nn.ParameterDict(), nn.ParameterDict()
-        for name, (left, right) in zip(CORRECTED, part.corrections, strict=True):
-            more = max(0, rank - left.shape[1])
-            begun = torch.randn(more, right.shape[1]) / right.shape[1] ** 0.5
-            self.left[name] = nn.Parameter(torch.cat([torch.from_numpy(left), torch.zeros(len(left), more)], 1))
-            self.right[name] = nn.Parameter(torch.cat([torch.from_numpy(right), begun]))
-        self.biases = nn.ParameterDict(
-            {name: nn.Parameter(torch.from_numpy(bias.copy())) for name, bias in zip(BIASED, part.biases, strict=True)}
+        self.part, self.shape, self.scale = part, encoder.shape, encoder.shape.head_size**-0.5
+        self.distances = encoder.distances
+        weights, biases = zip(*part.weights.values(), strict=True)
+        self.weights, self.biases = (
+            nn.ParameterDict(
+                {
+                    name: nn.Parameter(torch.from_numpy(np.array(one)))
+                    for name, one in zip(part.weights, of, strict=True)
+                }
+            )
+            for of in (weights, biases)
         )
-        self.attention_norm, self.norm = (
-            nn.Parameter(torch.from_numpy(norm.copy())) for norm in (part.attention_norm, part.norm)
-        )
-        self.scale, self.epsilon = encoder.shape.head_size**-0.5, encoder.shape.epsilon
+        # Products in bf16 are near enough to learn by, and several times as fast where the processor has it.
+        self.fast = kernels.instruction_set("bf16") in ("amx", "avx512")
 
     def attend(self, x: Tensor, sizes: Tensor, lengths: list[int]) -> Tensor:
         """The first half; each row of x stands for `sizes` positions."""
-        given = (self._scored(x, "query", self.queries), self._scored(x, "key", self.keys), self._product(x, "value"))
         mixed = []
         for queries, keys, values, size in zip(
-            *(torch.split(part, lengths) for part in given), torch.split(sizes, lengths), strict=True
+            *(torch.split(self._product(x, name), lengths) for name in ("query", "key", "value")),
+            torch.split(sizes, lengths),
+            strict=True,
         ):
             keys, values = (part.repeat_interleave(size, 0) for part in (keys, values))
             q, k, v = (
-                part.reshape(len(part), len(self.queries), -1).transpose(0, 1)[None] for part in (queries, keys, values)
+                part.reshape(len(part), self.shape.heads, -1).transpose(0, 1)[None] for part in (queries, keys, values)
             )
-            heads = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
+            bias = self.distances(len(queries))
+            mask = None if bias is None else torch.from_numpy(bias)
+            heads = F.scaled_dot_product_attention(q, k, v, mask, scale=self.scale)
             mixed.append(heads[0].transpose(0, 1).flatten(1))
-        return self._normalised(x + self._product(torch.cat(mixed), "output"), self.attention_norm)
+        return self._normalised(x + self._product(torch.cat(mixed), "output"), "attention_norm")
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """The second half."""
-        return self._normalised(x + self._product(F.gelu(self._product(x, "up")), "down"), self.norm)
+        return self._normalised(x + self._product(F.gelu(self._product(x, "up")), "down"), "norm")
 
     def parts(self) -> LeanLayer:
         """What is kept of it."""
 
         def array(values: Tensor) -> Array:
-            return values.detach().numpy().astype(np.float32)
+            return values.detach().numpy().copy()
 
-        return LeanLayer(
-            array(self.queries),
-            array(self.keys),
-            self.part.neurons,
-            tuple((array(self.left[name]), array(self.right[name])) for name in CORRECTED),
-            tuple(array(self.biases[name]) for name in BIASED),
-            array(self.attention_norm),
-            array(self.norm),
-            self.part.score_saliency,
-            self.part.neuron_saliency,
-        )
-
-    def _scored(self, x: Tensor, name: str, bases: Tensor) -> Tensor:
-        heads, _, size = bases.shape
-        dense = self._dense(x, name).reshape(len(x), heads, size)
-        scored: Tensor = torch.einsum("mhs,hds->mhd", dense, bases).flatten(1) + self.biases[name]
-        return scored
+        learned = {name: (array(weight), array(self.biases[name])) for name, weight in self.weights.items()}
+        return LeanLayer(learned, self.part.score_saliency, self.part.neuron_saliency)
 
     def _product(self, x: Tensor, name: str) -> Tensor:
-        return self._dense(x, name) + F.linear(F.linear(x, self.right[name]), self.left[name], self.biases[name])
+        weight = self.weights[name]
+        if not self.fast:
+            return F.linear(x, weight, self.biases[name])
+        made: Tensor = F.linear(x.bfloat16(), weight.bfloat16()).to(x.dtype) + self.biases[name]
+        return made
 
-    def _dense(self, x: Tensor, name: str) -> Tensor:
-        return F.linear(x.to(self.matrices[name].dtype), self.matrices[name]).to(x.dtype)
-
-    def _normalised(self, x: Tensor, norm: Tensor) -> Tensor:
-        return F.layer_norm(x, (x.shape[1],), norm[0], norm[1], self.epsilon)
+    def _normalised(self, x: Tensor, norm: str) -> Tensor:
+        normalised: Tensor = F.layer_norm(x, (x.shape[1],), self.weights[norm], self.biases[norm], self.shape.epsilon)
+        return normalised
 
 
 def tune(
@@ -177,7 +151,7 @@ def tune(
         teacher.append(_pooled(pooling, torch.from_numpy(encoded.states), torch.from_numpy(encoded.sizes)))
         report(Step("dense", number + 1, len(sequences)))
     fitted = fit_lean(encoder, sequences[: recipe.fitted_on], recipe=recipe.lean)
-    student = [StudentLayer(encoder, i, part, recipe.rank) for i, part in enumerate(fitted)]
+    student = [StudentLayer(encoder, part) for part in fitted]
     parameters = [parameter for layer in student for parameter in layer.parameters()]
     optimiser = torch.optim.Adam(parameters, lr=recipe.rate, betas=(0.9, 0.98))
     about = f"{recipe} {encoder.digest} {[len(tokens) for tokens in sequences]}"
@@ -217,7 +191,7 @@ def _run(
     x = torch.from_numpy(np.concatenate([encoder.embed(tokens.ids, tokens.types) for tokens in sequences]))
     sizes = torch.ones(len(x), dtype=torch.int64)
     joins = random.uniform(0, recipe.joined, len(lengths)) * (random.random(len(lengths)) < 0.75)
-    taught = _taught(encoder, sequences)
+    taught = _taught(encoder, x, lengths)
     apart = torch.zeros(())
     for i, layer in enumerate(student):
         x = layer.attend(x, sizes, lengths)
@@ -234,17 +208,14 @@ def _run(
     return torch.stack([_pooled(pooling, rows, size) for rows, size in states]), apart / len(student)
 
 
-def _taught(encoder: Bert, sequences: Sequence[Tokens]) -> list[Tensor]:
+def _taught(encoder: Bert, x: Tensor, lengths: list[int]) -> list[Tensor]:
     """What each dense layer gives, the positions of all sequences one after the other."""
-    given: list[list[Array]] = [[] for _ in encoder.layers]
-
-    def watch(layer: int, x: Array, _neurons: Array) -> None:
-        if layer:
-            given[layer - 1].append(x)
-
-    for tokens in sequences:
-        given[-1].append(encoder(tokens.ids, GateContext(0.0), DENSE, watch=watch, types=tokens.types).states)
-    return [torch.from_numpy(np.concatenate(rows)) for rows in given]
+    taught = []
+    for layer in encoder.layers:
+        rows = [encoder.layer(part.numpy(), layer) for part in torch.split(x, lengths)]
+        x = torch.from_numpy(np.concatenate(rows))
+        taught.append(x)
+    return taught
 
 
 def _pooled(pooling: Sequence[str], x: Tensor, sizes: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from models.zoo import catalog, text_calibration, text_data, text_family
 from models.zoo.family import served_name, split_datatype
-from models.zoo.lean_parts import load_lean, save_lean
+from models.zoo.folder import weights_digest, weights_path
+from models.zoo.lean_parts import save_lean
 from models.zoo.text_model import open_text_model
 from models.zoo.text_quality import measure_texts
 from service.commands.output import fail, print_json
@@ -32,16 +33,19 @@ def calibrate_texts(name: str, data: Path | None, output: Path | None, points: i
         calibrations = load_settings().calibrations
         folder, short = output or calibrations, split_datatype(served_name(name))[0]
         folder.mkdir(parents=True, exist_ok=True)
-        parts = text_family.tuned_parts(name, calibrations)
+        tuned = text_family.tuned_lean(name, calibrations)
+        packaged = None
+        if tuned is None and data is None and short == "minilm":  # it is served with these
+            packaged = text_family.fitted_once(place, weights_digest(weights_path(place)), calibrations)
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task("calibrating", total=1.0)
 
             def report(done: float) -> None:
                 bar.update(task, completed=done)
 
-            path = folder / f"{short}{text_family.TUNED_SUFFIX if parts else '.profile.json'}"
+            path = folder / f"{short}{text_family.TUNED_SUFFIX if tuned else '.profile.json'}"
             profile, lean = text_calibration.calibrate(
-                short, place, tuning, held_out, report, lean=load_lean(parts) if parts else None, points=points
+                short, place, tuning, held_out, report, lean=tuned or packaged, points=points
             )
         save_lean(lean, text_family.lean_beside(path))
         profile.save(path)

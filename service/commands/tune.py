@@ -7,9 +7,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from models.gating.agreement import gain
+from models.gating.profile import Profile
 from models.zoo import catalog, text_calibration, text_data, text_family
 from models.zoo.family import served_name, split_datatype
-from models.zoo.lean_parts import rounded, save_lean
+from models.zoo.lean_parts import LeanParts, save_lean
 from models.zoo.text_inputs import request_of
 from models.zoo.text_model import open_text_model
 from service.commands.options import Json, require_torch
@@ -41,9 +43,9 @@ def tune(
 ) -> None:
     """Tune a model of texts for its gates on unlabelled texts, and write its tuned profile.
 
-    The dense model teaches one whose gates are closed at random. Trained are small parts, a few per cent of its size;
-    the dense model stays as it is, and is what level 0 serves. An interrupted tuning goes on when it is started again
-    with the same file and options. Every third text is kept to measure the profile on.
+    The dense model teaches its lean layers; it stays as it is, and is what level 0 serves. An interrupted tuning goes
+    on when it is started again with the same file and options. Every third text is kept to measure the profile on. The
+    lean layers that were only fitted are measured too, and the better ones are written.
     """
     require_torch("tuning")
     import torch
@@ -75,17 +77,25 @@ def tune(
             checkpoint = checkpoints / f"{name}-tuning-{seed}.pt"
             recipe = TuningRecipe(steps=steps, seed=seed)
             tuned = tune_encoder(dense.encoder, dense.pooling, sequences, recipe, report, checkpoint)
-            path = target / f"{name}{text_family.TUNED_SUFFIX}"
-            calibrating = bar.add_task("calibrating", total=100)
-            profile, lean = text_calibration.calibrate(
-                name,
-                folder,
-                tuning,
-                held_out[:MEASURED],
-                lambda done: bar.update(calibrating, completed=100 * done),
-                lean=rounded(tuned),  # measured is what is kept
-                points=points,
-            )
+
+            def calibrated(named: str, layers: LeanParts | None) -> tuple[Profile, LeanParts]:
+                task = bar.add_task(f"calibrating {named} layers", total=1.0)
+                return text_calibration.calibrate(
+                    name,
+                    folder,
+                    tuning,
+                    held_out[:MEASURED],
+                    lambda done: bar.update(task, completed=done),
+                    lean=layers,
+                    points=points,
+                )
+
+            fitted, learned = calibrated("fitted", None), calibrated("tuned", tuned)
+        gained = gain(learned[0], fitted[0])
+        profile, lean = learned if gained > 0 else fitted
+        kept = "kept are the tuned layers" if gained > 0 else "kept are the layers that were fitted, without tuning"
+        Console(stderr=True).print(f"tuning gained {gained:+.4f} of agreement at the same work: {kept}")
+        path = target / f"{name}{text_family.TUNED_SUFFIX}"
         save_lean(lean, text_family.lean_beside(path))
         profile.save(path)
     except (SettingsError, catalog.UnknownModel, OSError, ValueError) as error:

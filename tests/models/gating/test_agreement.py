@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from models.gating.agreement import agreements, mean_lower_bound, operating_point, spearman
+from models.gating.agreement import agreements, gain, mean_lower_bound, operating_point, spearman
+from models.gating.profile import OperatingPoint, Profile
 
 
 def run(inputs, context):
@@ -44,3 +45,17 @@ def test_spearman_is_scipys():
     assert spearman(a, b) == pytest.approx(0.5270462766947299)
     assert spearman(a, np.exp(a)) == pytest.approx(1)
     assert spearman(a, -a) == pytest.approx(-1)
+
+
+def test_a_profile_gains_what_it_agrees_more_at_the_same_work():
+    def profile(*agreements):
+        points = [
+            OperatingPoint(i / 2, {}, 0.0, 1 - i / 4, None, None, agreement, agreement)
+            for i, agreement in enumerate(agreements)
+        ]
+        return Profile("text", 10, 0.95, "digest", tuple(points))
+
+    good, bad = profile(1.0, 0.98, 0.96), profile(1.0, 0.96, 0.92)
+    assert gain(good, bad) == pytest.approx(0.02)
+    assert gain(bad, good) == pytest.approx(-0.02)
+    assert gain(good, good) == 0

@@ -8,8 +8,8 @@ pytest.importorskip("jinja2", reason="the extra `language` is not installed")
 
 from models.gating.profile import Profile
 from models.zoo import catalog, language_family
-from models.zoo.family import MissingWeights
-from models.zoo.language_family import SMOLLM2_COMMAND, default_home, folder_of, smollm2_file
+from models.zoo.family import MissingWeights, default_home
+from models.zoo.language_family import SMOLLM2_COMMAND, folder_of, smollm2_file
 from models.zoo.language_gates import load_calibration, save_calibration
 from models.zoo.language_model import LanguageModel
 from models.zoo.llama import GATES, gate_name

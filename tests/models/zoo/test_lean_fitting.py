@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -5,16 +7,9 @@ pytest.importorskip("tokenizers", reason="the extra `text` is not installed")
 
 from models.model import GateContext
 from models.zoo.bert import Bert
-from models.zoo.lean_fitting import LeanRecipe, fit_lean, keep_neurons
-from models.zoo.lean_parts import load_lean, rounded, save_lean
-from models.zoo.text_profile import OtherWeights
+from models.zoo.lean_fitting import LeanRecipe, Moments, fit_lean, keep_neurons
 from models.zoo.text_reader import Tokens
-from tests.models.zoo.random_bert import FEED_FORWARD, WORDS, write_random_bert
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    return Bert(write_random_bert(tmp_path_factory.mktemp("bert")))
+from tests.models.zoo.random_bert import WORDS, write_random_bert
 
 
 @pytest.fixture(scope="module")
@@ -58,19 +53,33 @@ def test_neurons_that_others_stand_in_for_are_left_out():
     assert np.linalg.matrix_rank(neurons[:, kept], tol=1e-6) == 10
 
 
-def test_parts_survive_their_file(encoder, sequences, tmp_path):
-    parts = fit_lean(encoder, sequences, recipe=LeanRecipe(rank=4))
-    save_lean(parts, tmp_path / "lean.safetensors")
-    for kept, wanted, exact in zip(load_lean(tmp_path / "lean.safetensors"), rounded(parts), parts, strict=True):
-        assert np.array_equal(kept.neurons, exact.neurons)
-        assert np.array_equal(kept.queries, wanted.queries)
-        assert kept.queries == pytest.approx(exact.queries, abs=0.01 * float(np.abs(exact.queries).max()))
-        assert len(kept.neurons) < FEED_FORWARD
+def test_what_stays_stands_in_for_what_is_left_out(tmp_path, sequences):
+    folder = write_random_bert(tmp_path)
+    encoder = Bert(folder)
+    parts = fit_lean(encoder, sequences)
+    apart = []
+    for part in (parts[0], replace(parts[0], weights=cut(encoder.dense_weights(0), parts[0].weights))):
+        lean = Bert(folder, [part, *parts[1:]])
+        states = [
+            lean(tokens.ids, GateContext(0.0), {"layer1.neurons": 9.0}).states
+            - lean(tokens.ids, GateContext(0.0)).states
+            for tokens in sequences
+        ]
+        apart.append(float(np.square(np.concatenate(states)).sum()))
+    assert apart[0] < 0.8 * apart[1]
 
 
-def test_another_file_is_refused(tmp_path):
-    from safetensors.numpy import save_file
+def cut(dense, lean):
+    """A lean layer whose neurons are merely left out."""
+    kept = [int(np.flatnonzero((dense["up"][0] == row).all(1))[0]) for row in lean["up"][0]]
+    return {**lean, "down": (np.ascontiguousarray(dense["down"][0][:, kept]), dense["down"][1])}
 
-    save_file({"layer1": np.zeros(3, np.float32)}, tmp_path / "means.safetensors")
-    with pytest.raises(OtherWeights, match="has no tensor"):
-        load_lean(tmp_path / "means.safetensors")
+
+def test_moments_are_those_of_all_rows():
+    random = np.random.default_rng(0)
+    rows = random.standard_normal((90, 5)).astype(np.float32)
+    moments = Moments(5)
+    for part in np.split(rows, 3):
+        moments.add(part)
+    assert moments.covariance == pytest.approx(np.cov(rows.T, bias=True), abs=1e-5)
+    assert moments.means == pytest.approx(rows.mean(0), abs=1e-6)

@@ -6,7 +6,6 @@ pytest.importorskip("tokenizers", reason="the extra `text` is not installed")
 from models.gating.profile import Profile
 from models.model import GateContext
 from models.zoo import text_family
-from models.zoo.lean_parts import load_lean
 from models.zoo.text_calibration import calibrate, split_texts
 from models.zoo.text_embeddings import TextEmbedder
 from models.zoo.text_profile import OtherWeights
@@ -80,4 +79,5 @@ def test_the_packaged_profile_is_a_dial():
     assert [point.macs_ratio for point in points] == sorted((point.macs_ratio for point in points), reverse=True)
     assert next(point.macs_ratio for point in reversed(points) if point.agreement >= 0.98) <= 1 / 1.25
     assert all(point.agreement_lower < point.agreement for point in points[1:])
-    assert len(load_lean(text_family.lean_beside(path))) == 6
+    gates = {f"layer{layer}.{gate}" for layer in range(1, 7) for gate in ("scores", "positions", "neurons")}
+    assert set(points[0].thresholds) == gates

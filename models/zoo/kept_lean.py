@@ -1,0 +1,38 @@
+"""The lean layers of a model whose profile comes with Sluice: too large to come with it, they are fitted the first time
+that the model is loaded, on texts that come with it, and kept in a file for the next."""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from models.zoo import text_data
+from models.zoo.lean_fitting import FITTING, LeanRecipe, fit_lean
+from models.zoo.lean_parts import LeanParts, load_lean, save_lean
+from models.zoo.text_inputs import request_of
+from models.zoo.text_model import open_text_model
+from models.zoo.text_profile import OtherWeights
+
+log = logging.getLogger(__name__)
+
+
+def kept_lean(folder: Path, weights_digest: str, kept: Path, report: Callable[[float], None]) -> LeanParts:
+    """The lean layers in the file `kept`, which is made anew where it is not there, is torn, or is of other weights,
+    texts or another way of fitting. `report` is called with the share done. Raises `OtherWeights` where those of the
+    `folder` are not these."""
+    texts = hashlib.sha256(text_data.TEXTS.read_bytes()).hexdigest()
+    made_of = f"weights {weights_digest} texts {texts} fitting {FITTING} {LeanRecipe()}"
+    with suppress(FileNotFoundError, OtherWeights):
+        return load_lean(kept, made_of)
+    dense = open_text_model(kept.stem, folder)
+    if dense.encoder.digest != weights_digest:
+        raise OtherWeights(f"{folder} has other weights than those that its profile was measured on")
+    sequences = [tokens for text in text_data.texts() for tokens in dense.read(request_of(text, dense))]
+    lean = fit_lean(dense.encoder, sequences, report)
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        save_lean(lean, kept, made_of)
+    except OSError as error:
+        log.warning("the lean layers are not kept, and the next start fits them again: %s", error)
+    return lean
