@@ -32,7 +32,7 @@ from models.model import GateContext
 from models.zoo.bert_shape import NAMINGS, BertShape, read_shape
 from models.zoo.distances import DistanceBias
 from models.zoo.folder import Tensors, read_json, weights_path
-from models.zoo.lean_parts import NORMS, PRODUCTS, LayerWeights, LeanParts
+from models.zoo.lean_layers import NORMS, PRODUCTS, LayerWeights, LeanLayers
 from models.zoo.text_profile import OtherWeights
 
 Array = NDArray[np.float32]
@@ -120,12 +120,12 @@ class GateNames:
 class Bert:
     """An encoder with its weights. Runs may overlap in several threads."""
 
-    def __init__(self, folder: Path, lean: LeanParts | None = None, datatype: str = "fp32") -> None:
-        """Reads a Hugging Face folder. With the parts of its `lean` layers it has gates on channels. The products are
-        in the `datatype` "fp32", "bf16" or "int8"; all else is in float32, but that attention may round to bf16 where
-        the products round too.
+    def __init__(self, folder: Path, lean: LeanLayers | None = None, datatype: str = "fp32") -> None:
+        """Reads a Hugging Face folder. With `lean` layers it has gates on channels. The products are in the `datatype`
+        "fp32", "bf16" or "int8"; all else is in float32, but that attention may round to bf16 where the products round
+        too.
 
-        Raises `FileNotFoundError`, or `ValueError` for another architecture, or for parts of another."""
+        Raises `FileNotFoundError`, or `ValueError` for another architecture, or for lean layers of another."""
         config = read_json(folder / "config.json")
         try:
             self.shape = read_shape(config)
@@ -150,7 +150,7 @@ class Bert:
         layers = range(self.shape.layers)
         self.layers = tuple(_layer(self.dense_weights(i), self.shape, datatype) for i in layers)
         if lean is not None and len(lean) != len(layers):
-            raise OtherWeights(f"there are lean parts of {len(lean)} layers, and the encoder has {len(layers)}")
+            raise OtherWeights(f"there are {len(lean)} lean layers, and the encoder has {len(layers)}")
         for i, part in enumerate(lean or ()):
             part.check(self.dense_weights(i))
         self.lean_layers = tuple(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from models.zoo import text_data
 from models.zoo.lean_fitting import FITTING, LeanRecipe, fit_lean
-from models.zoo.lean_parts import LeanParts, load_lean, save_lean
+from models.zoo.lean_layers import LeanLayers, load_lean, save_lean
 from models.zoo.text_inputs import request_of
 from models.zoo.text_model import open_text_model
 from models.zoo.text_profile import OtherWeights
@@ -17,7 +17,7 @@ from models.zoo.text_profile import OtherWeights
 log = logging.getLogger(__name__)
 
 
-def kept_lean(folder: Path, weights_digest: str, kept: Path, report: Callable[[float], None]) -> LeanParts:
+def kept_lean(folder: Path, weights_digest: str, kept: Path, report: Callable[[float], None]) -> LeanLayers:
     """The lean layers in the file `kept`, which is made anew where it is not there, is torn, or is of other weights,
     texts or another way of fitting. `report` is called with the share done. Raises `OtherWeights` where those of the
     `folder` are not these."""
@@ -25,6 +25,7 @@ def kept_lean(folder: Path, weights_digest: str, kept: Path, report: Callable[[f
     made_of = f"weights {weights_digest} texts {texts} fitting {FITTING} {LeanRecipe()}"
     with suppress(FileNotFoundError, OtherWeights):
         return load_lean(kept, made_of)
+    log.info("fitting lean layers on texts that come with Sluice, once: %s keeps them", kept)
     dense = open_text_model(kept.stem, folder)
     if dense.encoder.digest != weights_digest:
         raise OtherWeights(f"{folder} has other weights than those that its profile was measured on")

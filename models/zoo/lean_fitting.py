@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from models import kernels
 from models.zoo.bert import Attention, Bert, pack, product
-from models.zoo.lean_parts import Array, LayerWeights, LeanLayer, Product
+from models.zoo.lean_layers import Array, LayerWeights, LeanLayer, Product
 from models.zoo.text_reader import Tokens
 
 Double = NDArray[np.float64]

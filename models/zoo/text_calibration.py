@@ -1,4 +1,4 @@
-"""The profile of a model of texts, and the parts of its lean layers, from unlabelled texts. Needs no torch: it runs the
+"""The profile of a model of texts, and its lean layers, from unlabelled texts. Needs no torch: it runs the
 serving code."""
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from models.model import GateContext, Tensors
 from models.zoo import text_data
 from models.zoo.bert import DENSE
 from models.zoo.lean_fitting import fit_lean
-from models.zoo.lean_parts import LeanParts
+from models.zoo.lean_layers import LeanLayers
 from models.zoo.text_inputs import TextModel, request_of, stacked
 from models.zoo.text_model import open_text_model
 from models.zoo.text_reader import Tokens
@@ -54,12 +54,12 @@ def calibrate(
     held_out: Sequence[str],
     report: Callable[[float], None],
     *,
-    lean: LeanParts | None = None,
+    lean: LeanLayers | None = None,
     points: int = POINTS,
-) -> tuple[Profile, LeanParts]:
-    """The parts of lean layers, unless they are there already, and thresholds from `tuning`, the latter allocated
-    greedily; what to expect of them from `held_out`. For a model of pairs there is a tab between both texts. `report`
-    is called with the share done, 0 to 1."""
+) -> tuple[Profile, LeanLayers]:
+    """Lean layers, unless they are there already, and thresholds from `tuning`, the latter allocated greedily; what to
+    expect of them from `held_out`. For a model of pairs there is a tab between both texts. `report` is called with the
+    share done, 0 to 1."""
     random = np.random.default_rng(0)
     texts = [tuning[i] for i in random.permutation(len(tuning))[:FITTING_TEXTS]]
     dense = open_text_model(name, folder)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from models.gating.profile import Profile
 from models.model import GateContext, TensorSpec
 from models.zoo.bert import Bert
-from models.zoo.lean_parts import LeanParts
+from models.zoo.lean_layers import LeanLayers
 from models.zoo.sentence_folder import normalise, read_sentence_folder
 from models.zoo.text_inputs import MAX_TEXTS, REMEMBERED_LEVELS, TEXT, check_texts, read_texts, stacked
 from models.zoo.text_profile import checked_profile
@@ -33,11 +33,11 @@ class TextEmbedder:
         name: str,
         folder: Path,
         profile: Profile | None = None,
-        lean: LeanParts | None = None,
+        lean: LeanLayers | None = None,
         datatype: str = "fp32",
     ) -> None:
-        """Reads a Hugging Face folder; without a profile the model is dense, and without the parts of `lean` layers it
-        has no gates on channels.
+        """Reads a Hugging Face folder; without a profile the model is dense, and without `lean` layers it has
+        no gates on channels.
 
         Raises `FileNotFoundError`, `ModuleNotFoundError` without the package tokenizers, or `ValueError` for files of
         another architecture."""

@@ -25,7 +25,7 @@ from models.zoo.family import (
 from models.zoo.fashion_weights import PACKAGED
 from models.zoo.folder import weights_digest, weights_files, weights_path
 from models.zoo.kept_lean import kept_lean
-from models.zoo.lean_parts import LeanParts, load_lean
+from models.zoo.lean_layers import LeanLayers, load_lean
 from models.zoo.sentence_folder import read_sentence_folder
 from models.zoo.text_inputs import TextModel
 from models.zoo.text_model import open_text_model
@@ -64,7 +64,7 @@ def load(name: str, calibrations: Path | None = None) -> TextModel:
     try:
         if path is not None:
             profile = Profile.load(path)
-            lean = _lean_parts(path, profile, folder, calibrations)
+            lean = _lean_layers(path, profile, folder, calibrations)
             return open_text_model(served, folder, profile, lean, datatype)
         why = "it has no profile"
     except OtherWeights as error:
@@ -111,7 +111,7 @@ def lean_beside(profile: Path) -> Path:
     return profile.with_name(profile.name.replace(".profile.json", ".lean.safetensors"))
 
 
-def fitted_once(folder: Path, digest: str, calibrations: Path | None = None) -> LeanParts:
+def fitted_once(folder: Path, digest: str, calibrations: Path | None = None) -> LeanLayers:
     """MiniLM's lean layers, fitted on texts that come with Sluice unless they were, which shows its progress. Raises
     `OtherWeights` where the weights in the folder have another digest."""
     home = calibrations.parent if calibrations else default_home()
@@ -122,7 +122,7 @@ def fitted_once(folder: Path, digest: str, calibrations: Path | None = None) -> 
         return kept_lean(folder, digest, kept, lambda done: bar.update(task, completed=done))
 
 
-def tuned_lean(name: str, calibrations: Path) -> LeanParts | None:
+def tuned_lean(name: str, calibrations: Path) -> LeanLayers | None:
     """The tuned lean layers of a model of texts; None where it was not tuned."""
     path = lean_beside(calibrations / f"{served_name(split_datatype(name)[0])}{TUNED_SUFFIX}")
     return load_lean(path) if path.exists() else None
@@ -136,7 +136,7 @@ def minilm_folder() -> Path | None:
     return Path(package.submodule_search_locations[0]) / "model"
 
 
-def _lean_parts(path: Path, profile: Profile, folder: Path, calibrations: Path | None) -> LeanParts | None:
+def _lean_layers(path: Path, profile: Profile, folder: Path, calibrations: Path | None) -> LeanLayers | None:
     """The lean layers that belong to a profile: those beside it, if there are any, and of a packaged one those that are
     fitted once."""
     if path.parent == PACKAGED:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from models.gating.profile import Profile
 from models.zoo.folder import read_json
-from models.zoo.lean_parts import LeanParts
+from models.zoo.lean_layers import LeanLayers
 from models.zoo.text_classifier import TextClassifier
 from models.zoo.text_embeddings import TextEmbedder
 from models.zoo.text_head import is_classifier
@@ -15,7 +15,7 @@ def open_text_model(
     name: str,
     folder: Path,
     profile: Profile | None = None,
-    lean: LeanParts | None = None,
+    lean: LeanLayers | None = None,
     datatype: str = "fp32",
 ) -> TextModel:
     """A classifier or reranker where `config.json` has that architecture, else a model of embeddings. Raises as

@@ -23,7 +23,7 @@ from models import kernels
 from models.model import GateContext
 from models.zoo.bert import DENSE, Bert
 from models.zoo.lean_fitting import LeanRecipe, fit_lean
-from models.zoo.lean_parts import LeanLayer, LeanParts
+from models.zoo.lean_layers import LeanLayer, LeanLayers
 from models.zoo.text_reader import Tokens
 
 Array = NDArray[np.float32]
@@ -113,7 +113,7 @@ class StudentLayer(nn.Module):
         """The second half."""
         return self._normalised(x + self._product(F.gelu(self._product(x, "up")), "down"), "norm")
 
-    def parts(self) -> LeanLayer:
+    def learned(self) -> LeanLayer:
         """What is kept of it."""
 
         def array(values: Tensor) -> Array:
@@ -141,7 +141,7 @@ def tune(
     recipe: TuningRecipe,
     report: Callable[[Step], None],
     checkpoint: Path | None = None,
-) -> LeanParts:
+) -> LeanLayers:
     """Tunes on sequences of tokens. `pooling` names what of the last hidden states the model's answer is made of. With
     a `checkpoint` an interrupted run goes on where its file left off."""
     torch.manual_seed(recipe.seed)
@@ -174,7 +174,7 @@ def tune(
         report(Step("tuning", step + 1, recipe.steps, float(cosine.detach())))
         if checkpoint is not None and ((step + 1) % recipe.every == 0 or step + 1 == recipe.steps):
             _keep(checkpoint, about, step + 1, student, optimiser)
-    return [layer.parts() for layer in student]
+    return [layer.learned() for layer in student]
 
 
 def _run(

@@ -11,7 +11,7 @@ from rich.table import Table
 from models.zoo import catalog, text_calibration, text_data, text_family
 from models.zoo.family import served_name, split_datatype
 from models.zoo.folder import weights_digest, weights_path
-from models.zoo.lean_parts import save_lean
+from models.zoo.lean_layers import save_lean
 from models.zoo.text_model import open_text_model
 from models.zoo.text_quality import measure_texts
 from service.commands.output import fail, print_json

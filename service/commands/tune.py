@@ -11,7 +11,7 @@ from models.gating.agreement import gain
 from models.gating.profile import Profile
 from models.zoo import catalog, text_calibration, text_data, text_family
 from models.zoo.family import served_name, split_datatype
-from models.zoo.lean_parts import LeanParts, save_lean
+from models.zoo.lean_layers import LeanLayers, save_lean
 from models.zoo.text_inputs import request_of
 from models.zoo.text_model import open_text_model
 from service.commands.options import Json, require_torch
@@ -78,7 +78,7 @@ def tune(
             recipe = TuningRecipe(steps=steps, seed=seed)
             tuned = tune_encoder(dense.encoder, dense.pooling, sequences, recipe, report, checkpoint)
 
-            def calibrated(named: str, layers: LeanParts | None) -> tuple[Profile, LeanParts]:
+            def calibrated(named: str, layers: LeanLayers | None) -> tuple[Profile, LeanLayers]:
                 task = bar.add_task(f"calibrating {named} layers", total=1.0)
                 return text_calibration.calibrate(
                     name,

@@ -13,7 +13,7 @@ from models.model import GateContext
 from models.zoo import text_tuning
 from models.zoo.bert import DENSE, Bert
 from models.zoo.lean_fitting import LeanRecipe
-from models.zoo.lean_parts import load_lean, save_lean
+from models.zoo.lean_layers import load_lean, save_lean
 from models.zoo.text_calibration import calibrate
 from models.zoo.text_embeddings import TextEmbedder
 from models.zoo.text_reader import Tokens
@@ -158,5 +158,5 @@ def test_a_tuned_profile_goes_from_dense_to_the_least_quality(folder, texts, tun
 
 
 def test_parts_of_another_encoder_are_refused(folder, tuned):
-    with pytest.raises(ValueError, match="lean parts of 1 layers"):
+    with pytest.raises(ValueError, match="1 lean layers"):
         Bert(folder, tuned[:1])

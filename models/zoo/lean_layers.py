@@ -38,17 +38,17 @@ class LeanLayer:
     neuron_saliency: float
 
     def check(self, dense: LayerWeights) -> None:
-        """Raises `OtherWeights` where this is no part of that layer."""
+        """Raises `OtherWeights` where this is none of that layer."""
         for name in (*PRODUCTS, *NORMS):
             lean, whole = self.weights[name][0].shape, dense[name][0].shape
             if len(lean) != len(whole) or any(one > other for one, other in zip(lean, whole, strict=True)):
                 raise OtherWeights(f"the lean layer's {name} is {list(lean)}, and the layer's {list(whole)}")
 
 
-LeanParts = Sequence[LeanLayer]
+LeanLayers = Sequence[LeanLayer]
 
 
-def save_lean(parts: LeanParts, path: Path, made_of: str = "") -> None:
+def save_lean(parts: LeanLayers, path: Path, made_of: str = "") -> None:
     """Writes them as safetensors, all of them or nothing, with what they were `made_of`."""
     arrays = {}
     for number, layer in enumerate(parts):
@@ -65,7 +65,7 @@ def save_lean(parts: LeanParts, path: Path, made_of: str = "") -> None:
         partial.unlink(missing_ok=True)
 
 
-def load_lean(path: Path, made_of: str = "") -> LeanParts:
+def load_lean(path: Path, made_of: str = "") -> LeanLayers:
     """Reads what `save_lean` wrote. Raises `FileNotFoundError`, or `OtherWeights` for something else, or what was made
     of something else."""
     try:

@@ -7,7 +7,7 @@ from safetensors.numpy import save_file
 
 from models.zoo.bert import Bert
 from models.zoo.lean_fitting import fit_lean
-from models.zoo.lean_parts import load_lean, save_lean
+from models.zoo.lean_layers import load_lean, save_lean
 from models.zoo.text_profile import OtherWeights
 from models.zoo.text_reader import Tokens
 from tests.models.zoo.random_bert import WORDS, write_random_bert
