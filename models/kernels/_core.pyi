@@ -493,10 +493,11 @@ def decode_step(
     A cache is [layers, 2, capacity, key heads · head size], keys and values, of which lengths[i] positions are there
     and one more is written. cosines and sines [M, head size / 2] are of the tokens' positions.
 
-    thresholds [M, G] and active [M, G + 1], which is written, are of each layer's qkv, output, gate and neurons, and of
-    the head at last; 0 is dense. The last of active is how many logits were computed again. An input of a linear layer
+    thresholds [M, G] and active [M, G + 1], which is written, are of each layer's qkv, output, gate, neurons and down,
+    and of the head at last; 0 is dense. The last of active is how many logits were computed again. An input of a linear layer
     is active when |x_k - mean_k| · ‖W_k‖ is above the threshold (TEAL, Liu et al. 2024; WINA, Chen et al. 2025), a
-    neuron when |silu(gate_n)| · neuron_norms_n is (CATS, Lee et al. 2024). Weights of a channel that is active for some
+    neuron when |silu(gate_n)| · neuron_norms_n is (CATS, Lee et al. 2024); one that is not, is no active input of down
+    either. Weights of a channel that is active for some
     rows are read once for those; what comes out for a row does not depend on the others.
     """
 

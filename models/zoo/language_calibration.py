@@ -82,7 +82,7 @@ def _averages(model: LanguageModel, read: Sequence[Sequence[int]]) -> dict[str, 
     squares: dict[int, NDArray[np.float64]] = {}
 
     def watch(gate: int, values: Array) -> Array:
-        if GATES[gate % len(GATES)] != "neurons":
+        if GATES[gate % len(GATES)] not in ("neurons", "down"):
             totals[gate] = totals.get(gate, np.zeros(1)) + values.sum(0)
         if gate < len(network.gates) - 1 and GATES[gate % len(GATES)] == "feed_forward":
             layer = gate // len(GATES)

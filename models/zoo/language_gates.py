@@ -17,7 +17,7 @@ WINDOW = 256
 
 @dataclass(slots=True)
 class Masking:
-    """Stands in for what the thresholds [gates] skip: the means of inputs, zero for neurons. `active` [gates] adds up
+    """Stands in for what the thresholds [gates] skip: the means of inputs, zero for neurons and products. `active` [gates] adds up
     the channels that were not skipped, `met` those that there were, and `again` the logits that were computed again."""
 
     calibration: Mapping[str, Array]
@@ -51,15 +51,18 @@ class Masking:
 
     def _stand_in(self, gate: int) -> Array:
         name = self.names[gate]
-        return np.zeros(1, np.float32) if name.endswith("neurons") else self.calibration[name]
+        return np.zeros(1, np.float32) if name.endswith(("neurons", "down")) else self.calibration[name]
 
 
 def masking(network: Llama, calibration: Mapping[str, Array], thresholds: Array) -> Masking:
     """The gates of a network under thresholds [gates]."""
-    norms = []
+    norms, thresholds = [], thresholds.copy()
+    for gate, name in enumerate(network.gates):
+        if name.endswith("down") and thresholds[gate - 1] > 0:  # neurons that were left out are no inputs
+            thresholds[gate] = max(thresholds[gate], np.finfo(np.float32).tiny)
     for i, layer in enumerate(network.layers):
         neurons = calibration[network.gates[len(GATES) * i + GATES.index("neurons")]]
-        norms += [layer.qkv.norms, layer.output.norms, layer.gate.norms, neurons]
+        norms += [layer.qkv.norms, layer.output.norms, layer.gate.norms, neurons, layer.down.norms]
     return Masking(calibration, network.gates, [*norms, network.head.norms], thresholds)
 
 

@@ -10,7 +10,7 @@ What the families add is found in the checkpoint: biases (Qwen2), norms of each 
 window of positions (Mistral), a head that is the table (tied). Keys and values are kept: a position is computed once.
 
 There are two ways through it. `advance` takes many tokens of one sequence, a prompt, and is dense. `decode` takes the
-next token of a few sequences, in one call of the kernels, and each layer has four gates there: on the inputs of three
+next token of a few sequences, in one call of the kernels, and each layer has five gates there: on the inputs of four
 of its products, and on the neurons, which are known once their gate half is. The logits have one more, on their
 inputs: what it leaves of them is a preview, and those of likely words are computed again of all inputs.
 """
@@ -32,9 +32,9 @@ Array = NDArray[np.float32]
 Watch = Callable[[int, Array], Array]
 """Is shown what a gate, by its number, would see of each position [n, channels], and gives what is used instead."""
 
-GATES = ("attention", "output", "feed_forward", "neurons")
-"""Of a layer, in order: on the inputs of queries, keys and values, of what follows attention, of the feed-forward
-block, and on its neurons."""
+GATES = ("attention", "output", "feed_forward", "neurons", "down")
+"""Of a layer, in order: on the inputs of queries, keys and values, of what follows attention, and of the gate half of
+the feed-forward block; on its neurons, by their gate half; and on the inputs of its last product, by both halves."""
 
 FIRST_CAPACITY = 128
 """Positions that a new cache has room for; it doubles when it is full."""
@@ -168,13 +168,14 @@ class Llama:
         turn = self._turn(np.arange(first, first + len(tokens), dtype=np.float32))
         x = self._weights.rows("model.embed_tokens.weight", tokens)
         for i, layer in enumerate(self.layers):
-            seen = _Watched(watch, 4 * i)
+            seen = _Watched(watch, len(GATES) * i)
             x = self._attend(x, layer, turn, first, cache.content[i], seen)
             normed = seen(2, kernels.rms_norm(x, layer.norm, shape.epsilon))
             gates = seen(3, kernels.row_matmul(normed, layer.gate, activation="silu"))
             # The gate on the inputs is that of the gate half alone.
             whole = normed if watch is None else kernels.rms_norm(x, layer.norm, shape.epsilon)
-            x = kernels.row_matmul(gates * kernels.row_matmul(whole, layer.up), layer.down, residual=x)
+            products = seen(4, gates * kernels.row_matmul(whole, layer.up))
+            x = kernels.row_matmul(products, layer.down, residual=x)
         cache.length = first + len(tokens)
         return x
 

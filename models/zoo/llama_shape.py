@@ -48,12 +48,14 @@ class LlamaShape:
         """The channels of each gate of a step, layer by layer and the head at last, and the multiply-accumulates that
         one channel of each is worth."""
         width = self.heads * self.head_size
-        channels = [self.hidden, width, self.hidden, self.feed_forward] * self.layers + [self.hidden]
+        neurons = self.feed_forward
+        channels = [self.hidden, width, self.hidden, neurons, neurons] * self.layers + [self.hidden]
         worth = [
             width + 2 * self.key_heads * self.head_size,
             self.hidden,
-            self.feed_forward,
-            2 * self.hidden,
+            neurons,
+            self.hidden,
+            self.hidden,
         ] * self.layers + [self.vocabulary]
         return channels, worth
 

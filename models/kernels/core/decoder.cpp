@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "attention.h"
 #include "memory.h"
@@ -32,12 +33,18 @@ struct Step {
     // y[r] = W · x[r] + bias (+ y[r] if it adds), over the inputs that are active for some row: those that are so for
     // this row less their means, and 0 for the others.
     void gated(const RowWeights &w, std::size_t gate, const float *values, float *y, bool adds) const {
-        const Channels active = select(w, gate, values);
+        gated(w, gate, values, y, adds, [&](std::size_t r) { return rows[r].thresholds[gate]; });
+    }
+
+    template <typename Threshold>
+    void gated(const RowWeights &w, std::size_t gate, const float *values, float *y, bool adds,
+               Threshold threshold) const {
+        const Channels active = select(w, gate, values, threshold);
         const float *picked[kFewRows];
         for (std::size_t r = 0; r < count; ++r)
             picked[r] = active.ids ? work.picked.reserve(0) + r * active.count : values + r * w.inputs;
         multiply(w, picked, active, y, [&](std::size_t r) {
-            return rows[r].thresholds[gate] > 0 && !w.folded.empty() ? w.folded.data() : bias(w);
+            return threshold(r) > 0 && !w.folded.empty() ? w.folded.data() : bias(w);
         }, adds);
     }
 
@@ -64,17 +71,18 @@ struct Step {
 
     // The inputs of w that are active for some row, their values in work.picked [rows][active]; no ids where all rows
     // are dense.
-    Channels select(const RowWeights &w, std::size_t gate, const float *values) const {
+    template <typename Threshold>
+    Channels select(const RowWeights &w, std::size_t gate, const float *values, Threshold limit) const {
         const std::size_t n = w.inputs;
         bool dense = true;
         for (std::size_t r = 0; r < count; ++r) {
             rows[r].active[gate] = static_cast<std::int32_t>(n);
-            dense = dense && !(rows[r].thresholds[gate] > 0);
+            dense = dense && !(limit(r) > 0);
         }
         if (dense) return {nullptr, n};
         work.taken.assign(n + kListSlack, 0);
         for (std::size_t r = 0; r < count; ++r) {
-            const float threshold = rows[r].thresholds[gate];
+            const float threshold = limit(r);
             if (!(threshold > 0)) {
                 std::fill_n(work.taken.begin(), n, -1);
                 continue;
@@ -86,7 +94,7 @@ struct Step {
         float *picked = work.picked.reserve(count * n + kListSlack);
         // A row may write over the start of the next one, which is written after it.
         for (std::size_t r = 0; r < count; ++r)
-            w.set->pick(saliency(w, rows[r].thresholds[gate], values + r * n), work.taken.data(), picked + r * found);
+            w.set->pick(saliency(w, limit(r), values + r * n), work.taken.data(), picked + r * found);
         return {work.ids.data(), found};
     }
 
@@ -112,7 +120,7 @@ struct Step {
         const InstructionSet &set = *decoder.head.floats;
         const std::size_t depth = decoder.head_size, width = decoder.heads * depth, key_width = decoder.key_width();
         float *qkv = work.qkv.reserve(count * layer.qkv.outputs), *heads = work.attended.reserve(count * width);
-        gated(layer.qkv, 4 * index, normalised(layer.attention_norm), qkv, false);
+        gated(layer.qkv, kLayerGates * index, normalised(layer.attention_norm), qkv, false);
         for (std::size_t r = 0; r < count; ++r) {
             DecoderRow &own = rows[r];
             float *queries = row(qkv, r, layer.qkv.outputs), *new_keys = queries + width;
@@ -141,15 +149,15 @@ struct Step {
                                       true};
             attend(set, attention, row(heads, r, width));
         }
-        gated(layer.output, 4 * index + 1, heads, x, true);
+        gated(layer.output, kLayerGates * index + 1, heads, x, true);
     }
 
     void feed_forward(std::size_t index) const {
         const DecoderLayer &layer = decoder.layers[index];
-        const std::size_t neurons = layer.gate.outputs, gate = 4 * index + 3;
+        const std::size_t neurons = layer.gate.outputs, gate = kLayerGates * index + 3;
         const float *normed = normalised(layer.norm);
         float *values = work.gate.reserve(count * neurons);
-        gated(layer.gate, 4 * index + 2, normed, values, false);
+        gated(layer.gate, kLayerGates * index + 2, normed, values, false);
         layer.gate.set->silu(values, count * neurons);
         const Channels active = select_neurons(layer, gate, values);
         const float *inputs[kFewRows];
@@ -159,22 +167,31 @@ struct Step {
             to[r] = row(sums, r, active.count);
         }
         sum_few(layer.up, inputs, count, {nullptr, layer.up.inputs}, active, to);
-        float *products = work.neurons.reserve(count * active.count);
-        const float *picked[kFewRows];
+        float *products = work.neurons.reserve(count * neurons);
         for (std::size_t r = 0; r < count; ++r) {
             const float threshold = layer.neuron_norms.empty() ? 0.0f : rows[r].thresholds[gate];
-            float *own = row(products, r, active.count);
-            picked[r] = own;
+            float *own = row(products, r, neurons);
+            if (active.ids) std::fill_n(own, neurons, 0.0f);
             for (std::size_t i = 0; i < active.count; ++i) {
                 const std::size_t n = active.ids ? static_cast<std::size_t>(active.ids[i]) : i;
                 const float value = values[r * neurons + n];
                 const bool skipped = threshold > 0 && std::abs(value) * layer.neuron_norms[n] <= threshold;
                 const float up = to[r][i] * (layer.up.scales.empty() ? 1.0f : layer.up.scales[n]) +
                                  (layer.up.bias.empty() ? 0.0f : layer.up.bias[n]);
-                own[i] = skipped ? 0.0f : value * up;
+                own[n] = skipped ? 0.0f : value * up;
             }
         }
-        multiply(layer.down, picked, active, x, [&](std::size_t) { return bias(layer.down); }, true);
+        down(layer, gate + 1, products);
+    }
+
+    // x[r] += W · products[r], over those that are active for some row: above the threshold of their own gate, and not 0
+    // where the one before left neurons out.
+    void down(const DecoderLayer &layer, std::size_t gate, const float *products) const {
+        const auto limit = [&](std::size_t r) {
+            const bool skips = !layer.neuron_norms.empty() && rows[r].thresholds[gate - 1] > 0;
+            return std::max(rows[r].thresholds[gate], skips ? std::numeric_limits<float>::min() : 0.0f);
+        };
+        gated(layer.down, gate, products, x, true, limit);
     }
 
     // Of rows whose head was gated, the logits within the margin of the greatest, of all inputs.

@@ -9,6 +9,9 @@
 
 namespace sluice {
 
+// Of a layer, in order: on the inputs of qkv, of output and of gate, on the neurons, and on the inputs of down.
+constexpr std::size_t kLayerGates = 5;
+
 struct DecoderLayer {
     std::vector<float> attention_norm, query_norm, key_norm;  // the latter of one head, or empty
     RowWeights qkv, output;                                   // by input
@@ -29,7 +32,7 @@ struct Decoder {
 
     std::size_t hidden() const { return norm.size(); }
     std::size_t key_width() const { return key_heads * head_size; }
-    std::size_t gates() const { return layers.size() * 4 + 1; }
+    std::size_t gates() const { return layers.size() * kLayerGates + 1; }
 };
 
 // One sequence's own.
@@ -37,13 +40,14 @@ struct DecoderRow {
     float *cache;          // [layers][keys, values][capacity][key width]
     std::size_t capacity, length;
     const float *cosines, *sines;  // [head size / 2], of its position
-    const float *thresholds;       // [gates]: of each layer's qkv, output, gate and neurons, and of the head; 0: dense
+    const float *thresholds;       // [gates]: of each layer's, and of the head; 0: dense
     std::int32_t *active;          // [gates + 1]: how many channels were, and how many logits were computed again
 };
 
 // x [rows][hidden] are the tokens' embeddings and become their last hidden states; logits are [rows][vocabulary].
 // Thresholds hold for |x_k − mean_k| · ‖W_k‖ of the input of a linear layer (TEAL, Liu et al. 2024; WINA, Chen et al.
-// 2025) and for |silu(gate_n)| · norm_n of a neuron (CATS, Lee et al. 2024). The weights of a channel that is active for
+// 2025) and for |silu(gate_n)| · norm_n of a neuron (CATS, Lee et al. 2024), whose other half is not computed where it is
+// skipped; of the others those are left out of down whose product is small. The weights of a channel that is active for
 // some rows are read once for those. Under a threshold of its own the head gives a preview of the logits, of which the likely ones
 // are computed again of all inputs.
 void decode(const Decoder &decoder, float *x, DecoderRow *rows, std::size_t count, float *logits);

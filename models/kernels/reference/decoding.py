@@ -94,6 +94,7 @@ def pack_rows(
 
 
 ROW_LAYOUT = "reference 1"
+LAYER_GATES = 5
 
 
 def repack_rows(
@@ -193,7 +194,7 @@ class Decoder:
 
     @property
     def gates(self) -> int:
-        return 4 * len(self.layers) + 1
+        return LAYER_GATES * len(self.layers) + 1
 
 
 def decoder_layer(
@@ -281,14 +282,17 @@ class _Row:
     def run(self, x: Tensor) -> tuple[Tensor, Tensor]:
         for i, layer in enumerate(self.decoder.layers):
             x = self._attend(x, i, layer)
-            gates = silu(self._gated(self._normed(x, layer.norm), layer.gate, 4 * i + 2))
+            gate = LAYER_GATES * i + 2
+            gates = silu(self._gated(self._normed(x, layer.norm), layer.gate, gate))
+            skips = layer.neuron_norms is not None and float(self.thresholds[gate + 1]) > 0
             if layer.neuron_norms is not None:
-                gates = self._select(4 * i + 3, gates, layer.neuron_norms)
+                gates = self._select(gate + 1, gates, layer.neuron_norms)
             else:
-                self.active[4 * i + 3] = gates.shape[1]
+                self.active[gate + 1] = gates.shape[1]
             up = tensor_of(row_matmul(self._normed(x, layer.norm), layer.up))
-            x = tensor_of(row_matmul(gates * up, layer.down, residual=x))
-        return x, self._logits(self._normed(x, self.decoder.norm), len(self.decoder.layers) * 4)
+            least = float(np.finfo(np.float32).tiny) if skips else 0.0
+            x = x + self._gated(gates * up, layer.down, gate + 2, least)
+        return x, self._logits(self._normed(x, self.decoder.norm), self.decoder.gates - 1)
 
     def _logits(self, normed: Tensor, gate: int) -> Tensor:
         logits = self._gated(normed, self.decoder.head, gate)
@@ -302,24 +306,24 @@ class _Row:
     def _normed(self, x: Tensor, weight: Floats) -> Tensor:
         return tensor_of(rms_norm(x, weight, self.decoder.epsilon))
 
-    def _select(self, gate: int, values: Tensor, norms: Tensor) -> Tensor:
-        """The values, of which those that are not active are 0."""
-        threshold = self.thresholds[gate]
+    def _select(self, gate: int, values: Tensor, norms: Tensor, least: float = 0.0) -> Tensor:
+        """The values, of which those that are not active are 0, under a threshold of at least so much."""
+        threshold = self.thresholds[gate].clamp(min=least)
         chosen = ~(values.abs() * norms <= threshold) if threshold > 0 else torch.ones_like(values, dtype=torch.bool)
         self.active[gate] = int(chosen.sum())
         return torch.where(chosen, values, torch.zeros_like(values))
 
-    def _gated(self, values: Tensor, matrix: RowMatrix, gate: int) -> Tensor:
-        if not self.thresholds[gate] > 0 or matrix.means is None:
-            picked = self._select(gate, values, matrix.column_norms)
+    def _gated(self, values: Tensor, matrix: RowMatrix, gate: int, least: float = 0.0) -> Tensor:
+        if not max(float(self.thresholds[gate]), least) > 0 or matrix.means is None:
+            picked = self._select(gate, values, matrix.column_norms, least)
             return tensor_of(row_matmul(picked, matrix))
-        deviations = self._select(gate, values - matrix.means, matrix.column_norms)
+        deviations = self._select(gate, values - matrix.means, matrix.column_norms, least)
         return tensor_of(row_matmul(deviations + matrix.means, matrix))
 
     def _attend(self, x: Tensor, index: int, layer: DecoderLayer) -> Tensor:
         shape = self.decoder
         width, key_width = shape.heads * shape.head_size, shape.key_heads * shape.head_size
-        qkv = self._gated(self._normed(x, layer.attention_norm), layer.qkv, 4 * index)
+        qkv = self._gated(self._normed(x, layer.attention_norm), layer.qkv, LAYER_GATES * index)
         queries, keys, values = qkv[:, :width], qkv[:, width : width + key_width], qkv[:, width + key_width :]
         if layer.query_norm is not None and layer.key_norm is not None:
             queries = self._normed(queries.reshape(-1, shape.head_size), layer.query_norm).reshape(1, width)
@@ -330,4 +334,4 @@ class _Row:
         begin = max(0, end - layer.window) if layer.window else 0
         seen = self.cache[index, 0, begin:end], self.cache[index, 1, begin:end]
         heads = attention(rotary(queries, *self.turn), *seen, shape.head_size)
-        return x + self._gated(tensor_of(heads), layer.output, 4 * index + 1)
+        return x + self._gated(tensor_of(heads), layer.output, LAYER_GATES * index + 1)

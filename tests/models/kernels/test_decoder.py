@@ -7,7 +7,7 @@ from models import kernels
 from models.kernels import reference
 
 HIDDEN, HEADS, KEY_HEADS, HEAD_SIZE, NEURONS, VOCABULARY, LAYERS, CAPACITY = 40, 4, 2, 8, 90, 77, 2, 12
-GATES = 4 * LAYERS + 1
+GATES = 5 * LAYERS + 1
 every_instruction_set = pytest.mark.parametrize("instruction_set", kernels.instruction_sets())
 
 
@@ -82,7 +82,7 @@ def test_a_step_is_the_references(instruction_set, rows, level, extras):
     for cache, wanted_cache in zip(ours[1], exact[1], strict=True):
         np.testing.assert_allclose(cache, wanted_cache, rtol=1e-3, atol=1e-4)
     assert (active[:, -1] == 0).all()
-    channels = [HIDDEN, HEADS * HEAD_SIZE, HIDDEN, NEURONS] * LAYERS + [HIDDEN]
+    channels = [HIDDEN, HEADS * HEAD_SIZE, HIDDEN, NEURONS, NEURONS] * LAYERS + [HIDDEN]
     assert (active[:, :-1].mean(0) < channels).all() == (level > 0)
 
 
