@@ -2,7 +2,8 @@
 worth their loss, and what to expect of them. Needs no torch: it runs the serving code."""
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +17,18 @@ from models.zoo.language_quality import perplexity_ratio
 from models.zoo.llama import GATES, Array
 
 POINTS = 13
-PROBED_SHARES = (0.35, 0.65)
-"""Of a gate's channels that are skipped where its loss is measured, all others dense."""
-
-HEAD_PROBED_SHARES = (0.35, 0.5, 0.65, 0.75, 0.85)
-"""The same for the head, whose loss rises steeply where it takes likely words for unlikely ones."""
+PROBED_SHARES: Mapping[str, tuple[float, ...]] = MappingProxyType(
+    {
+        "attention": (0.15, 0.35),
+        "output": (0.4, 0.65, 0.85),
+        "feed_forward": (0.2, 0.45),
+        "neurons": (0.2, 0.45),
+        "down": (0.4, 0.6, 0.75),
+        "head": (0.35, 0.5, 0.65, 0.75, 0.85),
+    }
+)
+"""Of a gate's channels that are skipped where its loss is measured, all others dense: about where it ends up. The
+head's rises steeply where it takes likely words for unlikely ones."""
 
 SHARES = tuple(round(0.05 * i, 2) for i in range(19))
 """Of a gate's channels that may be skipped."""
@@ -29,7 +37,7 @@ MOST_DIVERGENCE = 0.16
 """Nats a token by which the distribution of the next one may differ from dense, as the sum over the gates predicts it:
 where the dial ends. It is about the logarithm of what perplexity grows by."""
 
-MEAN_WINDOWS, PROBE_WINDOWS, HELD_OUT_WINDOWS = 8, 1, 16
+MEAN_WINDOWS, PROBE_WINDOWS, HELD_OUT_WINDOWS = 16, 2, 16
 
 
 def default_texts() -> tuple[str, str]:
@@ -131,7 +139,7 @@ def _costs(
     costs = np.zeros((gates, len(SHARES)))
     for gate in range(gates):
         measured: list[float] = []
-        probed = HEAD_PROBED_SHARES if network.gates[gate] == "head" else PROBED_SHARES
+        probed = PROBED_SHARES[network.gates[gate].rpartition(".")[2]]
         for share in probed:
             thresholds = np.zeros(gates, np.float32)
             thresholds[gate] = quantiles[gate, SHARES.index(share)]

@@ -85,10 +85,9 @@ nb::object copied(const std::vector<float> &values) {
     return made.object;
 }
 
-// [rows][outputs] of x [rows][inputs], without bias.
-void multiply(const RowWeights &w, const float *x, std::size_t rows, const float *shift, const float *residual,
-              float *out) {
-    if (rows > kFewRows) return multiply_many(w, x, rows, shift, residual, out);
+// [rows][outputs] of x [rows][inputs].
+void multiply(const RowWeights &w, const float *x, std::size_t rows, const float *residual, float *out) {
+    if (rows > kFewRows) return multiply_many(w, x, rows, {nullptr, w.inputs}, {nullptr, w.outputs}, residual, out);
     const std::size_t width = w.by_input ? w.inputs : w.groups * kGroup, padded = w.padded_outputs();
     std::vector<float> values(rows * width), sums(rows * padded);
     const float *from[kFewRows];
@@ -102,7 +101,7 @@ void multiply(const RowWeights &w, const float *x, std::size_t rows, const float
     for (std::size_t r = 0; r < rows; ++r) {
         for (std::size_t j = 0; j < w.outputs; ++j) {
             const std::size_t at = r * w.outputs + j;
-            out[at] = to[r][j] * (w.scales.empty() ? 1.0f : w.scales[j]) + (shift ? shift[j] : 0.0f) +
+            out[at] = to[r][j] * (w.scales.empty() ? 1.0f : w.scales[j]) + (w.bias.empty() ? 0.0f : w.bias[j]) +
                       (residual ? residual[at] : 0.0f);
         }
     }
@@ -110,19 +109,17 @@ void multiply(const RowWeights &w, const float *x, std::size_t rows, const float
 
 // [rows][active outputs] of x [rows][inputs] and a matrix by output: the weights of the others are not read.
 void multiply_active(const RowWeights &w, const float *x, std::size_t rows, Channels active, float *out) {
+    if (rows > kFewRows) return multiply_many(w, x, rows, {nullptr, w.inputs}, active, nullptr, out);
     const std::size_t width = w.groups * kGroup;
-    std::vector<float> values(std::min(rows, kFewRows) * width);
-    for (std::size_t first = 0; first < rows; first += kFewRows) {
-        const std::size_t few = std::min(rows - first, kFewRows);
-        const float *from[kFewRows];
-        float *to[kFewRows];
-        for (std::size_t r = 0; r < few; ++r) {
-            std::copy_n(x + (first + r) * w.inputs, w.inputs, values.data() + r * width);
-            from[r] = values.data() + r * width;
-            to[r] = out + (first + r) * active.count;
-        }
-        sum_few(w, from, few, {nullptr, w.inputs}, active, to);
+    std::vector<float> values(rows * width);
+    const float *from[kFewRows];
+    float *to[kFewRows];
+    for (std::size_t r = 0; r < rows; ++r) {
+        std::copy_n(x + r * w.inputs, w.inputs, values.data() + r * width);
+        from[r] = values.data() + r * width;
+        to[r] = out + r * active.count;
     }
+    sum_few(w, from, rows, {nullptr, w.inputs}, active, to);
     if (w.scales.empty() && w.bias.empty()) return;
     for (std::size_t at = 0; at < rows * active.count; ++at) {
         const std::int32_t channel = active.ids[at % active.count];
@@ -132,22 +129,20 @@ void multiply_active(const RowWeights &w, const float *x, std::size_t rows, Chan
 
 // [rows][outputs] of x [rows][active inputs] and a matrix by input: the weights of the others are not read.
 void multiply_read(const RowWeights &w, const float *x, std::size_t rows, Channels active, float *out) {
+    if (rows > kFewRows) return multiply_many(w, x, rows, active, {nullptr, w.outputs}, nullptr, out);
     const std::size_t padded = w.padded_outputs();
-    std::vector<float> sums(std::min(rows, kFewRows) * padded);
-    for (std::size_t first = 0; first < rows; first += kFewRows) {
-        const std::size_t few = std::min(rows - first, kFewRows);
-        const float *from[kFewRows];
-        float *to[kFewRows];
-        for (std::size_t r = 0; r < few; ++r) {
-            from[r] = x + (first + r) * active.count;
-            to[r] = sums.data() + r * padded;
-        }
-        sum_few(w, from, few, active, {nullptr, w.outputs}, to);
-        for (std::size_t r = 0; r < few; ++r) {
-            for (std::size_t j = 0; j < w.outputs; ++j)
-                out[(first + r) * w.outputs + j] = to[r][j] * (w.scales.empty() ? 1.0f : w.scales[j]) +
-                                                   (w.bias.empty() ? 0.0f : w.bias[j]);
-        }
+    std::vector<float> sums(rows * padded);
+    const float *from[kFewRows];
+    float *to[kFewRows];
+    for (std::size_t r = 0; r < rows; ++r) {
+        from[r] = x + r * active.count;
+        to[r] = sums.data() + r * padded;
+    }
+    sum_few(w, from, rows, active, {nullptr, w.outputs}, to);
+    for (std::size_t r = 0; r < rows; ++r) {
+        for (std::size_t j = 0; j < w.outputs; ++j)
+            out[r * w.outputs + j] = to[r][j] * (w.scales.empty() ? 1.0f : w.scales[j]) +
+                                     (w.bias.empty() ? 0.0f : w.bias[j]);
     }
 }
 
@@ -191,8 +186,7 @@ nb::object row_matmul(nb::handle x_, const RowMatrix &matrix, nb::handle inputs_
     y.check_apart_or_same(residual, "residual");
     {
         const nb::gil_scoped_release released;
-        multiply(w, x.floats(), x.size(0), w.bias.empty() ? nullptr : w.bias.data(),
-                 residual.is_valid() ? residual.floats() : nullptr, y.data);
+        multiply(w, x.floats(), x.size(0), residual.is_valid() ? residual.floats() : nullptr, y.data);
         if (activation == "silu") w.set->silu(y.data, x.size(0) * w.outputs);
     }
     return y.object;
@@ -207,8 +201,7 @@ RowMatrix with_means(const RowMatrix &matrix, nb::handle means_) {
         return {made};
     }
     made->folded.resize(made->outputs);
-    multiply(*made, made->means.data(), 1, made->bias.empty() ? nullptr : made->bias.data(), nullptr,
-             made->folded.data());
+    multiply(*made, made->means.data(), 1, nullptr, made->folded.data());
     return {made};
 }
 

@@ -62,7 +62,7 @@ void set_scales(RowWeights &w, const float *weight, std::vector<float> &factors)
 struct Unpacking {
     std::shared_ptr<Line[]> lines;
     std::size_t line_count = 0;
-    FloatBuffer floats, result;
+    FloatBuffer floats, result, shift, scales;
 };
 
 Unpacking &unpacking() {
@@ -103,9 +103,14 @@ std::uint32_t pair_of(const std::uint8_t *row, std::size_t g, Datatype datatype)
     return bits_of(numbers[0]) | bits_of(numbers[1]) << 16;
 }
 
-// Outputs first … first + count, of whole strips, as strips of 16.
-void unpack_lines(const RowWeights &w, std::size_t first, std::size_t count, std::size_t tap_lines, Line *lines) {
-    const std::size_t pairs = divide_up(w.inputs, 2);
+std::size_t nth(Channels channels, std::size_t index) {
+    return channels.ids ? static_cast<std::size_t>(channels.ids[index]) : index;
+}
+
+// The active outputs first … first + count, of whole strips, as strips of 16.
+void unpack_lines(const RowWeights &w, Channels inputs, Channels outputs, std::size_t first, std::size_t count,
+                  std::size_t tap_lines, Line *lines) {
+    const std::size_t pairs = divide_up(inputs.count, 2);
     for (std::size_t strip = 0; strip * kColumns < count; ++strip, lines += tap_lines) {
         const std::size_t column = first + strip * kColumns;
         if (w.by_input) {
@@ -113,14 +118,15 @@ void unpack_lines(const RowWeights &w, std::size_t first, std::size_t count, std
             const std::size_t offset = at / kGroup * kGroup * item_bytes(w.datatype);
             static const std::uint8_t zeros[2 * kGroup] = {};
             for (std::size_t g = 0; g < pairs; ++g) {
-                const std::uint8_t *one = w.row(block, 2 * g) + offset;
-                const std::uint8_t *two = 2 * g + 1 < w.inputs ? w.row(block, 2 * g + 1) + offset : zeros;
+                const std::uint8_t *one = w.row(block, nth(inputs, 2 * g)) + offset;
+                const std::uint8_t *two = 2 * g + 1 < inputs.count ? w.row(block, nth(inputs, 2 * g + 1)) + offset : zeros;
                 pair_up(one, two, w.datatype, at % kGroup >= kColumns, lines[g]);
             }
         } else {
             for (std::size_t j = 0; j < kColumns; ++j) {
+                const std::uint8_t *row = column + j < outputs.count ? w.row(0, nth(outputs, column + j)) : nullptr;
                 for (std::size_t g = 0; g < pairs; ++g) {
-                    const std::uint32_t pair = column + j < w.outputs ? pair_of(w.row(0, column + j), g, w.datatype) : 0;
+                    const std::uint32_t pair = row ? pair_of(row, g, w.datatype) : 0;
                     std::memcpy(lines[g].bytes + 4 * j, &pair, 4);
                 }
             }
@@ -130,23 +136,33 @@ void unpack_lines(const RowWeights &w, std::size_t first, std::size_t count, std
 }
 
 // The same of fp32, as blocks of 64.
-void unpack_floats(const RowWeights &w, std::size_t first, std::size_t count, float *packed) {
+void unpack_floats(const RowWeights &w, Channels inputs, Channels outputs, std::size_t first, std::size_t count,
+                   float *packed) {
     const std::size_t width = w.groups * kGroup;
     const auto place = [&](std::size_t column) {
-        return packed + (column - first) / kBlock * w.inputs * kBlock + (column - first) % kBlock;
+        return packed + (column - first) / kBlock * inputs.count * kBlock + (column - first) % kBlock;
     };
     if (!w.by_input) {
         for (std::size_t column = first; column < first + count; ++column) {
+            const std::uint8_t *row = w.row(0, nth(outputs, column));
             float *to = place(column);
-            for (std::size_t k = 0; k < w.inputs; ++k) std::memcpy(to + k * kBlock, w.row(0, column) + 4 * k, 4);
+            for (std::size_t k = 0; k < w.inputs; ++k) std::memcpy(to + k * kBlock, row + 4 * k, 4);
         }
         return;
     }
     for (std::size_t column = first; column < first + count; column += kGroup) {
         float *to = place(column);
-        for (std::size_t k = 0; k < w.inputs; ++k)
-            std::memcpy(to + k * kBlock, w.row(column / width, k) + column % width * 4, kGroup * 4);
+        for (std::size_t k = 0; k < inputs.count; ++k)
+            std::memcpy(to + k * kBlock, w.row(column / width, nth(inputs, k)) + column % width * 4, kGroup * 4);
     }
+}
+
+// Of the active outputs, one after the other.
+const float *gathered(const std::vector<float> &values, Channels outputs, FloatBuffer &buffer) {
+    if (values.empty() || !outputs.ids) return values.empty() ? nullptr : values.data();
+    float *to = buffer.reserve(outputs.count);
+    for (std::size_t i = 0; i < outputs.count; ++i) to[i] = values[nth(outputs, i)];
+    return to;
 }
 
 }  // namespace
@@ -211,24 +227,25 @@ void sum_few(const RowWeights &w, const float *const *x, std::size_t rows, Chann
     }
 }
 
-void multiply_many(const RowWeights &w, const float *x, std::size_t rows, const float *shift, const float *residual,
-                   float *out) {
-    if (rows == 0) return;
+void multiply_many(const RowWeights &w, const float *x, std::size_t rows, Channels inputs, Channels outputs,
+                   const float *residual, float *out) {
+    if (rows == 0 || outputs.count == 0) return;
     Unpacking &kept = unpacking();
+    const float *shift = gathered(w.bias, outputs, kept.shift), *scales = gathered(w.scales, outputs, kept.scales);
     const std::size_t item = w.datatype == Datatype::fp32 ? 4 : 2;
-    std::size_t part = kUnpackedBytes / (w.inputs * item) / kBlock * kBlock;
-    part = std::min(std::max(part, kBlock), divide_up(w.outputs, kBlock) * kBlock);
+    std::size_t part = kUnpackedBytes / (std::max<std::size_t>(inputs.count, 1) * item) / kBlock * kBlock;
+    part = std::min(std::max(part, kBlock), divide_up(outputs.count, kBlock) * kBlock);
     float *result = kept.result.reserve(rows * part);
-    ReducedWeights reduced{Datatype::bf16, w.reduced, 0, w.inputs, 1, 0, nullptr, {}};
-    for (std::size_t first = 0; first < w.outputs; first += part) {
-        const std::size_t count = std::min(part, w.outputs - first);
+    ReducedWeights reduced{Datatype::bf16, w.reduced, 0, inputs.count, 1, 0, nullptr, {}};
+    for (std::size_t first = 0; first < outputs.count; first += part) {
+        const std::size_t count = std::min(part, outputs.count - first);
         Epilogue epilogue;
         if (shift) epilogue.shift = shift + first;
         if (w.datatype == Datatype::fp32) {
-            float *packed = kept.floats.reserve(packed_size(part, w.inputs, 1));
-            unpack_floats(w, first, count, packed);
-            multiply_matrix(*w.floats, {packed, count, w.inputs, 1}, x, rows, {nullptr, w.inputs}, {nullptr, count},
-                            epilogue, result);
+            float *packed = kept.floats.reserve(packed_size(part, inputs.count, 1));
+            unpack_floats(w, inputs, outputs, first, count, packed);
+            multiply_matrix(*w.floats, {packed, count, inputs.count, 1}, x, rows, {nullptr, inputs.count},
+                            {nullptr, count}, epilogue, result);
         } else {
             reduced.outputs = count;
             const std::size_t strips = divide_up(count, kColumns), lines = strips * reduced.tap_lines();
@@ -238,14 +255,14 @@ void multiply_many(const RowWeights &w, const float *x, std::size_t rows, const 
             }
             reduced.lines = kept.lines;
             reduced.line_count = lines;
-            unpack_lines(w, first, count, reduced.tap_lines(), kept.lines.get());
-            if (!w.scales.empty()) epilogue.scale = w.scales.data() + first;
-            multiply_reduced(reduced, x, rows, {nullptr, w.inputs}, {nullptr, count}, epilogue, result);
+            unpack_lines(w, inputs, outputs, first, count, reduced.tap_lines(), kept.lines.get());
+            if (scales) epilogue.scale = scales + first;
+            multiply_reduced(reduced, x, rows, {nullptr, inputs.count}, {nullptr, count}, epilogue, result);
         }
         for (std::size_t r = 0; r < rows; ++r) {
-            float *to = out + r * w.outputs + first;
-            const float *from = result + r * count, *added = residual ? residual + r * w.outputs + first : nullptr;
-            for (std::size_t j = 0; j < count; ++j) to[j] = from[j] + (added ? added[j] : 0.0f);
+            const std::size_t at = r * outputs.count + first;
+            const float *from = result + r * count, *added = residual ? residual + at : nullptr;
+            for (std::size_t j = 0; j < count; ++j) out[at + j] = from[j] + (added ? added[j] : 0.0f);
         }
     }
 }

@@ -61,9 +61,10 @@ constexpr std::size_t kFewRows = 8;
 void sum_few(const RowWeights &weights, const float *const *x, std::size_t rows, Channels inputs, Channels outputs,
              float *const *sums);
 
-// out[r] = residual[r] + W · x[r] + shift for many rows [rows][inputs], by way of the packed layout, a part at a time.
-// bf16 and int8 weights are multiplied in bf16.
-void multiply_many(const RowWeights &weights, const float *x, std::size_t rows, const float *shift,
+// out[r] = residual[r] + W · x[r] + bias for many rows [rows][active inputs] and the active outputs, by way of the packed
+// layout, a part at a time. The list of the side that weights do not lie by must have no ids. bf16 and int8 weights are
+// multiplied in bf16.
+void multiply_many(const RowWeights &weights, const float *x, std::size_t rows, Channels inputs, Channels outputs,
                    const float *residual, float *out);
 
 }  // namespace sluice
