@@ -496,9 +496,9 @@ def decode_step(
     thresholds [M, G] and active [M, G + 1], which is written, are of each layer's qkv, output, gate, neurons and down,
     and of the head at last; 0 is dense. The last of active is how many logits were computed again. An input of a linear layer
     is active when |x_k - mean_k| · ‖W_k‖ is above the threshold (TEAL, Liu et al. 2024; WINA, Chen et al. 2025), a
-    neuron when |silu(gate_n)| · neuron_norms_n is (CATS, Lee et al. 2024); one that is not, is no active input of down
-    either. Weights of a channel that is active for some
-    rows are read once for those; what comes out for a row does not depend on the others.
+    neuron when |silu(gate_n)| · neuron_norms_n is (CATS, Lee et al. 2024); one that is not is 0 among the inputs of
+    down. Weights of a channel that is active for some rows are read once for those; what comes out for a row does not
+    depend on the others.
     """
 
 def instruction_sets(datatype: str = "fp32") -> tuple[str, ...]:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from models.gating.agreement import CONFIDENCE
 from models.gating.profile import OperatingPoint, Profile
 from models.zoo import text_data
-from models.zoo.language_gates import Masking, log_probabilities, losses, masking, windows
+from models.zoo.language_gates import Masking, PromptGates, log_probabilities, losses, masking, pooled, windows
 from models.zoo.language_model import LanguageModel
 from models.zoo.language_quality import perplexity_ratio
-from models.zoo.llama import GATES, Array
+from models.zoo.llama import GATES, PROMPT_GATE, Array
 
 POINTS = 13
 PROBED_SHARES: Mapping[str, tuple[float, ...]] = MappingProxyType(
@@ -25,6 +25,7 @@ PROBED_SHARES: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "neurons": (0.2, 0.45),
         "down": (0.4, 0.6, 0.75),
         "head": (0.35, 0.5, 0.65, 0.75, 0.85),
+        PROMPT_GATE: (0.25, 0.5),
     }
 )
 """Of a gate's channels that are skipped where its loss is measured, all others dense: about where it ends up. The
@@ -37,7 +38,10 @@ MOST_DIVERGENCE = 0.16
 """Nats a token by which the distribution of the next one may differ from dense, as the sum over the gates predicts it:
 where the dial ends. It is about the logarithm of what perplexity grows by."""
 
-MEAN_WINDOWS, PROBE_WINDOWS, HELD_OUT_WINDOWS = 16, 2, 16
+MOST_PROMPT_DIVERGENCE = 0.03
+"""The same for tokens behind a prompt whose gates are closed."""
+
+MEAN_WINDOWS, PROBE_WINDOWS, HELD_OUT_WINDOWS = 16, 2, 32
 
 
 def default_texts() -> tuple[str, str]:
@@ -64,22 +68,85 @@ def calibrate(
     calibration = _averages(model, read)
     report(0.05)
     probes = read[:: max(1, len(read) // PROBE_WINDOWS)][:PROBE_WINDOWS]
-    quantiles = _quantiles(masking(network, calibration, np.zeros(len(network.gates), np.float32)), model, probes)
-    report(0.1)
-    costs = _costs(model, calibration, quantiles, probes, lambda done: report(0.1 + 0.6 * done))
-    channels, worth = network.shape.gates()
-    work = np.array(channels) * np.array(worth) / network.shape.macs(0, 1, True)
+    steps = _step_gates(model, calibration, probes, points, lambda done: report(0.05 + 0.55 * done))
+    prompts = _prompt_gates(model, calibration, probes, points, lambda done: report(0.6 + 0.15 * done))
+    norms = _neuron_norms(model, calibration)
+    no_gates = PromptGates(norms, np.zeros(len(norms), np.float32))
+    dense = np.concatenate([losses(log_probabilities(network, tokens, prompt=no_gates), tokens) for tokens in measured])
     table = []
-    dense = [losses(log_probabilities(network, tokens), tokens) for tokens in measured]
-    for i, shares in enumerate(_spread(_path(costs, work), work, points)):
-        thresholds = _thresholds(quantiles, shares)
-        mask = masking(network, calibration, thresholds)
-        gated = [losses(log_probabilities(network, tokens, mask), tokens) for tokens in measured]
-        table.append(_point(i / (points - 1), model, mask, np.concatenate(dense), np.concatenate(gated)))
-        report(0.7 + 0.3 * (i + 1) / points)
-    samples = sum(len(tokens) - 1 for tokens in measured)
+    for i, (thresholds, of_prompts) in enumerate(zip(steps, prompts, strict=True)):
+        gates = masking(network, calibration, thresholds), PromptGates(norms, of_prompts)
+        gated = np.concatenate([losses(log_probabilities(network, tokens, *gates), tokens) for tokens in measured])
+        table.append(_point(i / (points - 1), model, *gates, dense, gated))
+        report(0.75 + 0.25 * (i + 1) / points)
+    samples = sum(len(tokens) - len(tokens) // 2 for tokens in measured)
     name = model.name.partition(":")[0]
     return Profile(name, samples, CONFIDENCE, model.digest, tuple(table)), calibration
+
+
+def _step_gates(
+    model: LanguageModel,
+    calibration: dict[str, Array],
+    probes: Sequence[Sequence[int]],
+    points: int,
+    report: Callable[[float], None],
+) -> list[Array]:
+    """The thresholds [gates] of each point."""
+    network = model.network
+    quantiles = np.zeros((len(network.gates), len(SHARES)), np.float32)
+    no_gates = masking(network, calibration, np.zeros(len(network.gates), np.float32))
+
+    def watch(gate: int, values: Array) -> Array:
+        quantiles[gate] += np.quantile(no_gates.saliency(gate, values), SHARES) / len(probes)
+        return values
+
+    dense = [log_probabilities(network, tokens, watch) for tokens in probes]
+
+    def diverge(thresholds: Array) -> float:
+        mask = masking(network, calibration, thresholds)
+        gated = [log_probabilities(network, tokens, mask) for tokens in probes]
+        return _divergence(dense, gated)
+
+    channels, worth = network.shape.gates()
+    work = np.array(channels) * np.array(worth) / network.shape.macs(0, 1, True)
+    costs = _costs(network.gates, quantiles, diverge, report)
+    found = _spread(_path(costs, work, MOST_DIVERGENCE), work, points)
+    return [_thresholds(quantiles, shares) for shares in found]
+
+
+def _prompt_gates(
+    model: LanguageModel,
+    calibration: dict[str, Array],
+    probes: Sequence[Sequence[int]],
+    points: int,
+    report: Callable[[float], None],
+) -> list[Array]:
+    """The thresholds [layers] of each point."""
+    network = model.network
+    norms = _neuron_norms(model, calibration)
+    quantiles = np.zeros((len(norms), len(SHARES)), np.float32)
+
+    def watch(layer: int, gates: Array) -> None:
+        quantiles[layer] += np.quantile(pooled(gates) * norms[layer], SHARES) / len(probes)
+
+    for tokens in probes:
+        network.advance(tokens[: len(tokens) // 2], network.start(), select=watch)
+    no_gates = PromptGates(norms, np.zeros(len(norms), np.float32))
+    dense = [log_probabilities(network, tokens, prompt=no_gates) for tokens in probes]
+
+    def diverge(thresholds: Array) -> float:
+        gates = PromptGates(norms, thresholds)
+        return _divergence(dense, [log_probabilities(network, tokens, prompt=gates) for tokens in probes])
+
+    shape = network.shape
+    work = np.full(len(norms), 2 * shape.feed_forward * shape.hidden / shape.macs(0, 1, False))
+    costs = _costs(network.prompt_gates, quantiles, diverge, report)
+    found = _spread(_path(costs, work, MOST_PROMPT_DIVERGENCE), work, points)
+    return [_thresholds(quantiles, shares) for shares in found]
+
+
+def _neuron_norms(model: LanguageModel, calibration: Mapping[str, Array]) -> list[Array]:
+    return [calibration[gate] for gate in model.network.gates if gate.endswith("neurons")]
 
 
 def _averages(model: LanguageModel, read: Sequence[Sequence[int]]) -> dict[str, Array]:
@@ -111,44 +178,22 @@ def _averages(model: LanguageModel, read: Sequence[Sequence[int]]) -> dict[str, 
     return calibration
 
 
-def _quantiles(mask: Masking, model: LanguageModel, probes: Sequence[Sequence[int]]) -> Array:
-    """The thresholds that skip `SHARES` of each gate's channels, [gates, shares]."""
-    found = np.zeros((len(model.network.gates), len(SHARES)), np.float32)
-
-    def watch(gate: int, values: Array) -> Array:
-        found[gate] += np.quantile(mask.saliency(gate, values), SHARES) / len(probes)
-        return values
-
-    for tokens in probes:
-        log_probabilities(model.network, tokens, watch)
-    found[:, 0] = 0
-    return found
-
-
 def _costs(
-    model: LanguageModel,
-    calibration: dict[str, Array],
-    quantiles: Array,
-    probes: Sequence[Sequence[int]],
-    report: Callable[[float], None],
+    gates: Sequence[str], quantiles: Array, diverge: Callable[[Array], float], report: Callable[[float], None]
 ) -> NDArray[np.float64]:
     """The divergence from dense, in nats a token, where one gate alone skips each of `SHARES`: [gates, shares]. It is
-    measured at a few of them and follows a power of the share in between, and beyond."""
-    network, gates = model.network, len(model.network.gates)
-    dense = [log_probabilities(network, tokens) for tokens in probes]
-    costs = np.zeros((gates, len(SHARES)))
-    for gate in range(gates):
-        measured: list[float] = []
-        probed = PROBED_SHARES[network.gates[gate].rpartition(".")[2]]
+    measured at a few of them and follows a power of the share in between, and beyond. Quantiles [gates, shares] are the
+    thresholds that skip those shares; the first are set to 0."""
+    quantiles[:, 0] = 0
+    costs = np.zeros((len(gates), len(SHARES)))
+    for gate, name in enumerate(gates):
+        measured, probed = [], PROBED_SHARES[name.rpartition(".")[2]]
         for share in probed:
-            thresholds = np.zeros(gates, np.float32)
+            thresholds = np.zeros(len(gates), np.float32)
             thresholds[gate] = quantiles[gate, SHARES.index(share)]
-            mask = masking(network, calibration, thresholds)
-            gated = [log_probabilities(network, tokens, mask) for tokens in probes]
-            found = [_divergence(a, b) for a, b in zip(dense, gated, strict=True)]
-            measured.append(max(1e-9, sum(found) / len(found)))
+            measured.append(max(1e-9, diverge(thresholds)))
         costs[gate, 1:] = _between(probed, measured)
-        report((gate + 1) / gates)
+        report((gate + 1) / len(gates))
     return costs
 
 
@@ -162,14 +207,14 @@ def _between(probed: Sequence[float], measured: Sequence[float]) -> NDArray[np.f
     return found
 
 
-def _divergence(dense: Array, gated: Array) -> float:
-    """Kullback and Leibler's, the mean over the positions."""
-    return float((np.exp(dense) * (dense - gated)).sum(1).mean())
+def _divergence(dense: Sequence[Array], gated: Sequence[Array]) -> float:
+    """Kullback and Leibler's, the mean over the positions of all windows."""
+    return float(np.mean([(np.exp(a) * (a - b)).sum(1).mean() for a, b in zip(dense, gated, strict=True)]))
 
 
-def _path(costs: NDArray[np.float64], work: NDArray[np.float64]) -> list[NDArray[np.int64]]:
-    """From dense to `MOST_DIVERGENCE`, a step at a time: the gate is closed further that loses least for the work that
-    it saves. Rows are the share of each gate, as its number in `SHARES`."""
+def _path(costs: NDArray[np.float64], work: NDArray[np.float64], most: float) -> list[NDArray[np.int64]]:
+    """From dense to the divergence `most`, a step at a time: the gate is closed further that loses least for the work
+    that it saves. Rows are the share of each gate, as its number in `SHARES`."""
     shares = np.zeros(len(costs), np.int64)
 
     def price(gate: int) -> float:
@@ -179,7 +224,7 @@ def _path(costs: NDArray[np.float64], work: NDArray[np.float64]) -> list[NDArray
     queue = [(price(gate), gate) for gate in range(len(costs))]
     heapq.heapify(queue)
     path, spent = [shares.copy()], 0.0
-    while queue and spent < MOST_DIVERGENCE:
+    while queue and spent < most:
         _, gate = heapq.heappop(queue)
         spent += costs[gate, shares[gate] + 1] - costs[gate, shares[gate]]
         shares[gate] += 1
@@ -199,16 +244,25 @@ def _thresholds(quantiles: Array, shares: NDArray[np.int64]) -> Array:
     return quantiles[np.arange(len(quantiles)), shares]
 
 
-def _point(level: float, model: LanguageModel, mask: Masking, dense: Array, gated: Array) -> OperatingPoint:
-    channels, worth = (np.array(part) for part in model.network.shape.gates())
+def _point(
+    level: float,
+    model: LanguageModel,
+    mask: Masking,
+    prompt: PromptGates,
+    dense: Array,
+    gated: Array,
+) -> OperatingPoint:
+    """What gates did in the second halves of windows whose first halves were prompts, from the losses there."""
+    network, shape = model.network, model.network.shape
+    channels, worth = (np.array(part) for part in shape.gates())
     kept = mask.active / mask.met
-    shape = model.network.shape
     again = mask.again * shape.hidden * shape.hidden / mask.met[-1]
     saved = float((((1 - kept) * channels * worth).sum() - again) / shape.macs(0, 1, True))
     ratio, lower = perplexity_ratio(dense, gated)
+    known = zip((*network.gates, *network.prompt_gates), (*mask.thresholds, *prompt.thresholds), strict=True)
     return OperatingPoint(
         level=level,
-        thresholds={gate: float(value) for gate, value in zip(model.network.gates, mask.thresholds, strict=True)},
+        thresholds={gate: float(value) for gate, value in known},
         skip_rate=float(1 - (kept * channels).sum() / channels.sum()),
         macs_ratio=1 - saved,
         accuracy=None,

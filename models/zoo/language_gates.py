@@ -17,8 +17,8 @@ WINDOW = 256
 
 @dataclass(slots=True)
 class Masking:
-    """Stands in for what the thresholds [gates] skip: the means of inputs, zero for neurons and products. `active` [gates] adds up
-    the channels that were not skipped, `met` those that there were, and `again` the logits that were computed again."""
+    """Stands in for what the thresholds [gates] skip: what was calibrated for it, or zero. `active` [gates] adds up the
+    channels that were not skipped, `met` those that there were, and `again` the logits that were computed again."""
 
     calibration: Mapping[str, Array]
     names: Sequence[str]
@@ -50,8 +50,38 @@ class Masking:
         return deviations
 
     def _stand_in(self, gate: int) -> Array:
-        name = self.names[gate]
-        return np.zeros(1, np.float32) if name.endswith(("neurons", "down")) else self.calibration[name]
+        # What a neuron is skipped by is its gate half, and that is not what follows it.
+        stand_in = None if self.names[gate].endswith("neurons") else self.calibration.get(self.names[gate])
+        return np.zeros(1, np.float32) if stand_in is None else stand_in
+
+
+@dataclass(slots=True)
+class PromptGates:
+    """Chooses the neurons of each layer for the positions of a prompt, or a part of one, together: those are active
+    whose saliency, pooled over them, is above the threshold of the layer, `thresholds` [layers]. `norms` are what their
+    gate halves are multiplied by. `active` is how many were, by layer, `skipped` how many were not, in all."""
+
+    norms: Sequence[Array | None]
+    thresholds: Array
+    active: dict[int, int] = field(default_factory=dict)
+
+    skipped: int = 0
+
+    def __call__(self, layer: int, gates: Array) -> NDArray[np.int32] | None:
+        norms = self.norms[layer]
+        self.active[layer] = gates.shape[1]
+        if norms is None or not self.thresholds[layer] > 0:
+            return None
+        chosen = np.flatnonzero(pooled(gates) * norms > self.thresholds[layer]).astype(np.int32)
+        self.active[layer] = len(chosen)
+        self.skipped += gates.shape[1] - len(chosen)
+        return chosen
+
+
+def pooled(gates: Array) -> Array:
+    """How large each neuron's gate half [n, neurons] is over all positions: the root of the mean of its squares."""
+    size: Array = np.sqrt(np.einsum("ij,ij->j", gates, gates) / len(gates))
+    return size
 
 
 def masking(network: Llama, calibration: Mapping[str, Array], thresholds: Array) -> Masking:
@@ -66,18 +96,24 @@ def masking(network: Llama, calibration: Mapping[str, Array], thresholds: Array)
     return Masking(calibration, network.gates, [*norms, network.head.norms], thresholds)
 
 
-def log_probabilities(network: Llama, tokens: Sequence[int], watch: Watch | None = None) -> Array:
-    """Of each next token after each of a window's tokens but the last: [n − 1, vocabulary]."""
-    states = network.advance(tokens[:-1], network.start(), watch)
-    logits = network.logits(states, watch)
+def log_probabilities(
+    network: Llama, tokens: Sequence[int], watch: Watch | None = None, prompt: PromptGates | None = None
+) -> Array:
+    """Of each next token after each of a window's tokens but the last: [n − 1, vocabulary]. With gates for a prompt its
+    first half is one, and what follows each token of the other half is given: [n − n // 2, vocabulary]."""
+    cache, prompted = network.start(), len(tokens) // 2 if prompt else 0
+    states = network.advance(tokens[:prompted], cache, select=prompt)[-1:] if prompt else np.empty((0, 0), np.float32)
+    rest = network.advance(tokens[prompted:-1], cache, watch)
+    logits = network.logits(np.concatenate([states, rest]) if prompt else rest, watch)
     logits -= logits.max(1, keepdims=True)
     logits -= np.log(np.exp(logits).sum(1, keepdims=True))
     return logits
 
 
 def losses(log_probability: Array, tokens: Sequence[int]) -> Array:
-    """The negative log probability of each of a window's tokens but the first, [n − 1]."""
-    picked: Array = -log_probability[np.arange(len(tokens) - 1), np.asarray(tokens[1:])]
+    """The negative log probability of the last of a window's tokens, as many as there are rows, [n]."""
+    count = len(log_probability)
+    picked: Array = -log_probability[np.arange(count), np.asarray(tokens[len(tokens) - count :])]
     return picked
 
 

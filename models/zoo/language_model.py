@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from models.gating.profile import Profile
 from models.model import GateContext, InvalidInput, TensorSpec
 from models.zoo.folder import Tensors, read_json, weights_path
+from models.zoo.language_gates import PromptGates
 from models.zoo.language_text import ChatTemplate, Vocabulary
-from models.zoo.llama import UNCALIBRATED, Cache, Llama
+from models.zoo.llama import UNCALIBRATED, Cache, Llama, gate_name
 from models.zoo.llama_shape import read_shape
 from models.zoo.packed_rows import PackedRows
 
@@ -88,11 +89,12 @@ class LanguageModel:
         self.chat_prompt = ChatTemplate(folder, self.vocabulary)
         channels, macs = self.network.shape.gates()
         self._channels, self._channel_macs = np.array(channels, np.int64), np.array(macs, np.int64)
-        self._thresholds = lru_cache(REMEMBERED_LEVELS)(self._thresholds_at)
+        self.thresholds = lru_cache(REMEMBERED_LEVELS)(partial(self._thresholds_at, self.network.gates))
+        self.prompt_thresholds = lru_cache(REMEMBERED_LEVELS)(partial(self._thresholds_at, self.network.prompt_gates))
 
-    def _thresholds_at(self, level: float) -> Array:
+    def _thresholds_at(self, gates: Sequence[str], level: float) -> Array:
         known = self.profile.at(level).thresholds
-        return np.array([known.get(gate, 0.0) for gate in self.network.gates], np.float32)
+        return np.array([known.get(gate, 0.0) for gate in gates], np.float32)
 
     def encode(self, text: str) -> list[int]:
         return list(self.vocabulary.encode(text))
@@ -137,14 +139,17 @@ class LanguageModel:
         return results
 
     def _advance(self, sequence: Generation, context: GateContext) -> Array | None:
-        """Part of a prompt: many positions need nearly all channels between them, so it is dense."""
+        """Part of a prompt, whose positions share the neurons that are active."""
         context.macs += self.step_macs(sequence)
-        tokens = sequence.pending()
-        states = self.network.advance(tokens, sequence.cache)
+        tokens, shape = sequence.pending(), self.network.shape
+        gates = PromptGates(self.network.neuron_norms, self.prompt_thresholds(context.level))
+        states = self.network.advance(tokens, sequence.cache, select=gates)
         ends = sequence.cache.length == len(sequence.tokens)
+        context.macs_skipped += gates.skipped * 2 * shape.hidden * len(tokens)
+        neurons = {gate_name(i, gate): n for i, n in gates.active.items() for gate in ("neurons", "down")}
         for gate, channels in zip(self.network.gates, self._channels.tolist(), strict=True):
-            met = channels * (len(tokens) if gate != "head" else int(ends))
-            context.record(gate, met, met)
+            met = len(tokens) if gate != "head" else int(ends)
+            context.record(gate, channels * met, neurons.get(gate, channels) * met)
         if not ends:
             return None
         logits: Array = self.network.logits(states[-1:])[0]
@@ -152,7 +157,7 @@ class LanguageModel:
 
     def _decode(self, sequences: Sequence[Generation], contexts: Sequence[GateContext]) -> Array:
         """The next token of each, together: logits [n, vocabulary]."""
-        thresholds = np.stack([self._thresholds(context.level) for context in contexts])
+        thresholds = np.stack([self.thresholds(context.level) for context in contexts])
         for sequence, context in zip(sequences, contexts, strict=True):
             context.macs += self.step_macs(sequence)
         tokens = [sequence.tokens[-1] for sequence in sequences]

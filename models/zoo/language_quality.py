@@ -11,7 +11,7 @@ import numpy as np
 from models.gating.agreement import CONFIDENCE
 from models.gating.profile import lower_bound
 from models.model import GateContext
-from models.zoo.language_gates import log_probabilities, losses, masking, windows
+from models.zoo.language_gates import PromptGates, log_probabilities, losses, masking, windows
 from models.zoo.language_model import LanguageModel
 from models.zoo.llama import Array
 
@@ -33,27 +33,28 @@ def measure_language(model: LanguageModel, text: str, report: Callable[[float], 
     """Everything that `sluice quality` reports, as plain data; `report` is called with the share done. Raises
     `ValueError` for a text that is too short."""
     read = windows(model.encode(text), TEXT_WINDOWS)
-    dense = [losses(log_probabilities(model.network, tokens), tokens) for tokens in read]
+    dense, (behind, _) = _losses(model, read, 0.0), _behind_prompts(model, read, 0.0)
     prompts = [tokens[:PROMPT_TOKENS] for tokens in read if len(tokens) > PROMPT_TOKENS][:PROMPTS]
     continued = _continue(model, prompts) if prompts else []
     rows = []
     points = model.profile.points
-    for i, point in enumerate(points):
-        gated = dense
-        if point.thresholds and point.level > 0:
-            thresholds = np.array([point.thresholds[gate] for gate in model.network.gates], np.float32)
-            mask = masking(model.network, model.calibration, thresholds)
-            gated = [losses(log_probabilities(model.network, tokens, mask), tokens) for tokens in read]
-        ratio, lower = perplexity_ratio(np.concatenate(dense), np.concatenate(gated))
-        same, steps, macs_ratio, skip_rate, seconds = _agree(model, prompts, continued, point.level)
+    for i, level in enumerate(point.level for point in points):
+        gated = _losses(model, read, level)
+        behind_gated, prompt_macs_ratio = _behind_prompts(model, read, level)
+        ratio, lower = perplexity_ratio(dense, gated)
+        prompt_ratio, prompt_lower = perplexity_ratio(behind, behind_gated)
+        same, steps, macs_ratio, skip_rate, seconds = _agree(model, prompts, continued, level)
         rows.append(
             {
-                "level": point.level,
+                "level": level,
                 "macs_ratio": macs_ratio,
                 "skip_rate": skip_rate,
-                "perplexity": float(np.exp(np.concatenate(gated).mean())),
+                "perplexity": float(np.exp(gated.mean())),
                 "perplexity_ratio": ratio,
                 "perplexity_ratio_lower": lower,
+                "prompt_macs_ratio": prompt_macs_ratio,
+                "prompt_perplexity_ratio": prompt_ratio,
+                "prompt_perplexity_ratio_lower": prompt_lower,
                 "token_agreement": same / steps if steps else 1.0,
                 "token_agreement_lower": lower_bound(same, steps, CONFIDENCE),
                 "ms_per_step": seconds * 1e3,
@@ -62,6 +63,27 @@ def measure_language(model: LanguageModel, text: str, report: Callable[[float], 
         report((i + 1) / len(points))
     tokens = sum(len(part) - 1 for part in read)
     return {"model": model.name, "tokens": tokens, "steps": len(prompts) * (CONTINUED - 1), "points": rows}
+
+
+def _losses(model: LanguageModel, read: Sequence[Sequence[int]], level: float) -> Array:
+    """Of all tokens of the windows, each of them as a step."""
+    mask = None
+    if level > 0 and model.calibration:
+        mask = masking(model.network, model.calibration, model.thresholds(level))
+    return np.concatenate([losses(log_probabilities(model.network, tokens, mask), tokens) for tokens in read])
+
+
+def _behind_prompts(model: LanguageModel, read: Sequence[Sequence[int]], level: float) -> tuple[Array, float]:
+    """The losses of the windows' second halves, dense, where their first halves are prompts, and the share of the MACs
+    of those that was done."""
+    shape, found, done, whole = model.network.shape, [], 0, 0
+    for tokens in read:
+        gates = PromptGates(model.network.neuron_norms, model.prompt_thresholds(level))
+        found.append(losses(log_probabilities(model.network, tokens, prompt=gates), tokens))
+        length = len(tokens) // 2
+        whole += shape.macs(0, length, False)
+        done += shape.macs(0, length, False) - gates.skipped * 2 * shape.hidden * length
+    return np.concatenate(found), done / whole if whole else 1.0
 
 
 def _continue(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> list[list[int]]:

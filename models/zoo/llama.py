@@ -9,7 +9,8 @@
 What the families add is found in the checkpoint: biases (Qwen2), norms of each head's queries and keys (Qwen3), a
 window of positions (Mistral), a head that is the table (tied). Keys and values are kept: a position is computed once.
 
-There are two ways through it. `advance` takes many tokens of one sequence, a prompt, and is dense. `decode` takes the
+There are two ways through it. `advance` takes many tokens of one sequence, a prompt, which need nearly all channels
+between them; each layer has one gate there, on the neurons, by what they are over all positions. `decode` takes the
 next token of a few sequences, in one call of the kernels, and each layer has five gates there: on the inputs of four
 of its products, and on the neurons, which are known once their gate half is. The logits have one more, on their
 inputs: what it leaves of them is a preview, and those of likely words are computed again of all inputs.
@@ -32,9 +33,16 @@ Array = NDArray[np.float32]
 Watch = Callable[[int, Array], Array]
 """Is shown what a gate, by its number, would see of each position [n, channels], and gives what is used instead."""
 
+Select = Callable[[int, Array], NDArray[np.int32] | None]
+"""Is given a layer's number and the gate half of its neurons [n, neurons], and gives those that are active, None for
+all."""
+
 GATES = ("attention", "output", "feed_forward", "neurons", "down")
 """Of a layer, in order: on the inputs of queries, keys and values, of what follows attention, and of the gate half of
 the feed-forward block; on its neurons, by their gate half; and on the inputs of its last product, by both halves."""
+
+PROMPT_GATE = "prompt"
+"""Of a layer, in `advance`: on the neurons of all positions together, by their gate half."""
 
 FIRST_CAPACITY = 128
 """Positions that a new cache has room for; it doubles when it is full."""
@@ -137,8 +145,10 @@ class Llama:
             report((i + 1) / (shape.layers + 1))
         self.layers = tuple(layers)
         self.gates = (*(gate_name(i, gate) for i in range(shape.layers) for gate in GATES), "head")
+        self.prompt_gates = tuple(gate_name(i, PROMPT_GATE) for i in range(shape.layers))
+        self.neuron_norms = tuple(calibration.get(gate_name(i, "neurons")) for i in range(shape.layers))
         self._decoder = kernels.decoder(
-            [_decoder_layer(layer, calibration.get(gate_name(i, "neurons"))) for i, layer in enumerate(layers)],
+            [_decoder_layer(layer, norms) for layer, norms in zip(layers, self.neuron_norms, strict=True)],
             self._norm,
             self.head,
             heads=shape.heads,
@@ -161,8 +171,11 @@ class Llama:
         """The cache of a new sequence."""
         return Cache(self.shape.layers, self.shape.key_heads * self.shape.head_size)
 
-    def advance(self, tokens: Sequence[int], cache: Cache, watch: Watch | None = None) -> Array:
-        """The last hidden states [n, hidden] of tokens [n] that follow those in the cache, which they are added to."""
+    def advance(
+        self, tokens: Sequence[int], cache: Cache, watch: Watch | None = None, select: Select | None = None
+    ) -> Array:
+        """The last hidden states [n, hidden] of tokens [n] that follow those in the cache, which they are added to.
+        `select` says which of a layer's neurons are active for these tokens; all are without it."""
         shape, first = self.shape, cache.length
         cache.reserve(first + len(tokens))
         turn = self._turn(np.arange(first, first + len(tokens), dtype=np.float32))
@@ -172,6 +185,11 @@ class Llama:
             x = self._attend(x, layer, turn, first, cache.content[i], seen)
             normed = seen(2, kernels.rms_norm(x, layer.norm, shape.epsilon))
             gates = seen(3, kernels.row_matmul(normed, layer.gate, activation="silu"))
+            active = select(i, gates) if select else None
+            if active is not None:
+                own = np.ascontiguousarray(gates[:, active]) * kernels.row_matmul(normed, layer.up, outputs=active)
+                x += kernels.row_matmul(own, layer.down, inputs=active)
+                continue
             # The gate on the inputs is that of the gate half alone.
             whole = normed if watch is None else kernels.rms_norm(x, layer.norm, shape.epsilon)
             products = seen(4, gates * kernels.row_matmul(whole, layer.up))
@@ -318,7 +336,7 @@ def _layer(packing: _Packing, shape: LlamaShape, index: int, calibration: Mappin
         norm=weights[f"{name}.post_attention_layernorm.weight"],
         gate=gated("feed_forward", f"{feed_forward}.gate_proj"),
         up=packing.matrix("outputs", f"{feed_forward}.up_proj"),
-        down=packing.matrix("inputs", f"{feed_forward}.down_proj"),
+        down=gated("down", f"{feed_forward}.down_proj"),
         window=shape.windows[index],
     )
 

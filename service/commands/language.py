@@ -59,7 +59,10 @@ def quality_of_language(name: str, data: Path | None, json: bool) -> None:
 
 
 def _print(report: dict[str, Any]) -> None:
-    columns = ("level", "MACs", "skip rate", "perplexity", "of dense", "at most", "same token", "at least", "ms a step")
+    columns = (
+        *("level", "MACs", "skip rate", "perplexity", "of dense", "at most", "same token", "at least", "ms a step"),
+        *("MACs of a prompt", "behind it", "at most"),
+    )
     table = Table(*columns, title=f"{report['model']} on {report['tokens']} tokens, and {report['steps']} steps")
     for row in report["points"]:
         table.add_row(
@@ -72,11 +75,15 @@ def _print(report: dict[str, Any]) -> None:
             f"{row['token_agreement']:.1%}",
             f"{row['token_agreement_lower']:.1%}",
             f"{row['ms_per_step']:.1f}",
+            f"{row['prompt_macs_ratio']:.3f}",
+            f"{1 / row['prompt_perplexity_ratio']:.4f}",
+            f"{1 / row['prompt_perplexity_ratio_lower']:.4f}",
         )
     console = Console()
     console.print(table)
     console.print(
         "MACs and skip rate: of a step, dense being 1. of dense, same token: perplexity relative to the dense model's, "
-        "and how often the likeliest token is its own, with one-sided 95 % bounds. A step is of several sequences.",
+        "and how often the likeliest token is its own, with one-sided 95 % bounds. A step is of several sequences. "
+        "Behind it: the perplexity of dense steps behind a prompt at the level, relative to that behind a dense one.",
         highlight=False,
     )

@@ -9,7 +9,16 @@ pytest.importorskip("jinja2", reason="the extra `language` is not installed")
 from models.model import GateContext
 from models.zoo import text_data
 from models.zoo.language_calibration import calibrate, split_text
-from models.zoo.language_gates import load_calibration, log_probabilities, losses, masking, save_calibration, windows
+from models.zoo.language_gates import (
+    PromptGates,
+    load_calibration,
+    log_probabilities,
+    losses,
+    masking,
+    pooled,
+    save_calibration,
+    windows,
+)
 from models.zoo.language_model import LanguageModel
 from models.zoo.language_quality import measure_language, perplexity_ratio
 from tests.models.zoo.random_llama import write_random_llama
@@ -32,7 +41,7 @@ def test_the_dial_goes_from_dense_to_less(calibrated):
     assert shares[-1] == pytest.approx(1)
     points = model.profile.points
     assert [point.level for point in points] == pytest.approx([0, 1 / 3, 2 / 3, 1])
-    assert set(points[0].thresholds) == set(model.network.gates)
+    assert set(points[0].thresholds) == {*model.network.gates, *model.network.prompt_gates}
     assert not any(points[0].thresholds.values())
     ratios = [point.macs_ratio for point in points]
     assert ratios[0] == 1
@@ -60,6 +69,40 @@ def test_a_pass_with_gates_is_the_steps_with_them(calibrated):
     active = {gate: work.channels - work.skipped for gate, work in context.layers.items()}
     assert [active[gate] for gate in model.network.gates] == mask.active.tolist()
     assert 0 < context.macs_skipped < context.macs
+
+
+def test_a_prompt_has_fewer_neurons_at_a_level(calibrated):
+    model, _ = calibrated
+    tokens = model.encode(TEXT)[:24]
+    dense, gated = model.begin(tokens), model.begin(tokens)
+    contexts = GateContext(0.0), GateContext(1.0)
+    wanted, logits = (
+        model.step([sequence], [context])[0] for sequence, context in zip((dense, gated), contexts, strict=True)
+    )
+    exact = log_probabilities(model.network, [*tokens, 5])[-1]
+    np.testing.assert_allclose(wanted - np.log(np.exp(wanted).sum()), exact, rtol=1e-4, atol=1e-4)
+    assert contexts[0].macs_skipped == 0 < contexts[1].macs_skipped < contexts[1].macs
+    assert contexts[1].layers["layer1.attention"].skipped == 0
+    skipped = sum(contexts[1].layers[f"layer{i}.neurons"].skipped for i in (1, 2, 3))
+    assert contexts[1].macs_skipped == 2 * skipped * model.network.shape.hidden
+    assert 0 < np.abs(logits - wanted).max() < 3
+
+
+def test_only_the_active_neurons_of_a_prompt_take_part(calibrated):
+    model, _ = calibrated
+    network, tokens = model.network, model.encode(TEXT)[:24]
+    gates = PromptGates(network.neuron_norms, model.prompt_thresholds(1.0))
+    states = network.advance(tokens, network.start(), select=gates)
+    assert gates.skipped == sum(112 - active for active in gates.active.values()) > 0
+
+    def watch(gate, values):
+        if not network.gates[gate].endswith("neurons"):
+            return values
+        layer = gate // 5
+        active = pooled(values) * network.neuron_norms[layer] > model.prompt_thresholds(1.0)[layer]
+        return np.where(active, values, 0).astype(np.float32)
+
+    np.testing.assert_allclose(states, network.advance(tokens, network.start(), watch), rtol=1e-3, atol=1e-4)
 
 
 def test_sequences_at_their_own_levels_in_one_step(calibrated):
@@ -92,6 +135,8 @@ def test_quality_is_measured_at_every_point(calibrated):
     assert len(report["points"]) == 4
     dense = report["points"][0]
     assert (dense["perplexity_ratio"], dense["token_agreement"], dense["macs_ratio"]) == (1, 1, 1)
+    assert (dense["prompt_perplexity_ratio"], dense["prompt_macs_ratio"]) == (1, 1)
+    assert report["points"][-1]["prompt_macs_ratio"] < 1
     tokens = windows(model.encode(TEXT), 1)[0]
     loss = losses(log_probabilities(model.network, tokens), tokens)
     assert loss.shape == (len(tokens) - 1,)

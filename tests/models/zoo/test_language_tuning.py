@@ -1,0 +1,106 @@
+"""Tuning, on a language model so small that it takes a moment."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tokenizers", reason="the extra `language` is not installed")
+pytest.importorskip("jinja2", reason="the extra `language` is not installed")
+pytest.importorskip("torch")
+
+import torch
+
+from models.zoo import language_tuning, text_data
+from models.zoo.folder import Tensors, weights_path
+from models.zoo.language_calibration import calibrate
+from models.zoo.language_gates import log_probabilities, masking, windows
+from models.zoo.language_model import LanguageModel
+from models.zoo.language_tuning import Student, TuningRecipe, tune
+from tests.models.zoo.random_llama import write_random_llama
+
+TEXT = " ".join(text_data.sample())[:1200]
+RECIPE = TuningRecipe(steps=12, every=5, rate=0.05)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Products as small as these wait for a second thread longer than they take."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def calibrated(folder):
+    dense = LanguageModel("tiny", folder)
+    profile, calibration = calibrate(dense, TEXT, TEXT[::-1], lambda done: None, points=3)
+    return LanguageModel("tiny", folder, profile, calibration)
+
+
+def checkpoint_of(model):
+    return Tensors(weights_path(model.folder))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return calibrated(write_random_llama(tmp_path_factory.mktemp("tiny"), max_position_embeddings=512))
+
+
+@pytest.fixture(scope="module")
+def read(model):
+    return windows(model.encode(TEXT), 12, 64)
+
+
+@pytest.mark.parametrize("family", ["llama", "llama3", "biases", "mistral", "qwen2", "qwen3"])
+def test_the_student_is_the_served_model(tmp_path, monkeypatch, family):
+    monkeypatch.setattr(language_tuning.kernels, "instruction_set", lambda datatype: "portable")
+    model = calibrated(write_random_llama(tmp_path, family, max_position_embeddings=512))
+    tokens = model.encode(TEXT)[:40]
+    student = Student(model, checkpoint_of(model), model.calibration)
+    thresholds = model.thresholds(0.7).copy()
+    thresholds[-1] = 0  # the head is not tuned
+    for level, mask in ((None, None), (thresholds, masking(model.network, model.calibration, thresholds))):
+        with torch.no_grad():
+            given = student(torch.tensor([tokens[:-1]]), None if level is None else torch.from_numpy(level))
+        wanted = log_probabilities(model.network, tokens, mask)
+        np.testing.assert_allclose(given.log_softmax(-1)[0].numpy(), wanted, rtol=2e-3, atol=2e-3)
+
+
+def test_tuning_brings_gates_nearer_to_dense(model, read):
+    seen = []
+    tuned = tune(model, checkpoint_of(model), read, RECIPE, seen.append)
+    assert [step.number for step in seen] == list(range(1, 13))
+    assert set(tuned) == set(model.calibration) | {f"layer{i}.down" for i in (1, 2, 3)}
+    thresholds = model.thresholds(1.0).copy()
+    thresholds[-1] = 0
+
+    def divergence(calibration):
+        found = []
+        for tokens in read:
+            dense = log_probabilities(model.network, tokens)
+            gated = log_probabilities(
+                LanguageModel("tiny", model.folder, model.profile, calibration).network,
+                tokens,
+                masking(model.network, calibration, thresholds),
+            )
+            found.append((np.exp(dense) * (dense - gated)).sum(1).mean())
+        return np.mean(found)
+
+    assert divergence(tuned) < divergence(model.calibration)
+
+
+def test_an_interrupted_run_goes_on(model, read, tmp_path):
+    class Interrupted(Exception):
+        pass
+
+    def stop(step):
+        if step.number == 7:
+            raise Interrupted
+
+    whole = tune(model, checkpoint_of(model), read, RECIPE, lambda step: None)
+    with pytest.raises(Interrupted):
+        tune(model, checkpoint_of(model), read, RECIPE, stop, tmp_path / "c.pt")
+    seen = []
+    resumed = tune(model, checkpoint_of(model), read, RECIPE, seen.append, tmp_path / "c.pt")
+    assert seen[0].number == 6
+    for gate, values in whole.items():
+        np.testing.assert_allclose(resumed[gate], values, rtol=1e-5, atol=1e-6)
