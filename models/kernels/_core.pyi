@@ -473,9 +473,12 @@ def decoder(
     epsilon: float,
     words: RowMatrix | None = None,
     margin: float = 0.0,
+    turn: RowMatrix | None = None,
 ) -> Decoder:
     """The layers with the last norm and the product that makes logits. words is the same product packed by outputs, for
-    the logits that are computed again: those within margin of the greatest, where the head's gate skipped anything."""
+    the logits that are computed again: those within margin of the greatest, where the head's gate skipped anything.
+    turn [H, H], of fp32 and packed by outputs, is what the inputs of the head are multiplied by before its gate, and
+    not those of words."""
 
 def decode_step(
     decoder: Decoder,
@@ -494,9 +497,9 @@ def decode_step(
     and one more is written. cosines and sines [M, head size / 2] are of the tokens' positions.
 
     thresholds [M, G] and active [M, G + 1], which is written, are of each layer's qkv, output, gate, neurons and down,
-    and of the head at last; 0 is dense. The last of active is how many logits were computed again. An input of a linear layer
-    is active when |x_k - mean_k| · ‖W_k‖ is above the threshold (TEAL, Liu et al. 2024; WINA, Chen et al. 2025), a
-    neuron when |silu(gate_n)| · neuron_norms_n is (CATS, Lee et al. 2024); one that is not is 0 among the inputs of
+    and of the head at last; 0 is dense. The last of active is how many logits were computed again. An input of a linear
+    layer is active when |x_k - mean_k| · ‖W_k‖ is above the threshold (TEAL, Liu et al. 2024; WINA, Chen et al. 2025),
+    a neuron when |silu(gate_n)| · neuron_norms_n is (CATS, Lee et al. 2024); one that is not is 0 among the inputs of
     down. Weights of a channel that is active for some rows are read once for those; what comes out for a row does not
     depend on the others.
     """

@@ -8,13 +8,14 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from models import kernels
 from models.gating.agreement import CONFIDENCE
 from models.gating.profile import OperatingPoint, Profile
 from models.zoo import text_data
 from models.zoo.language_gates import Masking, PromptGates, log_probabilities, losses, masking, pooled, windows
 from models.zoo.language_model import LanguageModel
 from models.zoo.language_quality import perplexity_ratio
-from models.zoo.llama import GATES, PROMPT_GATE, Array
+from models.zoo.llama import BASIS, GATES, PROMPT_GATE, Array
 
 POINTS = 13
 PROBED_SHARES: Mapping[str, tuple[float, ...]] = MappingProxyType(
@@ -24,7 +25,7 @@ PROBED_SHARES: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "feed_forward": (0.2, 0.45),
         "neurons": (0.2, 0.45),
         "down": (0.4, 0.6, 0.75),
-        "head": (0.35, 0.5, 0.65, 0.75, 0.85),
+        "head": (0.5, 0.65, 0.75, 0.85),
         PROMPT_GATE: (0.25, 0.5),
     }
 )
@@ -40,6 +41,9 @@ where the dial ends. It is about the logarithm of what perplexity grows by."""
 
 MOST_PROMPT_DIVERGENCE = 0.03
 """The same for tokens behind a prompt whose gates are closed."""
+
+DIRECTIONS = 128
+"""Of the inputs of the logits, which are told from what was seen; the others are told from the weights."""
 
 MEAN_WINDOWS, PROBE_WINDOWS, HELD_OUT_WINDOWS = 16, 2, 32
 
@@ -61,27 +65,49 @@ def calibrate(
 ) -> tuple[Profile, dict[str, Array]]:
     """Means and thresholds from the text `tuning`, what to expect of them from `held_out`. `report` is called with the
     share done, 0 to 1. Raises `ValueError` for texts that are too short."""
-    network = model.network
-    network.allow_previews()
     read = windows(model.encode(tuning), MEAN_WINDOWS)
-    measured = windows(model.encode(held_out), HELD_OUT_WINDOWS)
-    calibration = _averages(model, read)
+    calibration = _averages(model, read) | _turned_head(model, read)
     report(0.05)
     probes = read[:: max(1, len(read) // PROBE_WINDOWS)][:PROBE_WINDOWS]
     steps = _step_gates(model, calibration, probes, points, lambda done: report(0.05 + 0.55 * done))
     prompts = _prompt_gates(model, calibration, probes, points, lambda done: report(0.6 + 0.15 * done))
+    found = list(zip(steps, prompts, strict=True))
+    return measured(model, calibration, found, held_out, lambda done: report(0.75 + 0.25 * done)), calibration
+
+
+def better_of(
+    model: LanguageModel, tuned: Mapping[str, Array], held_out: str, report: Callable[[float], None]
+) -> tuple[Profile, Mapping[str, Array], bool]:
+    """The profile of a calibrated model on `held_out` with its own calibration or with that which was `tuned`, and
+    which of the two: the one that agrees more with the dense model, over all points."""
+    points = [(model.thresholds(point.level), model.prompt_thresholds(point.level)) for point in model.profile.points]
+    own = measured(model, model.calibration, points, held_out, lambda done: report(done / 2))
+    other = measured(model, tuned, points, held_out, lambda done: report((1 + done) / 2))
+    if sum(point.agreement for point in other.points) > sum(point.agreement for point in own.points):
+        return other, tuned, True
+    return own, model.calibration, False
+
+
+def measured(
+    model: LanguageModel,
+    calibration: Mapping[str, Array],
+    points: Sequence[tuple[Array, Array]],
+    held_out: str,
+    report: Callable[[float], None],
+) -> Profile:
+    """The profile of these thresholds, of steps [gates] and of prompts [layers], one pair a point."""
+    network, read = model.network, windows(model.encode(held_out), HELD_OUT_WINDOWS)
     norms = _neuron_norms(model, calibration)
     no_gates = PromptGates(norms, np.zeros(len(norms), np.float32))
-    dense = np.concatenate([losses(log_probabilities(network, tokens, prompt=no_gates), tokens) for tokens in measured])
+    dense = np.concatenate([losses(log_probabilities(network, tokens, prompt=no_gates), tokens) for tokens in read])
     table = []
-    for i, (thresholds, of_prompts) in enumerate(zip(steps, prompts, strict=True)):
+    for i, (thresholds, of_prompts) in enumerate(points):
         gates = masking(network, calibration, thresholds), PromptGates(norms, of_prompts)
-        gated = np.concatenate([losses(log_probabilities(network, tokens, *gates), tokens) for tokens in measured])
-        table.append(_point(i / (points - 1), model, *gates, dense, gated))
-        report(0.75 + 0.25 * (i + 1) / points)
-    samples = sum(len(tokens) - len(tokens) // 2 for tokens in measured)
+        gated = np.concatenate([losses(log_probabilities(network, tokens, *gates), tokens) for tokens in read])
+        table.append(_point(i / (len(points) - 1), model, *gates, dense, gated))
+        report((i + 1) / len(points))
     name = model.name.partition(":")[0]
-    return Profile(name, samples, CONFIDENCE, model.digest, tuple(table)), calibration
+    return Profile(name, len(dense), CONFIDENCE, model.digest, tuple(table))
 
 
 def _step_gates(
@@ -107,10 +133,14 @@ def _step_gates(
         gated = [log_probabilities(network, tokens, mask) for tokens in probes]
         return _divergence(dense, gated)
 
-    channels, worth = network.shape.gates()
-    work = np.array(channels) * np.array(worth) / network.shape.macs(0, 1, True)
     costs = _costs(network.gates, quantiles, diverge, report)
-    found = _spread(_path(costs, work, MOST_DIVERGENCE), work, points)
+    saved, shape = np.multiply.outer(np.prod(network.shape.gates(), 0), SHARES), network.shape
+    thresholds = np.zeros(len(network.gates), np.float32)
+    thresholds[-1] = quantiles[-1, SHARES.index(0.75)]
+    again = masking(network, calibration, thresholds)
+    log_probabilities(network, probes[0], again)
+    saved[-1, 1:] -= shape.hidden * (shape.hidden + again.again / (len(probes[0]) - 1))
+    found = _spread(_path(costs, saved, MOST_DIVERGENCE), saved, points)
     return [_thresholds(quantiles, shares) for shares in found]
 
 
@@ -138,11 +168,24 @@ def _prompt_gates(
         gates = PromptGates(norms, thresholds)
         return _divergence(dense, [log_probabilities(network, tokens, prompt=gates) for tokens in probes])
 
-    shape = network.shape
-    work = np.full(len(norms), 2 * shape.feed_forward * shape.hidden / shape.macs(0, 1, False))
     costs = _costs(network.prompt_gates, quantiles, diverge, report)
-    found = _spread(_path(costs, work, MOST_PROMPT_DIVERGENCE), work, points)
+    saved = np.multiply.outer(np.ones(len(norms)), SHARES)
+    found = _spread(_path(costs, saved, MOST_PROMPT_DIVERGENCE), saved, points)
     return [_thresholds(quantiles, shares) for shares in found]
+
+
+def _turned_head(model: LanguageModel, read: Sequence[Sequence[int]]) -> dict[str, Array]:
+    """The directions in which what logits are made of varies most, by which the network's head is turned; and its mean
+    then. A direction's length says nothing, so whole numbers up to 127 are exact enough."""
+    network = model.network
+    states = [network.normed(network.advance(tokens[:-1], network.start())) for tokens in read]
+    normed = np.concatenate(states)
+    mean = normed.mean(0)
+    directions = np.linalg.eigh(np.cov(normed.T.astype(np.float64)))[1][:, ::-1][:, :DIRECTIONS]
+    basis = np.round(127 * directions / np.abs(directions).max(0)).astype(np.float32)
+    network.turn_head(basis)
+    assert network.turn is not None
+    return {BASIS: basis, "head": kernels.row_matmul(mean[None], network.turn)[0]}
 
 
 def _neuron_norms(model: LanguageModel, calibration: Mapping[str, Array]) -> list[Array]:
@@ -157,7 +200,7 @@ def _averages(model: LanguageModel, read: Sequence[Sequence[int]]) -> dict[str, 
     squares: dict[int, NDArray[np.float64]] = {}
 
     def watch(gate: int, values: Array) -> Array:
-        if GATES[gate % len(GATES)] not in ("neurons", "down"):
+        if gate < len(network.gates) - 1 and GATES[gate % len(GATES)] not in ("neurons", "down"):
             totals[gate] = totals.get(gate, np.zeros(1)) + values.sum(0)
         if gate < len(network.gates) - 1 and GATES[gate % len(GATES)] == "feed_forward":
             layer = gate // len(GATES)
@@ -212,32 +255,38 @@ def _divergence(dense: Sequence[Array], gated: Sequence[Array]) -> float:
     return float(np.mean([(np.exp(a) * (a - b)).sum(1).mean() for a, b in zip(dense, gated, strict=True)]))
 
 
-def _path(costs: NDArray[np.float64], work: NDArray[np.float64], most: float) -> list[NDArray[np.int64]]:
-    """From dense to the divergence `most`, a step at a time: the gate is closed further that loses least for the work
-    that it saves. Rows are the share of each gate, as its number in `SHARES`."""
+def _path(costs: NDArray[np.float64], saved: NDArray[np.float64], most: float) -> list[NDArray[np.int64]]:
+    """From dense to the divergence `most`, a step at a time: the gate is closed further, by a share or several, that
+    loses least for the work that it saves. Rows are the share of each gate, as its number in `SHARES`."""
     shares = np.zeros(len(costs), np.int64)
 
-    def price(gate: int) -> float:
+    def step(gate: int) -> tuple[float, int, int]:
+        """Its price, the gate, and the share that it is closed to; infinite where that saves nothing."""
         here = shares[gate]
-        return float((costs[gate, here + 1] - costs[gate, here]) / (work[gate] * (SHARES[here + 1] - SHARES[here])))
+        more, less = costs[gate, here + 1 :] - costs[gate, here], saved[gate, here + 1 :] - saved[gate, here]
+        prices = np.divide(more, less, out=np.full(len(more), np.inf), where=less > 0)
+        best = int(prices.argmin())
+        return float(prices[best]), gate, int(here) + 1 + best
 
-    queue = [(price(gate), gate) for gate in range(len(costs))]
+    queue = [step(gate) for gate in range(len(costs))]
     heapq.heapify(queue)
     path, spent = [shares.copy()], 0.0
     while queue and spent < most:
-        _, gate = heapq.heappop(queue)
-        spent += costs[gate, shares[gate] + 1] - costs[gate, shares[gate]]
-        shares[gate] += 1
+        price, gate, share = heapq.heappop(queue)
+        if not np.isfinite(price):
+            break
+        spent += costs[gate, share] - costs[gate, shares[gate]]
+        shares[gate] = share
         path.append(shares.copy())
-        if shares[gate] + 1 < len(SHARES):
-            heapq.heappush(queue, (price(gate), gate))
+        if share + 1 < len(SHARES):
+            heapq.heappush(queue, step(gate))
     return path
 
 
-def _spread(path: Sequence[NDArray[np.int64]], work: NDArray[np.float64], points: int) -> list[NDArray[np.int64]]:
+def _spread(path: Sequence[NDArray[np.int64]], saved: NDArray[np.float64], points: int) -> list[NDArray[np.int64]]:
     """So many steps of the path, dense first, evenly apart in the work that they save."""
-    saved = np.array([(np.take(SHARES, shares) * work).sum() for shares in path])
-    return [path[int(np.abs(saved - wanted).argmin())] for wanted in np.linspace(0, saved[-1], points)]
+    at = np.array([saved[np.arange(len(shares)), shares].sum() for shares in path])
+    return [path[int(np.abs(at - wanted).argmin())] for wanted in np.linspace(0, at[-1], points)]
 
 
 def _thresholds(quantiles: Array, shares: NDArray[np.int64]) -> Array:
@@ -256,7 +305,7 @@ def _point(
     network, shape = model.network, model.network.shape
     channels, worth = (np.array(part) for part in shape.gates())
     kept = mask.active / mask.met
-    again = mask.again * shape.hidden * shape.hidden / mask.met[-1]
+    again = (mask.again / mask.met[-1] + (mask.thresholds[-1] > 0)) * shape.hidden**2
     saved = float((((1 - kept) * channels * worth).sum() - again) / shape.macs(0, 1, True))
     ratio, lower = perplexity_ratio(dense, gated)
     known = zip((*network.gates, *network.prompt_gates), (*mask.thresholds, *prompt.thresholds), strict=True)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from models.zoo.llama import GATES, Array, Llama, Watch
+from models.zoo.llama import BASIS, GATES, Array, Llama, Watch
 
 WINDOW = 256
 """Tokens of a text that are read together."""
@@ -127,9 +127,10 @@ def windows(tokens: Sequence[int], most: int, length: int = WINDOW) -> list[list
 
 
 def save_calibration(calibration: Mapping[str, Array], path: Path) -> None:
-    """Writes it as safetensors in float16, all of it or nothing."""
+    """Writes it as safetensors, the basis in int8 and all else in float16; all of it or nothing."""
     partial = path.with_suffix(".partial")
-    save_file({name: values.astype(np.float16) for name, values in calibration.items()}, partial)
+    kinds = {name: np.int8 if name == BASIS else np.float16 for name in calibration}
+    save_file({name: values.astype(kinds[name]) for name, values in calibration.items()}, partial)
     partial.replace(path)
 
 

@@ -163,7 +163,10 @@ class LanguageModel:
         tokens = [sequence.tokens[-1] for sequence in sequences]
         logits, active = self.network.decode(tokens, [sequence.cache for sequence in sequences], thresholds)
         active, again = active[:, :-1], active[:, -1]
-        skipped = (self._channels - active) @ self._channel_macs - again * self.network.shape.hidden
+        # Logits that are computed again, and, where the head has a gate, turning its inputs.
+        hidden = self.network.shape.hidden
+        more = hidden * again + hidden**2 * (thresholds[:, -1] > 0)
+        skipped = (self._channels - active) @ self._channel_macs - more
         for context, counts, macs in zip(contexts, active.tolist(), skipped.tolist(), strict=True):
             context.macs_skipped += macs
             for gate, channels, count in zip(self.network.gates, self._channels.tolist(), counts, strict=True):

@@ -18,7 +18,8 @@ inputs: what it leaves of them is a preview, and those of likely words are compu
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache
+from hashlib import sha256
 from types import MappingProxyType
 from typing import Literal, Protocol
 
@@ -50,6 +51,9 @@ FIRST_CAPACITY = 128
 MARGIN = 9.0
 """Under the head's gate, logits that are further than this below the greatest stay as they are, and all others are
 computed again of all inputs."""
+
+BASIS = "head.basis"
+"""In a calibration: the directions [hidden, directions] in which the inputs of the logits vary most."""
 
 UNCALIBRATED: Mapping[str, Array] = MappingProxyType({})
 
@@ -127,17 +131,20 @@ class Llama:
         self.shape = shape
         self._weights = weights
         self._norm = weights["model.norm.weight"]
-        packing = _Packing(weights, datatype, rows)
         # The head first: it is the largest by far, and in float32 for a moment.
-        name = "model.embed_tokens" if shape.tied or "lm_head.weight" not in weights else "lm_head"
-        head = packing.matrix("inputs", name)
-        if (head.outputs, head.inputs) != (shape.vocabulary, shape.hidden):
-            raise ValueError(f"{name}.weight must be [{shape.vocabulary}, {shape.hidden}], as config.json says")
-        self.head = head.with_means(calibration.get("head"))
-        # A word's logit is a row of the matrix where that lies by outputs. In int8 this copy takes least memory, and
-        # rounding changes a logit by far less than a gate may.
-        self._pack_words = partial(packing.matrix, "outputs", name, datatype="int8")
-        self.words = self._pack_words() if "head" in calibration else None
+        self._packing = packing = _Packing(weights, datatype, rows)
+        self._head_name = "model.embed_tokens" if shape.tied or "lm_head.weight" not in weights else "lm_head"
+        self.turn: kernels.RowMatrix | None = None
+        self.words: kernels.RowMatrix | None = None
+        if BASIS in calibration:
+            self.turn_head(calibration[BASIS])
+        else:
+            self.head = packing.matrix("inputs", self._head_name)
+        if (self.head.outputs, self.head.inputs) != (shape.vocabulary, shape.hidden):
+            raise ValueError(
+                f"{self._head_name}.weight must be [{shape.vocabulary}, {shape.hidden}], as config.json says"
+            )
+        self.head = self.head.with_means(calibration.get("head"))
         layers = []
         for i in range(shape.layers):
             layers.append(_layer(packing, shape, i, calibration))
@@ -157,15 +164,26 @@ class Llama:
             epsilon=shape.epsilon,
             words=self.words,
             margin=MARGIN,
+            turn=self.turn,
         )
         if rows is not None:
             rows.keep()
         report(1.0)
 
-    def allow_previews(self) -> None:
-        """Makes ready for a watch over the head of a network that has no calibration yet."""
-        if self.words is None:
-            self.words = self._pack_words()
+    def turn_head(self, basis: Array) -> None:
+        """Makes the logits ready for a gate: their inputs are turned, so that the first of them are the directions of
+        the basis [hidden, directions]; of a network that is not turned yet."""
+        name, key = self._head_name, sha256(basis.tobytes()).hexdigest()[:16]
+
+        @lru_cache(1)
+        def turn() -> Array:
+            return completed(basis, self._weights[f"{name}.weight"])
+
+        self.head = self._packing.matrix("inputs", name, key=f"turned {key}", change=lambda head: head @ turn())
+        self.turn = self._packing.pack(f"turn {key}", lambda: np.ascontiguousarray(turn().T), "outputs", "fp32")
+        # A word's logit is a row of the matrix where that lies by outputs. In int8 this copy takes least memory, and
+        # rounding changes a logit by far less than a gate may.
+        self.words = self._packing.matrix("outputs", name, datatype="int8")
 
     def start(self) -> Cache:
         """The cache of a new sequence."""
@@ -200,16 +218,21 @@ class Llama:
     def logits(self, states: Array, watch: Watch | None = None) -> Array:
         """What follows each of the last hidden states [n, hidden]: [n, vocabulary]. Where the watch gives other inputs,
         the likely words are computed again, and it is shown which, by the number behind the last gate's."""
-        normed, seen = kernels.rms_norm(states, self._norm, self.shape.epsilon), _Watched(watch, len(self.gates) - 1)
-        given = seen(0, normed)
+        normed, seen = self.normed(states), _Watched(watch, len(self.gates) - 1)
+        turned = normed if self.turn is None else kernels.row_matmul(normed, self.turn)
+        given = seen(0, turned)
         logits = kernels.row_matmul(given, self.head)
-        if given is normed or self.words is None:
+        if given is turned or self.words is None:
             return logits
         for own, state in zip(logits, normed, strict=True):
             again = np.flatnonzero(own >= own.max() - MARGIN).astype(np.int32)
             own[again] = kernels.row_matmul(state[None], self.words, outputs=again)[0]
             seen(1, own[None, again])
         return logits
+
+    def normed(self, states: Array) -> Array:
+        """Of the last hidden states [n, hidden] what logits are made of."""
+        return kernels.rms_norm(states, self._norm, self.shape.epsilon)
 
     def up(self, layer: int, normed: Array) -> Array:
         """What a layer's gate values are multiplied by, [n, neurons], of its normed input [n, hidden]."""
@@ -282,6 +305,16 @@ class _Watched:
         return values if self.watch is None else self.watch(self.first + gate, values)
 
 
+def completed(basis: Array, head: Array) -> Array:
+    """An orthogonal matrix [hidden, hidden] whose first columns span the basis [hidden, directions], and whose others
+    are the principal directions of the head [vocabulary, hidden] in what is left."""
+    first = np.linalg.qr(basis.astype(np.float64))[0]
+    rest = np.eye(len(first)) - first @ first.T
+    directions = np.linalg.eigh(rest @ (head.T @ head) @ rest)[1][:, ::-1][:, : len(first) - first.shape[1]]
+    whole: Array = np.linalg.qr(np.concatenate([first, directions], 1))[0].astype(np.float32)
+    return whole
+
+
 def gate_name(layer: int, gate: str) -> str:
     """What a profile calls one of `GATES` of a layer."""
     return f"layer{layer + 1}.{gate}"
@@ -295,8 +328,16 @@ class _Packing:
     datatype: str
     rows: PackedRows | None
 
-    def matrix(self, by: Literal["inputs", "outputs"], *names: str, datatype: str | None = None) -> kernels.RowMatrix:
-        """The linear layers of these names as one, their outputs side by side, in a datatype of its own if told."""
+    def matrix(
+        self,
+        by: Literal["inputs", "outputs"],
+        *names: str,
+        datatype: str | None = None,
+        key: str = "",
+        change: Callable[[Array], Array] = lambda weight: weight,
+    ) -> kernels.RowMatrix:
+        """The linear layers of these names as one, their outputs side by side, in a datatype of its own if told. Where
+        the weight is changed, the `key` says how."""
         biases = [_optional(self.weights, f"{name}.bias") for name in names]
         bias = None
         if any(part is not None for part in biases):
@@ -308,11 +349,22 @@ class _Packing:
 
         def read() -> Array:
             matrices = [self.weights[f"{name}.weight"] for name in names]
-            return matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
+            return change(matrices[0] if len(matrices) == 1 else np.concatenate(matrices))
 
+        return self.pack(f"{'+'.join(names)} by {by} {key}".rstrip(), read, by, datatype, bias)
+
+    def pack(
+        self,
+        name: str,
+        read: Callable[[], Array],
+        by: Literal["inputs", "outputs"],
+        datatype: str | None = None,
+        bias: Array | None = None,
+    ) -> kernels.RowMatrix:
+        """What is read, which has this name where packed weights are kept."""
         if self.rows is None:
             return kernels.pack_rows(read(), datatype or self.datatype, by, bias=bias)
-        return self.rows.pack(f"{'+'.join(names)} by {by}", read, by, bias, datatype)
+        return self.rows.pack(name, read, by, bias, datatype)
 
     def release(self) -> None:
         self.weights.release()

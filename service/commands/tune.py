@@ -9,11 +9,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from models.gating.agreement import gain
 from models.gating.profile import Profile
-from models.zoo import catalog, text_calibration, text_data, text_family
+from models.zoo import catalog, language_family, text_calibration, text_data, text_family
 from models.zoo.family import served_name, split_datatype
 from models.zoo.lean_layers import LeanLayers, save_lean
 from models.zoo.text_inputs import request_of
 from models.zoo.text_model import open_text_model
+from service.commands.language_tune import tune_language
 from service.commands.options import Json, require_torch
 from service.commands.output import fail
 from service.commands.tables import print_profile
@@ -27,12 +28,15 @@ LONGEST = 128
 
 
 def tune(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="minilm, or the path of an encoder's folder")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="minilm, smollm2, or the path of a folder")],
     data: Annotated[Path, typer.Option(help="File of texts without labels, one a line", exists=True, dir_okay=False)],
     prose: Annotated[
         bool, typer.Option("--prose", help="The file is prose, with empty lines between paragraphs")
     ] = False,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of 16 texts each")] = 1500,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a model of texts 1500, of 16 texts each; of a language model 300, of 512 tokens"),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder for the result; SLUICE_HOME/calibrations, where the server looks")
     ] = None,
@@ -41,13 +45,17 @@ def tune(
     seed: Annotated[int, typer.Option(help="Seed of all random choices")] = 0,
     json: Json = False,
 ) -> None:
-    """Tune a model of texts for its gates on unlabelled texts, and write its tuned profile.
+    """Tune a model of texts, or a language model, for its gates on unlabelled texts, and write its tuned profile.
 
-    The dense model teaches its lean layers; it stays as it is, and is what level 0 serves. An interrupted tuning goes
-    on when it is started again with the same file and options. Every third text is kept to measure the profile on. The
-    lean layers that were only fitted are measured too, and the better ones are written.
+    The dense model teaches its lean layers, or what stands for channels that a language model skips; it stays as it is,
+    and is what level 0 serves. An interrupted tuning goes on when it is started again with the same file and options. A
+    third of the texts is kept to measure the profile on. What was not tuned is measured too, and the better is written.
+    A language model must have a profile, whose points stay.
     """
     require_torch("tuning")
+    if language_family.recognises(model):
+        tune_language(model, data, prose, steps, output, work, seed, json)
+        return
     import torch
 
     from models.zoo.text_tuning import Step, TuningRecipe
@@ -75,7 +83,7 @@ def tune(
                 bar.update(tasks[step.phase], total=step.steps, completed=step.number, description=described)
 
             checkpoint = checkpoints / f"{name}-tuning-{seed}.pt"
-            recipe = TuningRecipe(steps=steps, seed=seed)
+            recipe = TuningRecipe(seed=seed) if steps is None else TuningRecipe(steps=steps, seed=seed)
             tuned = tune_encoder(dense.encoder, dense.pooling, sequences, recipe, report, checkpoint)
 
             def calibrated(named: str, layers: LeanLayers | None) -> tuple[Profile, LeanLayers]:

@@ -50,7 +50,7 @@ DecoderLayer layer(nb::handle attention_norm_, const RowMatrix &qkv, nb::handle 
 
 Decoder decoder(const std::vector<DecoderLayer> &layers, nb::handle norm_, const RowMatrix &head, std::size_t heads,
                 std::size_t key_heads, std::size_t head_size, float epsilon, const std::optional<RowMatrix> &words,
-                float margin) {
+                float margin, const std::optional<RowMatrix> &turn) {
     const std::size_t hidden = float_array(norm_, "norm", 1).size(0);
     if (layers.empty()) reject("layers must hold at least one");
     if (heads == 0 || key_heads == 0 || heads % key_heads || head_size == 0 || head_size % 2)
@@ -63,9 +63,12 @@ Decoder decoder(const std::vector<DecoderLayer> &layers, nb::handle norm_, const
         if (!made.query_norm.empty() && made.query_norm.size() != head_size) reject("query_norm must be of one head");
     }
     if (words && words->weights->outputs != head.weights->outputs) reject("words must have as many outputs as head");
+    if (turn && (turn->weights->outputs != hidden || turn->weights->datatype != Datatype::fp32))
+        reject("turn must be of fp32 and have as many outputs as norm has channels");
     if (!(margin >= 0)) reject("margin must be at least 0");
     return {layers,
             float_vector(norm_, "norm", hidden, "channels"),
+            turn ? checked(*turn, "turn", false, hidden) : RowWeights{},
             checked(head, "head", true, hidden),
             words ? checked(*words, "words", false, hidden) : RowWeights{},
             margin,
@@ -121,7 +124,7 @@ void bind_decoder(nb::module_ &m) {
           "neuron_norms"_a = nb::none(), "window"_a = 0);
     nb::class_<Decoder>(m, "Decoder").def_prop_ro("gates", &Decoder::gates);
     m.def("decoder", &decoder, "layers"_a, "norm"_a.none(), "head"_a, nb::kw_only(), "heads"_a, "key_heads"_a,
-          "head_size"_a, "epsilon"_a, "words"_a = nb::none(), "margin"_a = 0.0f);
+          "head_size"_a, "epsilon"_a, "words"_a = nb::none(), "margin"_a = 0.0f, "turn"_a = nb::none());
     m.def("decode_step", &decode_step, "decoder"_a, "x"_a.none(), "caches"_a, "lengths"_a, "cosines"_a.none(),
           "sines"_a.none(), "thresholds"_a.none(), "active"_a);
 }

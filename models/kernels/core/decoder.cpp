@@ -194,6 +194,20 @@ struct Step {
         gated(layer.down, gate, products, x, true, limit);
     }
 
+    // The head's inputs.
+    const float *turned(const float *normed) const {
+        const RowWeights &w = decoder.turn;
+        if (!w.outputs) return normed;
+        const float *inputs[kFewRows];
+        float *all = work.qkv.reserve(count * w.outputs), *to[kFewRows];
+        for (std::size_t r = 0; r < count; ++r) {
+            inputs[r] = padded(normed, r, w);
+            to[r] = row(all, r, w.outputs);
+        }
+        sum_few(w, inputs, count, {nullptr, w.inputs}, {nullptr, w.outputs}, to);
+        return all;
+    }
+
     // Of rows whose head was gated, the logits within the margin of the greatest, of all inputs.
     void compute_again(const float *normed, float *logits) const {
         const RowWeights &w = decoder.words;
@@ -278,7 +292,7 @@ void decode(const Decoder &decoder, float *x, DecoderRow *rows, std::size_t coun
         }
         const float *normed = step.normalised(decoder.norm);
         float *own = logits + first * decoder.head.outputs;
-        step.gated(decoder.head, decoder.gates() - 1, normed, own, false);
+        step.gated(decoder.head, decoder.gates() - 1, step.turned(normed), own, false);
         step.compute_again(normed, own);
     }
 }

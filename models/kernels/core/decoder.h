@@ -24,8 +24,9 @@ struct DecoderLayer {
 struct Decoder {
     std::vector<DecoderLayer> layers;
     std::vector<float> norm;
+    RowWeights turn;   // by output, what the head's inputs are turned by, or without outputs
     RowWeights head;   // by input
-    RowWeights words;  // the same by output, or without outputs: no logit is computed again
+    RowWeights words;  // by output, of inputs that are not turned; or without outputs: no logit is computed again
     float margin;      // how far below the greatest logit the others are that are not, where the head's gate is closed
     std::size_t heads, key_heads, head_size;
     float epsilon;

@@ -191,6 +191,7 @@ class Decoder:
     epsilon: float
     words: RowMatrix | None
     margin: float
+    turn: RowMatrix | None
 
     @property
     def gates(self) -> int:
@@ -233,6 +234,7 @@ def decoder(
     epsilon: float,
     words: RowMatrix | None = None,
     margin: float = 0.0,
+    turn: RowMatrix | None = None,
 ) -> Decoder:
     """The layers with what follows them."""
     if not layers:
@@ -241,7 +243,7 @@ def decoder(
         raise ValueError("heads must be a multiple of key_heads, and head_size even")
     if words is not None and (words.by, words.outputs) != ("outputs", head.outputs):
         raise ValueError("words must be packed by outputs and have as many outputs as head")
-    return Decoder(tuple(layers), norm, head, heads, key_heads, head_size, epsilon, words, margin)
+    return Decoder(tuple(layers), norm, head, heads, key_heads, head_size, epsilon, words, margin, turn)
 
 
 def decode_step(
@@ -295,7 +297,9 @@ class _Row:
         return x, self._logits(self._normed(x, self.decoder.norm), self.decoder.gates - 1)
 
     def _logits(self, normed: Tensor, gate: int) -> Tensor:
-        logits = self._gated(normed, self.decoder.head, gate)
+        turn = self.decoder.turn
+        seen = normed if turn is None else tensor_of(row_matmul(normed, turn))
+        logits = self._gated(seen, self.decoder.head, gate)
         self.active[gate + 1] = 0
         if self.decoder.words is None or not self.thresholds[gate] > 0:
             return logits

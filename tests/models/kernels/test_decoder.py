@@ -11,7 +11,7 @@ GATES = 5 * LAYERS + 1
 every_instruction_set = pytest.mark.parametrize("instruction_set", kernels.instruction_sets())
 
 
-def made(backend, seed=0, datatype="fp32", extras=True, window=0, margin=None, **packing):
+def made(backend, seed=0, datatype="fp32", extras=True, window=0, margin=None, turned=False, **packing):
     """A decoder with random weights, means and norms."""
     random = np.random.default_rng(seed)
 
@@ -47,7 +47,12 @@ def made(backend, seed=0, datatype="fp32", extras=True, window=0, margin=None, *
     if margin is not None:
         head, bias = floats(VOCABULARY, HIDDEN, scale=HIDDEN**-0.5), floats(VOCABULARY, scale=0.2)
         both = {by: backend.pack_rows(head, datatype, by, bias=bias, **packing) for by in ("inputs", "outputs")}
-        return backend.decoder(layers, norm(HIDDEN), both["inputs"], **shape, words=both["outputs"], margin=margin)
+        turn = np.linalg.qr(floats(HIDDEN, HIDDEN))[0].astype(np.float32) if turned else None
+        if turn is not None:
+            both["inputs"] = backend.pack_rows(head @ turn, datatype, bias=bias, **packing)
+            turn = backend.pack_rows(np.ascontiguousarray(turn.T), "fp32", "outputs", **packing)
+        last = {"words": both["outputs"], "margin": margin, "turn": turn}
+        return backend.decoder(layers, norm(HIDDEN), both["inputs"], **shape, **last)
     return backend.decoder(layers, norm(HIDDEN), matrix(VOCABULARY, HIDDEN), **shape)
 
 
@@ -87,22 +92,26 @@ def test_a_step_is_the_references(instruction_set, rows, level, extras):
 
 
 @every_instruction_set
-@pytest.mark.parametrize("datatype", ["fp32", "int8"])
+@pytest.mark.parametrize(("datatype", "turned"), [("fp32", False), ("fp32", True), ("int8", False)])
 @pytest.mark.parametrize("rows", [1, 3, 11])
-def test_likely_logits_are_computed_again(instruction_set, datatype, rows):
+def test_likely_logits_are_computed_again(instruction_set, datatype, rows, turned):
     ours, exact, whole = inputs(rows, 0.3), inputs(rows, 0.3), inputs(rows, 0.3)
     gated = slice(max(1, rows - 1))  # of several rows the last one's head is dense
     for arguments in (ours, exact, whole):
         arguments[5][gated.stop :, -1] = 0
         arguments[5][:, :-1] = 0
-    logits, _, active = step(kernels, made(kernels, datatype=datatype, margin=1, instruction_set=instruction_set), ours)
-    wanted, _, wanted_active = step(reference, made(reference, datatype=datatype, margin=1), exact)
+    logits, _, active = step(
+        kernels, made(kernels, datatype=datatype, margin=1, turned=turned, instruction_set=instruction_set), ours
+    )
+    wanted, _, wanted_active = step(reference, made(reference, datatype=datatype, margin=1, turned=turned), exact)
     np.testing.assert_array_equal(active, wanted_active)
     np.testing.assert_allclose(logits, wanted, rtol=2e-3, atol=2e-3)
     assert (active[gated.stop :, -1] == 0).all()
     assert ((active[gated, -1] > 0) & (active[gated, -1] < VOCABULARY)).all()
     whole[5][:] = 0
-    dense, _, _ = step(kernels, made(kernels, datatype=datatype, margin=1, instruction_set=instruction_set), whole)
+    dense, _, _ = step(
+        kernels, made(kernels, datatype=datatype, margin=1, turned=turned, instruction_set=instruction_set), whole
+    )
     near = np.isclose(logits, dense, rtol=1e-4, atol=1e-4)
     assert (near.sum(1)[gated] >= active[gated, -1]).all()
     assert not near[gated].all(1).any()
