@@ -12,9 +12,10 @@ pytest.importorskip("torch")
 import torch
 
 from models.model import GateContext
-from models.zoo import catalog
+from models.zoo import catalog, text_data
 from service.cli import command_line
 from tests.models.zoo.random_bert import WORDS, write_random_bert
+from tests.models.zoo.random_llama import write_random_llama
 
 
 @pytest.fixture(autouse=True)
@@ -71,3 +72,24 @@ def test_what_cannot_be_tuned_says_why(tmp_path):
     result = CliRunner().invoke(command_line(), ["tune", "resnet", "--data", str(tmp_path / "texts")])
     assert result.exit_code != 0
     assert "no model of texts 'resnet'" in result.output
+
+
+def test_a_tuned_language_model_keeps_its_points(tmp_path, monkeypatch):
+    pytest.importorskip("jinja2", reason="the extra `language` is not installed")
+    monkeypatch.setenv("SLUICE_HOME", str(tmp_path / "home"))
+    (tmp_path / "lines").write_text("\n".join(text_data.sample()[:30]))
+    folder = str(write_random_llama(tmp_path / "mine", max_position_embeddings=512))
+    arguments = [folder, "--data", str(tmp_path / "lines"), "--json"]
+    tuning = ["tune", *arguments, "--steps", "2"]
+    result = CliRunner().invoke(command_line(), tuning)
+    assert result.exit_code == 1
+    assert "run sluice calibrate" in result.output
+    result = CliRunner().invoke(command_line(), ["calibrate", *arguments, "--points", "3"])
+    assert result.exit_code == 0, result.output
+    before = json.loads(result.stdout)["points"]
+    result = CliRunner().invoke(command_line(), tuning)
+    assert result.exit_code == 0, result.output
+    after = json.loads(result.stdout)["points"]
+    assert [point["thresholds"] for point in after] == [point["thresholds"] for point in before]
+    assert (tmp_path / "home" / "training" / "mine-tuning-0.pt").exists()
+    assert catalog.load(folder, tmp_path / "home" / "calibrations").profile.points[-1].macs_ratio < 0.95
