@@ -116,8 +116,9 @@ class RowMatrix:
     @property
     def words(self) -> NDArray[np.int32]:
         """The packed weights as they lie in memory, four bytes an item, read-only: what `repack_rows` takes."""
-    def with_means(self, means: Floats | None) -> RowMatrix:
-        """The same weights, with the calibrated means [K] of the inputs, which stand for those that are skipped."""
+    def with_means(self, means: Floats | None, norms: Floats | None = None) -> RowMatrix:
+        """The same weights, with the calibrated means [K] of the inputs, which stand for those that are skipped, and
+        with other norms [K] if given, for their saliency."""
 
 class DecoderLayer:
     """Made by `decoder_layer`."""

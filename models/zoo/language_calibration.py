@@ -1,9 +1,13 @@
-"""The profile of a language model from unlabelled text: what each gate's channels are on average, which thresholds are
-worth their loss, and what to expect of them. Needs no torch: it runs the serving code."""
+"""The profile of a language model from unlabelled text: what each gate's channels are on average and how much they
+matter, which thresholds are worth their loss, and what to expect of them.
 
-import heapq
+One price opens and closes all gates of the layers: a channel is skipped where that changes the next tokens less, in
+nats, than its multiply-accumulates are worth. What a channel does to them is told by `language_sensitivity`, and adds
+up well enough that no gate need be tried. What the head's gate does is another matter, and is measured.
+"""
+
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,40 +16,27 @@ from models import kernels
 from models.gating.agreement import CONFIDENCE
 from models.gating.profile import OperatingPoint, Profile
 from models.zoo import text_data
-from models.zoo.language_gates import Masking, PromptGates, log_probabilities, losses, masking, pooled, windows
+from models.zoo.folder import Tensors, weights_path
+from models.zoo.language_gates import Masking, PromptGates, log_probabilities, losses, masking, rounded_norms, windows
 from models.zoo.language_model import LanguageModel
 from models.zoo.language_quality import perplexity_ratio
-from models.zoo.llama import BASIS, GATES, PROMPT_GATE, Array
+from models.zoo.llama import BASIS, GATES, Array, norms_name
 
 POINTS = 13
-PROBED_SHARES: Mapping[str, tuple[float, ...]] = MappingProxyType(
-    {
-        "attention": (0.15, 0.35),
-        "output": (0.4, 0.65, 0.85),
-        "feed_forward": (0.2, 0.45),
-        "neurons": (0.2, 0.45),
-        "down": (0.4, 0.6, 0.75),
-        "head": (0.5, 0.65, 0.75, 0.85),
-        PROMPT_GATE: (0.25, 0.5),
-    }
-)
-"""Of a gate's channels that are skipped where its loss is measured, all others dense: about where it ends up. The
-head's rises steeply where it takes likely words for unlikely ones."""
+MOST_DIVERGENCE = 0.12
+"""Nats a token by which the distribution of the next one may differ from dense, as it is foretold: where the dial ends.
+It is about the logarithm of what perplexity grows by."""
 
-SHARES = tuple(round(0.05 * i, 2) for i in range(19))
-"""Of a gate's channels that may be skipped."""
+PRICES: NDArray[np.float64] = np.geomspace(1e-3, 30, 100)
+"""Of a dense step's work, in nats, that are tried."""
 
-MOST_DIVERGENCE = 0.16
-"""Nats a token by which the distribution of the next one may differ from dense, as the sum over the gates predicts it:
-where the dial ends. It is about the logarithm of what perplexity grows by."""
-
-MOST_PROMPT_DIVERGENCE = 0.03
-"""The same for tokens behind a prompt whose gates are closed."""
+HEAD_SHARES = (0.5, 0.65, 0.75, 0.8, 0.85)
+"""Of the head's inputs that are skipped where its loss is measured; or it is dense."""
 
 DIRECTIONS = 128
 """Of the inputs of the logits, which are told from what was seen; the others are told from the weights."""
 
-MEAN_WINDOWS, PROBE_WINDOWS, HELD_OUT_WINDOWS = 16, 2, 32
+SENSITIVITY_WINDOWS, MEAN_WINDOWS, PROBE_WINDOWS, HELD_OUT_WINDOWS = 32, 16, 3, 32
 
 
 def default_texts() -> tuple[str, str]:
@@ -63,16 +54,23 @@ def split_text(lines: Sequence[str]) -> tuple[str, str]:
 def calibrate(
     model: LanguageModel, tuning: str, held_out: str, report: Callable[[float], None], *, points: int = POINTS
 ) -> tuple[Profile, dict[str, Array]]:
-    """Means and thresholds from the text `tuning`, what to expect of them from `held_out`. `report` is called with the
-    share done, 0 to 1. Raises `ValueError` for texts that are too short."""
-    read = windows(model.encode(tuning), MEAN_WINDOWS)
-    calibration = _averages(model, read) | _turned_head(model, read)
-    report(0.05)
+    """Means, norms and thresholds from the text `tuning`, what to expect of them from `held_out`. `report` is called
+    with the share done, 0 to 1. Needs torch. Raises `ValueError` for texts that are too short."""
+    from models.zoo.language_sensitivity import sensitivities
+    from models.zoo.llama_torch import TorchLlama
+
+    tokens = model.encode(tuning)
+    decoder = TorchLlama(model.network.shape, Tensors(weights_path(model.folder)))
+    sensitive = sensitivities(decoder, windows(tokens, SENSITIVITY_WINDOWS), lambda done: report(0.5 * done))
+    del decoder
+    read = windows(tokens, MEAN_WINDOWS)
+    calibration = _means(model, read) | _turned_head(model, read)
+    calibration |= {norms_name(gate): rounded_norms(norms) for gate, norms in sensitive.items()}
+    report(0.55)
     probes = read[:: max(1, len(read) // PROBE_WINDOWS)][:PROBE_WINDOWS]
-    steps = _step_gates(model, calibration, probes, points, lambda done: report(0.05 + 0.55 * done))
-    prompts = _prompt_gates(model, calibration, probes, points, lambda done: report(0.6 + 0.15 * done))
-    found = list(zip(steps, prompts, strict=True))
-    return measured(model, calibration, found, held_out, lambda done: report(0.75 + 0.25 * done)), calibration
+    found = _points(model, calibration, probes, points)
+    report(0.6)
+    return measured(model, calibration, found, held_out, lambda done: report(0.6 + 0.4 * done)), calibration
 
 
 def better_of(
@@ -110,76 +108,28 @@ def measured(
     return Profile(name, len(dense), CONFIDENCE, model.digest, tuple(table))
 
 
-def _step_gates(
-    model: LanguageModel,
-    calibration: dict[str, Array],
-    probes: Sequence[Sequence[int]],
-    points: int,
-    report: Callable[[float], None],
-) -> list[Array]:
-    """The thresholds [gates] of each point."""
+def _means(model: LanguageModel, read: Sequence[Sequence[int]]) -> dict[str, Array]:
+    """Those of the inputs of all products but the last of a layer, which are about 0, and that of the head."""
     network = model.network
-    quantiles = np.zeros((len(network.gates), len(SHARES)), np.float32)
-    no_gates = masking(network, calibration, np.zeros(len(network.gates), np.float32))
+    totals: dict[str, NDArray[np.float64]] = {}
 
     def watch(gate: int, values: Array) -> Array:
-        quantiles[gate] += np.quantile(no_gates.saliency(gate, values), SHARES) / len(probes)
+        name = network.gates[gate]
+        if GATES[gate % len(GATES)] not in ("neurons", "down"):
+            totals[name] = totals.get(name, np.zeros(1)) + values.sum(0)
         return values
 
-    dense = [log_probabilities(network, tokens, watch) for tokens in probes]
-
-    def diverge(thresholds: Array) -> float:
-        mask = masking(network, calibration, thresholds)
-        gated = [log_probabilities(network, tokens, mask) for tokens in probes]
-        return _divergence(dense, gated)
-
-    costs = _costs(network.gates, quantiles, diverge, report)
-    saved, shape = np.multiply.outer(np.prod(network.shape.gates(), 0), SHARES), network.shape
-    thresholds = np.zeros(len(network.gates), np.float32)
-    thresholds[-1] = quantiles[-1, SHARES.index(0.75)]
-    again = masking(network, calibration, thresholds)
-    log_probabilities(network, probes[0], again)
-    saved[-1, 1:] -= shape.hidden * (shape.hidden + again.again / (len(probes[0]) - 1))
-    found = _spread(_path(costs, saved, MOST_DIVERGENCE), saved, points)
-    return [_thresholds(quantiles, shares) for shares in found]
-
-
-def _prompt_gates(
-    model: LanguageModel,
-    calibration: dict[str, Array],
-    probes: Sequence[Sequence[int]],
-    points: int,
-    report: Callable[[float], None],
-) -> list[Array]:
-    """The thresholds [layers] of each point."""
-    network = model.network
-    norms = _neuron_norms(model, calibration)
-    quantiles = np.zeros((len(norms), len(SHARES)), np.float32)
-
-    def watch(layer: int, gates: Array) -> None:
-        quantiles[layer] += np.quantile(pooled(gates) * norms[layer], SHARES) / len(probes)
-
-    for tokens in probes:
-        network.advance(tokens[: len(tokens) // 2], network.start(), select=watch)
-    no_gates = PromptGates(norms, np.zeros(len(norms), np.float32))
-    dense = [log_probabilities(network, tokens, prompt=no_gates) for tokens in probes]
-
-    def diverge(thresholds: Array) -> float:
-        gates = PromptGates(norms, thresholds)
-        return _divergence(dense, [log_probabilities(network, tokens, prompt=gates) for tokens in probes])
-
-    costs = _costs(network.prompt_gates, quantiles, diverge, report)
-    saved = np.multiply.outer(np.ones(len(norms)), SHARES)
-    found = _spread(_path(costs, saved, MOST_PROMPT_DIVERGENCE), saved, points)
-    return [_thresholds(quantiles, shares) for shares in found]
+    for tokens in read:
+        network.advance(tokens, network.start(), watch)
+    positions = sum(len(tokens) for tokens in read)
+    return {gate: (total / positions).astype(np.float32) for gate, total in totals.items()}
 
 
 def _turned_head(model: LanguageModel, read: Sequence[Sequence[int]]) -> dict[str, Array]:
     """The directions in which what logits are made of varies most, by which the network's head is turned; and its mean
     then. A direction's length says nothing, so whole numbers up to 127 are exact enough."""
     network = model.network
-    states = [network.normed(network.advance(tokens[:-1], network.start())) for tokens in read]
-    normed = np.concatenate(states)
+    normed = np.concatenate([network.normed(network.advance(tokens, network.start())) for tokens in read])
     mean = normed.mean(0)
     directions = np.linalg.eigh(np.cov(normed.T.astype(np.float64)))[1][:, ::-1][:, :DIRECTIONS]
     basis = np.round(127 * directions / np.abs(directions).max(0)).astype(np.float32)
@@ -189,131 +139,97 @@ def _turned_head(model: LanguageModel, read: Sequence[Sequence[int]]) -> dict[st
 
 
 def _neuron_norms(model: LanguageModel, calibration: Mapping[str, Array]) -> list[Array]:
-    return [calibration[gate] for gate in model.network.gates if gate.endswith("neurons")]
+    return [calibration[norms_name(gate)] for gate in model.network.gates if gate.endswith("neurons")]
 
 
-def _averages(model: LanguageModel, read: Sequence[Sequence[int]]) -> dict[str, Array]:
-    """The mean of each gate's inputs, and what each neuron's gate value is to be multiplied by: the norm of its column
-    of the last product times how large what it is multiplied by is, on average."""
-    network = model.network
-    totals: dict[int, NDArray[np.float64]] = {}
-    squares: dict[int, NDArray[np.float64]] = {}
+def _points(
+    model: LanguageModel, calibration: dict[str, Array], probes: Sequence[Sequence[int]], points: int
+) -> list[tuple[Array, Array]]:
+    """The thresholds of so many points, of steps [gates] and of prompts [layers]: dense first, evenly apart in the work
+    that they save."""
+    network, shape = model.network, model.network.shape
+    channels, worth = (np.array(part) for part in shape.gates())
+    work = shape.macs(0, 1, True)
+    saliencies: list[list[Array]] = [[] for _ in network.gates]
+    no_gates = masking(network, calibration, np.zeros(len(network.gates), np.float32))
 
     def watch(gate: int, values: Array) -> Array:
-        if gate < len(network.gates) - 1 and GATES[gate % len(GATES)] not in ("neurons", "down"):
-            totals[gate] = totals.get(gate, np.zeros(1)) + values.sum(0)
-        if gate < len(network.gates) - 1 and GATES[gate % len(GATES)] == "feed_forward":
-            layer = gate // len(GATES)
-            up = model.network.up(layer, values)
-            squares[layer] = squares.get(layer, np.zeros(1)) + np.square(up).sum(0)
+        saliencies[gate].append(no_gates.saliency(gate, values).ravel())
         return values
 
-    positions = 0
-    for tokens in read:
-        log_probabilities(network, tokens, watch)
-        positions += len(tokens) - 1
-    calibration = {network.gates[gate]: (total / positions).astype(np.float32) for gate, total in totals.items()}
-    for layer, total in squares.items():
-        size = np.sqrt(total / positions).astype(np.float32)
-        calibration[network.gates[len(GATES) * layer + GATES.index("neurons")]] = (
-            size * network.layers[layer].down.norms
-        )
-    return calibration
+    dense = [log_probabilities(network, tokens, watch) for tokens in probes]
+    thresholds = np.sqrt(2 * np.multiply.outer(PRICES, worth) / work).astype(np.float32)
+    saved = np.zeros(len(PRICES))
+    for gate in range(len(network.gates) - 1):
+        ordered = np.sort(np.concatenate(saliencies[gate]))
+        skipped = np.searchsorted(ordered, thresholds[:, gate]) / len(ordered)
+        saved += skipped * channels[gate] * worth[gate] / work
+    spent = np.cumsum(np.diff(saved, prepend=0) * PRICES)
+
+    heads = [_Head(0.0, 0.0, 0.0), *_heads(model, calibration, probes, dense, np.concatenate(saliencies[-1]))]
+    for i, price in enumerate(PRICES):
+        head = max(heads, key=lambda head: price * head.saved - head.divergence)
+        saved[i] += head.saved
+        spent[i] += head.divergence
+        thresholds[i, -1] = head.threshold
+    last = min(int(np.searchsorted(spent, MOST_DIVERGENCE)), len(PRICES) - 1)
+    wanted = np.linspace(0, saved[last], points)[1:]
+    chosen = np.minimum(np.searchsorted(saved, wanted), last)
+    of_prompts = np.sqrt(4 * PRICES * shape.hidden / work).astype(np.float32)
+    none = np.zeros(len(network.gates), np.float32), np.zeros(shape.layers, np.float32)
+    return [none, *((thresholds[i], np.full(shape.layers, of_prompts[i])) for i in chosen)]
 
 
-def _costs(
-    gates: Sequence[str], quantiles: Array, diverge: Callable[[Array], float], report: Callable[[float], None]
-) -> NDArray[np.float64]:
-    """The divergence from dense, in nats a token, where one gate alone skips each of `SHARES`: [gates, shares]. It is
-    measured at a few of them and follows a power of the share in between, and beyond. Quantiles [gates, shares] are the
-    thresholds that skip those shares; the first are set to 0."""
-    quantiles[:, 0] = 0
-    costs = np.zeros((len(gates), len(SHARES)))
-    for gate, name in enumerate(gates):
-        measured, probed = [], PROBED_SHARES[name.rpartition(".")[2]]
-        for share in probed:
-            thresholds = np.zeros(len(gates), np.float32)
-            thresholds[gate] = quantiles[gate, SHARES.index(share)]
-            measured.append(max(1e-9, diverge(thresholds)))
-        costs[gate, 1:] = _between(probed, measured)
-        report((gate + 1) / len(gates))
-    return costs
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """A threshold of the head: the share of the work that it saves, and the divergence from dense in nats a token."""
+
+    threshold: float
+    saved: float
+    divergence: float
 
 
-def _between(probed: Sequence[float], measured: Sequence[float]) -> NDArray[np.float64]:
-    """What skipping each of `SHARES` but the first costs, from what it does at two or more of them."""
-    at, costs, wanted = np.log(probed), np.log(measured), np.log(SHARES[1:])
-    powers = np.maximum(1.0, np.diff(costs) / np.diff(at))
-    part = np.clip(np.searchsorted(at, wanted) - 1, 0, len(powers) - 1)
-    # From the end of its part, so that what was measured last holds where the power had to be raised.
-    found: NDArray[np.float64] = np.exp(costs[part + 1] + powers[part] * (wanted - at[part + 1]))
+def _heads(
+    model: LanguageModel,
+    calibration: dict[str, Array],
+    probes: Sequence[Sequence[int]],
+    dense: Sequence[Array],
+    saliency: Array,
+) -> list[_Head]:
+    network, found = model.network, []
+    for share in HEAD_SHARES:
+        thresholds = np.zeros(len(network.gates), np.float32)
+        thresholds[-1] = np.quantile(saliency, share)
+        mask = masking(network, calibration, thresholds)
+        gated = [log_probabilities(network, tokens, mask) for tokens in probes]
+        divergence = float(np.mean([(np.exp(a) * (a - b)).sum(1).mean() for a, b in zip(dense, gated, strict=True)]))
+        found.append(_Head(float(thresholds[-1]), _saved(model, mask), divergence))
     return found
 
 
-def _divergence(dense: Sequence[Array], gated: Sequence[Array]) -> float:
-    """Kullback and Leibler's, the mean over the positions of all windows."""
-    return float(np.mean([(np.exp(a) * (a - b)).sum(1).mean() for a, b in zip(dense, gated, strict=True)]))
-
-
-def _path(costs: NDArray[np.float64], saved: NDArray[np.float64], most: float) -> list[NDArray[np.int64]]:
-    """From dense to the divergence `most`, a step at a time: the gate is closed further, by a share or several, that
-    loses least for the work that it saves. Rows are the share of each gate, as its number in `SHARES`."""
-    shares = np.zeros(len(costs), np.int64)
-
-    def step(gate: int) -> tuple[float, int, int]:
-        """Its price, the gate, and the share that it is closed to; infinite where that saves nothing."""
-        here = shares[gate]
-        more, less = costs[gate, here + 1 :] - costs[gate, here], saved[gate, here + 1 :] - saved[gate, here]
-        prices = np.divide(more, less, out=np.full(len(more), np.inf), where=less > 0)
-        best = int(prices.argmin())
-        return float(prices[best]), gate, int(here) + 1 + best
-
-    queue = [step(gate) for gate in range(len(costs))]
-    heapq.heapify(queue)
-    path, spent = [shares.copy()], 0.0
-    while queue and spent < most:
-        price, gate, share = heapq.heappop(queue)
-        if not np.isfinite(price):
-            break
-        spent += costs[gate, share] - costs[gate, shares[gate]]
-        shares[gate] = share
-        path.append(shares.copy())
-        if share + 1 < len(SHARES):
-            heapq.heappush(queue, step(gate))
-    return path
-
-
-def _spread(path: Sequence[NDArray[np.int64]], saved: NDArray[np.float64], points: int) -> list[NDArray[np.int64]]:
-    """So many steps of the path, dense first, evenly apart in the work that they save."""
-    at = np.array([saved[np.arange(len(shares)), shares].sum() for shares in path])
-    return [path[int(np.abs(at - wanted).argmin())] for wanted in np.linspace(0, at[-1], points)]
-
-
-def _thresholds(quantiles: Array, shares: NDArray[np.int64]) -> Array:
-    return quantiles[np.arange(len(quantiles)), shares]
+def _saved(model: LanguageModel, mask: Masking) -> float:
+    """The share of a step's dense work that is not done: without that of channels that are skipped, and with what
+    turning the head's inputs and computing logits again takes."""
+    shape = model.network.shape
+    channels, worth = (np.array(part) for part in shape.gates())
+    skipped = (1 - mask.active / mask.met) * channels * worth
+    more = (mask.again / mask.met[-1] + (mask.thresholds[-1] > 0)) * shape.hidden**2
+    return float((skipped.sum() - more) / shape.macs(0, 1, True))
 
 
 def _point(
-    level: float,
-    model: LanguageModel,
-    mask: Masking,
-    prompt: PromptGates,
-    dense: Array,
-    gated: Array,
+    level: float, model: LanguageModel, mask: Masking, prompt: PromptGates, dense: Array, gated: Array
 ) -> OperatingPoint:
     """What gates did in the second halves of windows whose first halves were prompts, from the losses there."""
-    network, shape = model.network, model.network.shape
-    channels, worth = (np.array(part) for part in shape.gates())
-    kept = mask.active / mask.met
-    again = (mask.again / mask.met[-1] + (mask.thresholds[-1] > 0)) * shape.hidden**2
-    saved = float((((1 - kept) * channels * worth).sum() - again) / shape.macs(0, 1, True))
+    network = model.network
+    channels = np.array(network.shape.gates()[0])
     ratio, lower = perplexity_ratio(dense, gated)
     known = zip((*network.gates, *network.prompt_gates), (*mask.thresholds, *prompt.thresholds), strict=True)
     return OperatingPoint(
         level=level,
-        thresholds={gate: float(value) for gate, value in known},
-        skip_rate=float(1 - (kept * channels).sum() / channels.sum()),
-        macs_ratio=1 - saved,
+        thresholds={gate: float(f"{value:.5g}") for gate, value in known},
+        skip_rate=float(1 - (mask.active / mask.met * channels).sum() / channels.sum()),
+        macs_ratio=1 - _saved(model, mask),
         accuracy=None,
         accuracy_lower=None,
         agreement=1.0 if level == 0 else ratio,

@@ -4,15 +4,19 @@ prompt takes it, in which each of them has the gates that it would have as a ste
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from models.zoo.llama import BASIS, GATES, Array, Llama, Watch
+from models.zoo.llama import BASIS, Array, Llama, Watch, norms_name
 
 WINDOW = 256
 """Tokens of a text that are read together."""
+
+NORM_STEPS = 6
+"""From a norm to its double, as they are kept in a file: which channels are skipped does not depend on more."""
 
 
 @dataclass(slots=True)
@@ -64,7 +68,6 @@ class PromptGates:
     norms: Sequence[Array | None]
     thresholds: Array
     active: dict[int, int] = field(default_factory=dict)
-
     skipped: int = 0
 
     def __call__(self, layer: int, gates: Array) -> NDArray[np.int32] | None:
@@ -86,13 +89,11 @@ def pooled(gates: Array) -> Array:
 
 def masking(network: Llama, calibration: Mapping[str, Array], thresholds: Array) -> Masking:
     """The gates of a network under thresholds [gates]."""
-    norms, thresholds = [], thresholds.copy()
+    thresholds = thresholds.copy()
     for gate, name in enumerate(network.gates):
         if name.endswith("down") and thresholds[gate - 1] > 0:  # neurons that were left out are no inputs
             thresholds[gate] = max(thresholds[gate], np.finfo(np.float32).tiny)
-    for i, layer in enumerate(network.layers):
-        neurons = calibration[network.gates[len(GATES) * i + GATES.index("neurons")]]
-        norms += [layer.qkv.norms, layer.output.norms, layer.gate.norms, neurons, layer.down.norms]
+    norms = [calibration[norms_name(gate)] for gate in network.gates[:-1]]
     return Masking(calibration, network.gates, [*norms, network.head.norms], thresholds)
 
 
@@ -127,13 +128,37 @@ def windows(tokens: Sequence[int], most: int, length: int = WINDOW) -> list[list
 
 
 def save_calibration(calibration: Mapping[str, Array], path: Path) -> None:
-    """Writes it as safetensors, the basis in int8 and all else in float16; all of it or nothing."""
+    """Writes it as safetensors, all of it or nothing: norms as logarithms and the basis as it is in int8, all else in
+    float16."""
     partial = path.with_suffix(".partial")
-    kinds = {name: np.int8 if name == BASIS else np.float16 for name in calibration}
-    save_file({name: values.astype(kinds[name]) for name, values in calibration.items()}, partial)
+    kept: dict[str, NDArray[Any]] = {}
+    for name, values in calibration.items():
+        if name.endswith(norms_name("")):
+            kept[name] = _logarithms(values)
+        else:
+            kept[name] = values.astype(np.int8 if name == BASIS else np.float16)
+    save_file(kept, partial)
     partial.replace(path)
 
 
 def load_calibration(path: Path) -> dict[str, Array]:
     """Reads what `save_calibration` wrote. Raises `FileNotFoundError`."""
-    return {name: values.astype(np.float32) for name, values in load_file(path).items()}
+    return {
+        name: _powers(values) if name.endswith(norms_name("")) else values.astype(np.float32)
+        for name, values in load_file(path).items()
+    }
+
+
+def rounded_norms(norms: Array) -> Array:
+    """As they come back from a file."""
+    return _powers(_logarithms(norms))
+
+
+def _logarithms(norms: Array) -> NDArray[np.int8]:
+    logarithms = np.log2(np.maximum(norms, np.finfo(np.float32).tiny)) * NORM_STEPS
+    return np.clip(np.round(logarithms), -128, 127).astype(np.int8)
+
+
+def _powers(logarithms: NDArray[np.int8]) -> Array:
+    powers: Array = np.exp2(logarithms.astype(np.float32) / NORM_STEPS)
+    return powers

@@ -124,7 +124,7 @@ class Llama:
     ) -> None:
         """Packs the weights, or takes them packed from `rows`, where they are kept then; those of the products are in
         the `datatype` "fp32", "bf16" or "int8", all else is in float32. Of what was calibrated a gate on inputs has
-        their means by its name, one on neurons what their gate values are multiplied by. `report` is called with the
+        their means by its name, and each of a layer its `norms_name`. `report` is called with the
         share done, 0 to 1.
 
         Raises `ValueError` for weights of another shape."""
@@ -153,7 +153,7 @@ class Llama:
         self.layers = tuple(layers)
         self.gates = (*(gate_name(i, gate) for i in range(shape.layers) for gate in GATES), "head")
         self.prompt_gates = tuple(gate_name(i, PROMPT_GATE) for i in range(shape.layers))
-        self.neuron_norms = tuple(calibration.get(gate_name(i, "neurons")) for i in range(shape.layers))
+        self.neuron_norms = tuple(calibration.get(norms_name(gate_name(i, "neurons"))) for i in range(shape.layers))
         self._decoder = kernels.decoder(
             [_decoder_layer(layer, norms) for layer, norms in zip(layers, self.neuron_norms, strict=True)],
             self._norm,
@@ -320,6 +320,11 @@ def gate_name(layer: int, gate: str) -> str:
     return f"layer{layer + 1}.{gate}"
 
 
+def norms_name(gate: str) -> str:
+    """What a calibration calls what the channels of a gate are multiplied by to be their saliency."""
+    return f"{gate}.norms"
+
+
 @dataclass(frozen=True, slots=True)
 class _Packing:
     """How the matrices of a checkpoint become those of the kernels."""
@@ -377,7 +382,8 @@ def _layer(packing: _Packing, shape: LlamaShape, index: int, calibration: Mappin
     weights, attention, feed_forward = packing.weights, f"{name}.self_attn", f"{name}.mlp"
 
     def gated(gate: str, *names: str) -> kernels.RowMatrix:
-        return packing.matrix("inputs", *names).with_means(calibration.get(gate_name(index, gate)))
+        known = gate_name(index, gate)
+        return packing.matrix("inputs", *names).with_means(calibration.get(known), calibration.get(norms_name(known)))
 
     return LlamaLayer(
         attention_norm=weights[f"{name}.input_layernorm.weight"],

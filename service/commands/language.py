@@ -11,6 +11,7 @@ from models.zoo import language_calibration, language_family, text_data
 from models.zoo.family import UnknownModel, split_datatype
 from models.zoo.language_gates import save_calibration
 from models.zoo.language_quality import measure_language
+from service.commands.options import require_torch
 from service.commands.output import fail, print_json
 from service.commands.tables import print_profile
 from service.settings import SettingsError, load_settings
@@ -18,6 +19,7 @@ from service.settings import SettingsError, load_settings
 
 def calibrate_language(name: str, data: Path | None, output: Path | None, points: int, json: bool) -> None:
     """Writes the profile to the folder `output`, by default where the server looks."""
+    require_torch("calibration")
     try:
         if data is None:
             tuning, held_out = language_calibration.default_texts()

@@ -192,9 +192,10 @@ nb::object row_matmul(nb::handle x_, const RowMatrix &matrix, nb::handle inputs_
     return y.object;
 }
 
-// The same weights with the inputs' means, and what those add to the result.
-RowMatrix with_means(const RowMatrix &matrix, nb::handle means_) {
+// The same weights with the inputs' means, what those add to the result, and other norms if there are some.
+RowMatrix with_means(const RowMatrix &matrix, nb::handle means_, nb::handle norms) {
     auto made = std::make_shared<RowWeights>(*matrix.weights);
+    if (!norms.is_none()) made->norms = float_vector(norms, "norms", made->inputs, "inputs");
     made->means = float_vector(means_, "means", made->inputs, "inputs");
     if (made->means.empty()) {
         made->folded.clear();
@@ -221,7 +222,7 @@ void bind_rows(nb::module_ &m) {
         .def_prop_ro("scales",
                      [](const RowMatrix &p) { return p.weights->scales.empty() ? nb::none() : copied(p.weights->scales); })
         .def_prop_ro("words", &words_of)
-        .def("with_means", &with_means, "means"_a.none());
+        .def("with_means", &with_means, "means"_a.none(), "norms"_a = nb::none());
     m.def("pack_rows", &pack, "weight"_a.none(), "datatype"_a = "fp32", "by"_a = "inputs", nb::kw_only(),
           "bias"_a = nb::none(), "instruction_set"_a = nb::none());
     m.attr("ROW_LAYOUT") = kRowLayout;

@@ -66,11 +66,12 @@ class RowMatrix:
         """The rounded weights in float32; their scales are in them already."""
         return deliver(self.weight.float(), None).ravel().view(np.int32)
 
-    def with_means(self, means: Floats | None) -> "RowMatrix":
-        """The same weights, with means [K] that stand for skipped inputs."""
-        if means is None:
-            return replace(self, means=None)
-        return replace(self, means=per_channel(means, "means", self.inputs, "inputs", self.weight.dtype))
+    def with_means(self, means: Floats | None, norms: Floats | None = None) -> "RowMatrix":
+        """The same weights, with means [K] that stand for skipped inputs, and with other norms [K] if given."""
+        kind, size = self.weight.dtype, self.inputs
+        known = None if means is None else per_channel(means, "means", size, "inputs", kind)
+        own = self.column_norms if norms is None else per_channel(norms, "norms", size, "inputs", kind)
+        return replace(self, means=known, column_norms=own)
 
 
 def pack_rows(

@@ -9,7 +9,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from models.zoo import language_tuning, text_data
+from models.zoo import llama_torch, text_data
 from models.zoo.folder import Tensors, weights_path
 from models.zoo.language_calibration import calibrate
 from models.zoo.language_gates import log_probabilities, masking, windows
@@ -52,7 +52,7 @@ def read(model):
 
 @pytest.mark.parametrize("family", ["llama", "llama3", "biases", "mistral", "qwen2", "qwen3"])
 def test_the_student_is_the_served_model(tmp_path, monkeypatch, family):
-    monkeypatch.setattr(language_tuning.kernels, "instruction_set", lambda datatype: "portable")
+    monkeypatch.setattr(llama_torch.kernels, "instruction_set", lambda datatype: "portable")
     model = calibrated(write_random_llama(tmp_path, family, max_position_embeddings=512))
     tokens = model.encode(TEXT)[:40]
     student = Student(model, checkpoint_of(model), model.calibration)
@@ -60,7 +60,8 @@ def test_the_student_is_the_served_model(tmp_path, monkeypatch, family):
     thresholds[-1] = 0  # the head is not tuned
     for level, mask in ((None, None), (thresholds, masking(model.network, model.calibration, thresholds))):
         with torch.no_grad():
-            given = student(torch.tensor([tokens[:-1]]), None if level is None else torch.from_numpy(level))
+            read = torch.tensor([tokens[:-1]])
+            given = student.decoder(read) if level is None else student(read, torch.from_numpy(level))
         wanted = log_probabilities(model.network, tokens, mask)
         np.testing.assert_allclose(given.log_softmax(-1)[0].numpy(), wanted, rtol=2e-3, atol=2e-3)
 
