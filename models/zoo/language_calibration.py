@@ -77,13 +77,13 @@ def better_of(
     model: LanguageModel, tuned: Mapping[str, Array], held_out: str, report: Callable[[float], None]
 ) -> tuple[Profile, Mapping[str, Array], bool]:
     """The profile of a calibrated model on `held_out` with its own calibration or with that which was `tuned`, and
-    which of the two: the one that agrees more with the dense model, over all points."""
+    which of the two: the one that agrees more with the dense model for the same work, over all points."""
     points = [(model.thresholds(point.level), model.prompt_thresholds(point.level)) for point in model.profile.points]
     own = measured(model, model.calibration, points, held_out, lambda done: report(done / 2))
     other = measured(model, tuned, points, held_out, lambda done: report((1 + done) / 2))
-    if sum(point.agreement for point in other.points) > sum(point.agreement for point in own.points):
-        return other, tuned, True
-    return own, model.calibration, False
+    work, quality = zip(*((point.macs_ratio, point.agreement) for point in reversed(own.points)), strict=True)
+    gains = [point.agreement - np.interp(point.macs_ratio, work, quality) for point in other.points]
+    return (other, tuned, True) if sum(gains) > 0 else (own, model.calibration, False)
 
 
 def measured(
