@@ -30,13 +30,16 @@ It is about the logarithm of what perplexity grows by."""
 PRICES: NDArray[np.float64] = np.geomspace(1e-3, 30, 100)
 """Of a dense step's work, in nats, that are tried."""
 
+BALANCED_AT = 0.5
+"""The price at which what kinds of gates lose is made alike: about where they are used most."""
+
 HEAD_SHARES = (0.5, 0.65, 0.75, 0.8, 0.85)
 """Of the head's inputs that are skipped where its loss is measured; or it is dense."""
 
 DIRECTIONS = 128
 """Of the inputs of the logits, which are told from what was seen; the others are told from the weights."""
 
-SENSITIVITY_WINDOWS, MEAN_WINDOWS, PROBE_WINDOWS, HELD_OUT_WINDOWS = 32, 16, 3, 32
+SENSITIVITY_WINDOWS, MEAN_WINDOWS, PROBE_WINDOWS, HELD_OUT_WINDOWS = 32, 16, 4, 32
 
 
 def default_texts() -> tuple[str, str]:
@@ -158,7 +161,8 @@ def _points(
         return values
 
     dense = [log_probabilities(network, tokens, watch) for tokens in probes]
-    thresholds = np.sqrt(2 * np.multiply.outer(PRICES, worth) / work).astype(np.float32)
+    factors = _balanced(model, calibration, probes, dense, np.append(np.sqrt(2 * worth[:-1] / work), 0.0))
+    thresholds = np.multiply.outer(np.sqrt(PRICES), factors).astype(np.float32)
     saved = np.zeros(len(PRICES))
     for gate in range(len(network.gates) - 1):
         ordered = np.sort(np.concatenate(saliencies[gate]))
@@ -173,11 +177,13 @@ def _points(
         spent[i] += head.divergence
         thresholds[i, -1] = head.threshold
     last = min(int(np.searchsorted(spent, MOST_DIVERGENCE)), len(PRICES) - 1)
-    wanted = np.linspace(0, saved[last], points)[1:]
-    chosen = np.minimum(np.searchsorted(saved, wanted), last)
     of_prompts = np.sqrt(4 * PRICES * shape.hidden / work).astype(np.float32)
-    none = np.zeros(len(network.gates), np.float32), np.zeros(shape.layers, np.float32)
-    return [none, *((thresholds[i], np.full(shape.layers, of_prompts[i])) for i in chosen)]
+    columns, at = np.column_stack([thresholds, of_prompts])[: last + 1], np.append(0.0, saved[: last + 1])
+    columns = np.concatenate([np.zeros_like(columns[:1]), columns])
+    # Between two prices too: the head's gate is opened all at once.
+    wanted = np.linspace(0, at[-1], points)
+    rows = np.stack([np.interp(wanted, at, column) for column in columns.T], 1).astype(np.float32)
+    return [(row[:-1], np.full(shape.layers, row[-1], np.float32)) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +208,40 @@ def _heads(
         thresholds[-1] = np.quantile(saliency, share)
         mask = masking(network, calibration, thresholds)
         gated = [log_probabilities(network, tokens, mask) for tokens in probes]
-        divergence = float(np.mean([(np.exp(a) * (a - b)).sum(1).mean() for a, b in zip(dense, gated, strict=True)]))
-        found.append(_Head(float(thresholds[-1]), _saved(model, mask), divergence))
+        found.append(_Head(float(thresholds[-1]), _saved(model, mask), _divergence(dense, gated)))
     return found
+
+
+def _balanced(
+    model: LanguageModel,
+    calibration: dict[str, Array],
+    probes: Sequence[Sequence[int]],
+    dense: Sequence[Array],
+    thresholds: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """The thresholds [gates] at a price of 1, changed for each kind of gate so that where it is closed a little further
+    at `BALANCED_AT`, each kind loses as much for the work that it saves. Alone a channel's loss is as foretold; that of
+    many in one product may be more than their sum, or less."""
+    kinds = np.array([gate.rpartition(".")[2] for gate in model.network.gates])
+
+    def tried(thresholds: NDArray[np.float64]) -> tuple[float, float]:
+        mask = masking(model.network, calibration, (np.sqrt(BALANCED_AT) * thresholds).astype(np.float32))
+        gated = [log_probabilities(model.network, tokens, mask) for tokens in probes]
+        return _divergence(dense, gated), _saved(model, mask)
+
+    for _ in range(2):
+        before, prices = tried(thresholds), []
+        for kind in GATES:
+            after = tried(np.where(kinds == kind, 1.25 * thresholds, thresholds))
+            prices.append(max(after[0] - before[0], 1e-9) / max(after[1] - before[1], 1e-9))
+        changes = np.clip(np.sqrt(np.median(prices) / np.array(prices)), 0.7, 1.4)
+        thresholds = thresholds * np.append(np.tile(changes, len(kinds) // len(GATES)), 1.0)
+    return thresholds
+
+
+def _divergence(dense: Sequence[Array], gated: Sequence[Array]) -> float:
+    """Kullback and Leibler's, the mean over the positions of all windows."""
+    return float(np.mean([(np.exp(a) * (a - b)).sum(1).mean() for a, b in zip(dense, gated, strict=True)]))
 
 
 def _saved(model: LanguageModel, mask: Masking) -> float:
