@@ -30,6 +30,12 @@ It is about the logarithm of what perplexity grows by."""
 PRICES: NDArray[np.float64] = np.geomspace(1e-3, 30, 100)
 """Of a dense step's work, in nats, that are tried."""
 
+PROMPT_PRICES: NDArray[np.float64] = np.geomspace(0.4, 20, 12)
+"""The same for neurons of a prompt."""
+
+PROMPT_PART = 0.4
+"""How far the gates of a prompt may move the tokens behind it, of what those of steps do."""
+
 BALANCED_AT = 0.5
 """The price at which what kinds of gates lose is made alike: about where they are used most."""
 
@@ -39,7 +45,7 @@ HEAD_SHARES = (0.5, 0.65, 0.75, 0.8, 0.85)
 DIRECTIONS = 128
 """Of the inputs of the logits, which are told from what was seen; the others are told from the weights."""
 
-SENSITIVITY_WINDOWS, MEAN_WINDOWS, PROBE_WINDOWS, HELD_OUT_WINDOWS = 32, 16, 4, 32
+SENSITIVITY_WINDOWS, MEAN_WINDOWS, PROBE_WINDOWS, HELD_OUT_WINDOWS = 32, 16, 4, 24
 
 
 def default_texts() -> tuple[str, str]:
@@ -177,13 +183,31 @@ def _points(
         spent[i] += head.divergence
         thresholds[i, -1] = head.threshold
     last = min(int(np.searchsorted(spent, MOST_DIVERGENCE)), len(PRICES) - 1)
-    of_prompts = np.sqrt(4 * PRICES * shape.hidden / work).astype(np.float32)
+    of_prompts = np.interp(PROMPT_PART * spent, *_prompts(model, calibration, probes))
     columns, at = np.column_stack([thresholds, of_prompts])[: last + 1], np.append(0.0, saved[: last + 1])
     columns = np.concatenate([np.zeros_like(columns[:1]), columns])
     # Between two prices too: the head's gate is opened all at once.
     wanted = np.linspace(0, at[-1], points)
     rows = np.stack([np.interp(wanted, at, column) for column in columns.T], 1).astype(np.float32)
     return [(row[:-1], np.full(shape.layers, row[-1], np.float32)) for row in rows]
+
+
+def _prompts(
+    model: LanguageModel, calibration: dict[str, Array], probes: Sequence[Sequence[int]]
+) -> tuple[Array, Array]:
+    """The divergence from dense of the tokens behind a prompt, rising, and the threshold of all layers at which it is
+    that. All positions have the same neurons, and the tokens of a prompt themselves are known: so it is measured."""
+    network, norms = model.network, _neuron_norms(model, calibration)
+    work = network.shape.macs(0, 1, True)
+
+    def behind(threshold: float) -> list[Array]:
+        gates = PromptGates(norms, np.full(len(norms), threshold, np.float32))
+        return [log_probabilities(network, tokens, prompt=gates) for tokens in probes]
+
+    dense = behind(0.0)
+    thresholds = np.append(0.0, np.sqrt(4 * PROMPT_PRICES * network.shape.hidden / work))
+    found = [_divergence(dense, behind(threshold)) for threshold in thresholds]
+    return np.maximum.accumulate(found), thresholds
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ class PromptGates:
         chosen = np.flatnonzero(pooled(gates) * norms > self.thresholds[layer]).astype(np.int32)
         self.active[layer] = len(chosen)
         self.skipped += gates.shape[1] - len(chosen)
-        return chosen
+        return chosen if len(chosen) < gates.shape[1] else None
 
 
 def pooled(gates: Array) -> Array:

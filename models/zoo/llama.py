@@ -205,7 +205,7 @@ class Llama:
             gates = seen(3, kernels.row_matmul(normed, layer.gate, activation="silu"))
             active = select(i, gates) if select else None
             if active is not None:
-                own = np.ascontiguousarray(gates[:, active]) * kernels.row_matmul(normed, layer.up, outputs=active)
+                own = gates.take(active, 1) * kernels.row_matmul(normed, layer.up, outputs=active)
                 x += kernels.row_matmul(own, layer.down, inputs=active)
                 continue
             # The gate on the inputs is that of the gate half alone.

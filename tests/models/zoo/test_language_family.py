@@ -12,7 +12,7 @@ from models.zoo.family import MissingWeights, default_home
 from models.zoo.language_family import SMOLLM2_COMMAND, folder_of, smollm2_file
 from models.zoo.language_gates import load_calibration, save_calibration
 from models.zoo.language_model import LanguageModel
-from models.zoo.llama import GATES, gate_name
+from models.zoo.llama import BASIS, GATES, PROMPT_GATE, gate_name, norms_name
 from tests.models.zoo.random_llama import write_random_llama
 from tests.models.zoo.test_llama import assert_close, greedy, network, oracle, wanted_logits
 
@@ -48,9 +48,12 @@ def test_smollm2_comes_with_a_profile_and_what_belongs_to_it():
     path = language_family.profile_path("smollm2:int8")
     profile, calibration = Profile.load(path), load_calibration(language_family.calibration_beside(path))
     gates = [gate_name(layer, gate) for layer in range(30) for gate in GATES]
-    assert set(profile.points[-1].thresholds) == set(calibration) == {*gates, "head"}
-    assert [len(calibration[gate]) for gate in GATES_OF_A_LAYER] == [576, 576, 576, 1536]
-    assert profile.points[-1].macs_ratio < 0.7
+    prompts = {gate_name(layer, PROMPT_GATE) for layer in range(30)}
+    assert set(profile.points[-1].thresholds) == {*gates, *prompts, "head"}
+    assert {*map(norms_name, gates), "head", BASIS} <= set(calibration)
+    assert [len(calibration[norms_name(gate)]) for gate in GATES_OF_A_LAYER] == [576, 576, 576, 1536, 1536]
+    assert calibration[BASIS].shape == (576, 128)
+    assert profile.points[-1].macs_ratio < 0.6
 
 
 @pytest.mark.slow
