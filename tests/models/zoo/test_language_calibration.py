@@ -50,6 +50,19 @@ def test_the_dial_goes_from_dense_to_less(calibrated):
     assert all(point.agreement_lower <= point.agreement <= 1 for point in points)
 
 
+def test_level_0_is_the_dense_model(calibrated):
+    model, _ = calibrated
+    dense, tokens = LanguageModel("tiny", model.folder), model.encode(TEXT)[:24]
+    found = []
+    for one in (model, dense):
+        sequence, context = one.begin(tokens), GateContext(0.0)
+        one.step([sequence], [context])
+        sequence.append(5)
+        found.append(one.step([sequence], [context])[0])
+        assert context.macs_skipped == 0
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-4)
+
+
 def test_a_pass_with_gates_is_the_steps_with_them(calibrated):
     model, _ = calibrated
     tokens = model.encode(TEXT)[:24]
