@@ -20,7 +20,8 @@ from models.zoo.folder import Tensors, weights_path
 from models.zoo.language_gates import Masking, PromptGates, log_probabilities, losses, masking, rounded_norms, windows
 from models.zoo.language_model import LanguageModel
 from models.zoo.language_quality import perplexity_ratio
-from models.zoo.llama import BASIS, GATES, Array, norms_name
+from models.zoo.llama import BASIS, GATES, norms_name
+from models.zoo.llama_packing import Array
 
 POINTS = 13
 MOST_DIVERGENCE = 0.12

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from models.zoo.llama import BASIS, Array, Llama, Watch, norms_name
+from models.zoo.llama import BASIS, Llama, Watch, norms_name
+from models.zoo.llama_packing import Array
 
 WINDOW = 256
 """Tokens of a text that are read together."""

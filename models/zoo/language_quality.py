@@ -13,7 +13,7 @@ from models.gating.profile import lower_bound
 from models.model import GateContext
 from models.zoo.language_gates import PromptGates, log_probabilities, losses, masking, windows
 from models.zoo.language_model import LanguageModel
-from models.zoo.llama import Array
+from models.zoo.llama_packing import Array
 
 TEXT_WINDOWS = 24
 PROMPTS, PROMPT_TOKENS, CONTINUED = 8, 32, 48

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.zoo.llama import GATES, Array, gate_name
+from models.zoo.llama import GATES, gate_name
+from models.zoo.llama_packing import Array
 from models.zoo.llama_torch import TorchLlama
 
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from models.zoo.language_gates import masking
 from models.zoo.language_model import LanguageModel
-from models.zoo.llama import GATES, Array, Weights, gate_name
+from models.zoo.llama import GATES, gate_name
+from models.zoo.llama_packing import Array, Weights
 from models.zoo.llama_torch import TorchLlama
 
 STOOD_FOR = ("attention", "output", "feed_forward", "down")

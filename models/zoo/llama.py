@@ -21,16 +21,15 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from types import MappingProxyType
-from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models import kernels
+from models.zoo.llama_packing import Array, Packing, Weights, completed, optional
 from models.zoo.llama_shape import LlamaShape
 from models.zoo.packed_rows import PackedRows
 
-Array = NDArray[np.float32]
 Watch = Callable[[int, Array], Array]
 """Is shown what a gate, by its number, would see of each position [n, channels], and gives what is used instead."""
 
@@ -56,20 +55,6 @@ BASIS = "head.basis"
 """In a calibration: the directions [hidden, directions] in which the inputs of the logits vary most."""
 
 UNCALIBRATED: Mapping[str, Array] = MappingProxyType({})
-
-
-class Weights(Protocol):
-    """The tensors of a checkpoint by the names that Hugging Face's have."""
-
-    def __contains__(self, name: object) -> bool: ...
-    def __getitem__(self, name: str) -> Array:
-        """The tensor in float32. Raises `ValueError` where it is missing."""
-
-    def rows(self, name: str, ids: Sequence[int]) -> Array:
-        """Rows of a matrix, in float32, without reading the others."""
-
-    def release(self) -> None:
-        """Gives the memory of what was read back to the system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +117,7 @@ class Llama:
         self._weights = weights
         self._norm = weights["model.norm.weight"]
         # The head first: it is the largest by far, and in float32 for a moment.
-        self._packing = packing = _Packing(weights, datatype, rows)
+        self._packing = packing = Packing(weights, datatype, rows)
         self._head_name = "model.embed_tokens" if shape.tied or "lm_head.weight" not in weights else "lm_head"
         self.turn: kernels.RowMatrix | None = None
         self.words: kernels.RowMatrix | None = None
@@ -305,16 +290,6 @@ class _Watched:
         return values if self.watch is None else self.watch(self.first + gate, values)
 
 
-def completed(basis: Array, head: Array) -> Array:
-    """An orthogonal matrix [hidden, hidden] whose first columns span the basis [hidden, directions], and whose others
-    are the principal directions of the head [vocabulary, hidden] in what is left."""
-    first = np.linalg.qr(basis.astype(np.float64))[0]
-    rest = np.eye(len(first)) - first @ first.T
-    directions = np.linalg.eigh(rest @ (head.T @ head) @ rest)[1][:, ::-1][:, : len(first) - first.shape[1]]
-    whole: Array = np.linalg.qr(np.concatenate([first, directions], 1))[0].astype(np.float32)
-    return whole
-
-
 def gate_name(layer: int, gate: str) -> str:
     """What a profile calls one of `GATES` of a layer."""
     return f"layer{layer + 1}.{gate}"
@@ -325,59 +300,7 @@ def norms_name(gate: str) -> str:
     return f"{gate}.norms"
 
 
-@dataclass(frozen=True, slots=True)
-class _Packing:
-    """How the matrices of a checkpoint become those of the kernels."""
-
-    weights: Weights
-    datatype: str
-    rows: PackedRows | None
-
-    def matrix(
-        self,
-        by: Literal["inputs", "outputs"],
-        *names: str,
-        datatype: str | None = None,
-        key: str = "",
-        change: Callable[[Array], Array] = lambda weight: weight,
-    ) -> kernels.RowMatrix:
-        """The linear layers of these names as one, their outputs side by side, in a datatype of its own if told. Where
-        the weight is changed, the `key` says how."""
-        biases = [_optional(self.weights, f"{name}.bias") for name in names]
-        bias = None
-        if any(part is not None for part in biases):
-            parts = [
-                np.zeros(len(self.weights[f"{name}.weight"]), np.float32) if part is None else part
-                for name, part in zip(names, biases, strict=True)
-            ]
-            bias = np.concatenate(parts)
-
-        def read() -> Array:
-            matrices = [self.weights[f"{name}.weight"] for name in names]
-            return change(matrices[0] if len(matrices) == 1 else np.concatenate(matrices))
-
-        return self.pack(f"{'+'.join(names)} by {by} {key}".rstrip(), read, by, datatype, bias)
-
-    def pack(
-        self,
-        name: str,
-        read: Callable[[], Array],
-        by: Literal["inputs", "outputs"],
-        datatype: str | None = None,
-        bias: Array | None = None,
-    ) -> kernels.RowMatrix:
-        """What is read, which has this name where packed weights are kept."""
-        if self.rows is None:
-            return kernels.pack_rows(read(), datatype or self.datatype, by, bias=bias)
-        return self.rows.pack(name, read, by, bias, datatype)
-
-    def release(self) -> None:
-        self.weights.release()
-        if self.rows is not None:
-            self.rows.release()
-
-
-def _layer(packing: _Packing, shape: LlamaShape, index: int, calibration: Mapping[str, Array]) -> LlamaLayer:
+def _layer(packing: Packing, shape: LlamaShape, index: int, calibration: Mapping[str, Array]) -> LlamaLayer:
     name = f"model.layers.{index}"
     weights, attention, feed_forward = packing.weights, f"{name}.self_attn", f"{name}.mlp"
 
@@ -388,8 +311,8 @@ def _layer(packing: _Packing, shape: LlamaShape, index: int, calibration: Mappin
     return LlamaLayer(
         attention_norm=weights[f"{name}.input_layernorm.weight"],
         qkv=gated("attention", *(f"{attention}.{part}_proj" for part in "qkv")),
-        query_norm=_optional(weights, f"{attention}.q_norm.weight"),
-        key_norm=_optional(weights, f"{attention}.k_norm.weight"),
+        query_norm=optional(weights, f"{attention}.q_norm.weight"),
+        key_norm=optional(weights, f"{attention}.k_norm.weight"),
         output=gated("output", f"{attention}.o_proj"),
         norm=weights[f"{name}.post_attention_layernorm.weight"],
         gate=gated("feed_forward", f"{feed_forward}.gate_proj"),
@@ -413,7 +336,3 @@ def _decoder_layer(layer: LlamaLayer, neuron_norms: Array | None) -> kernels.Dec
         neuron_norms=neuron_norms,
         window=layer.window,
     )
-
-
-def _optional(weights: Weights, name: str) -> Array | None:
-    return weights[name] if name in weights else None  # noqa: SIM401

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models import kernels
-from models.zoo.llama import Weights
+from models.zoo.llama_packing import Weights
 from models.zoo.llama_shape import LlamaShape
 
 See = Callable[[int, str, Tensor], Tensor]
