@@ -92,15 +92,28 @@ void pair_up(const std::uint8_t *one, const std::uint8_t *two, Datatype datatype
     std::memcpy(line.bytes, pairs, sizeof pairs);
 }
 
-// The inputs 2g and 2g + 1 of one output, as bf16.
-std::uint32_t pair_of(const std::uint8_t *row, std::size_t g, Datatype datatype) {
-    if (datatype == Datatype::bf16) {
-        const auto *words = reinterpret_cast<const std::uint16_t *>(row) + 2 * g / kGroup * kGroup;
-        const std::size_t i = 2 * g % kGroup;
-        return words[i % 16 * 2 + i / 16] | static_cast<std::uint32_t>(words[(i + 1) % 16 * 2 + i / 16]) << 16;
+// The pairs of inputs of one output, as bf16, into one column of the lines; nothing of it is read without a row.
+void spread_pairs(const std::uint8_t *row, Datatype datatype, std::size_t pairs, std::size_t column, Line *lines) {
+    const auto put = [&](std::size_t g, std::uint32_t pair) {
+        std::memcpy(lines[g].bytes + 4 * column, &pair, 4);
+    };
+    if (!row) {
+        for (std::size_t g = 0; g < pairs; ++g) put(g, 0);
+        return;
     }
-    const auto *numbers = reinterpret_cast<const std::int8_t *>(row) + 2 * g;
-    return bits_of(numbers[0]) | bits_of(numbers[1]) << 16;
+    if (datatype == Datatype::int8) {
+        const auto *numbers = reinterpret_cast<const std::int8_t *>(row);
+        for (std::size_t g = 0; g < pairs; ++g) put(g, bits_of(numbers[2 * g]) | bits_of(numbers[2 * g + 1]) << 16);
+        return;
+    }
+    // A group of 32 is 16 words, of its i-th and its (16 + i)-th value each.
+    const auto *words = reinterpret_cast<const std::uint32_t *>(row);
+    for (std::size_t first = 0; first < pairs; first += kGroup / 2, words += kGroup / 2) {
+        const std::size_t lower = std::min<std::size_t>(pairs - first, 8), upper = std::min(pairs - first, kGroup / 2);
+        for (std::size_t i = 0; i < lower; ++i) put(first + i, (words[2 * i] & 0xffffu) | words[2 * i + 1] << 16);
+        for (std::size_t i = 8; i < upper; ++i)
+            put(first + i, words[2 * i - 16] >> 16 | (words[2 * i - 15] & 0xffff0000u));
+    }
 }
 
 std::size_t nth(Channels channels, std::size_t index) {
@@ -125,10 +138,7 @@ void unpack_lines(const RowWeights &w, Channels inputs, Channels outputs, std::s
         } else {
             for (std::size_t j = 0; j < kColumns; ++j) {
                 const std::uint8_t *row = column + j < outputs.count ? w.row(0, nth(outputs, column + j)) : nullptr;
-                for (std::size_t g = 0; g < pairs; ++g) {
-                    const std::uint32_t pair = row ? pair_of(row, g, w.datatype) : 0;
-                    std::memcpy(lines[g].bytes + 4 * j, &pair, 4);
-                }
+                spread_pairs(row, w.datatype, pairs, j, lines);
             }
         }
         for (std::size_t g = pairs; g < tap_lines; ++g) lines[g] = Line{};
