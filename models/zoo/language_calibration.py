@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import kernels
-from models.gating.agreement import CONFIDENCE
+from models.gating.agreement import CONFIDENCE, gain
 from models.gating.profile import OperatingPoint, Profile
 from models.zoo import text_data
 from models.zoo.folder import Tensors, weights_path
@@ -91,9 +91,7 @@ def better_of(
     points = [(model.thresholds(point.level), model.prompt_thresholds(point.level)) for point in model.profile.points]
     own = measured(model, model.calibration, points, held_out, lambda done: report(done / 2))
     other = measured(model, tuned, points, held_out, lambda done: report((1 + done) / 2))
-    work, quality = zip(*((point.macs_ratio, point.agreement) for point in reversed(own.points)), strict=True)
-    gains = [point.agreement - np.interp(point.macs_ratio, work, quality) for point in other.points]
-    return (other, tuned, True) if sum(gains) > 0 else (own, model.calibration, False)
+    return (other, tuned, True) if gain(other, own) > 0 else (own, model.calibration, False)
 
 
 def measured(
