@@ -28,10 +28,9 @@ def log_mel(samples: Array, mels: int, frames: int) -> Array:
     Frames of silence alone are not transformed: what that gives is known. Raises `ValueError` for another n."""
     if not 1 <= len(samples) <= frames * HOP:
         raise ValueError(f"samples: must be 1 to {frames * HOP}, got {len(samples)}")
-    whole = np.pad(samples.astype(np.float64), (0, frames * HOP - len(samples)))
     heard = min(frames, -(-(len(samples) + WINDOW // 2) // HOP))
-    padded = np.pad(whole, WINDOW // 2, mode="reflect")[: (heard - 1) * HOP + WINDOW]
-    spectrum = np.fft.rfft(sliding_window_view(padded, WINDOW)[::HOP] * _hann())
+    mirrored = _mirrored(samples, frames * HOP, (heard - 1) * HOP + WINDOW)
+    spectrum = np.fft.rfft(sliding_window_view(mirrored, WINDOW)[::HOP] * _hann())
     power = np.square(spectrum.real) + np.square(spectrum.imag)
     loudness = np.log10(np.maximum(power @ mel_filters(mels), _LEAST_POWER))
     faintest = max(float(loudness.max()) - _DECADES, np.log10(_LEAST_POWER))
@@ -40,6 +39,19 @@ def log_mel(samples: Array, mels: int, frames: int) -> Array:
     result += 4
     result /= 4
     return result
+
+
+def _mirrored(samples: Array, length: int, count: int) -> NDArray[np.float64]:
+    """The first `count` of samples and silence, `length` in all, with half a window before and behind in which what is
+    next to it is mirrored. Not by `np.pad`, which copies the silence of a window twice for this."""
+    half = WINDOW // 2
+    mirrored = np.zeros(count)
+    heard = min(len(samples), count - half)
+    mirrored[half : half + heard] = samples[:heard]
+    mirrored[:half] = mirrored[2 * half : half : -1]
+    behind = max(count - half - length, 0)
+    mirrored[count - behind :] = mirrored[count - behind - 2 : count - 2 * behind - 2 : -1]
+    return mirrored
 
 
 def speech_frames(spectrum: Array) -> int:
