@@ -160,8 +160,9 @@ class SpeechRecognizer:
         windows = max(1, -(-len(inputs["audio"]) // self._window_samples))
         tokens = int(windows * EXPECTED_TOKENS + seconds * EXPECTED_TOKENS_PER_SECOND)
         neurons = shape.decoder_layers * shape.decoder_feed_forward
-        step = shape.step_macs(1, tokens // windows, shape.positions, neurons) + shape.word_macs
-        return windows * (shape.encoder_macs + shape.listening_macs(shape.positions)) + tokens * step
+        heads = shape.all_decoder_heads
+        step = shape.step_macs(1, tokens // windows, shape.positions, neurons, heads, heads) + shape.word_macs
+        return windows * (shape.encoder_macs + shape.listening_macs(shape.positions, heads)) + tokens * step
 
     def run(self, inputs: Mapping[str, NDArray[Any]], context: GateContext) -> dict[str, NDArray[Any]]:
         transcript = self.transcribe(inputs["audio"], self._wanted(inputs), context)

@@ -14,7 +14,8 @@ from models.model import GateContext, Tensors
 from models.zoo.log_mel import HOP, RATE, log_mel, speech_frames
 from models.zoo.speech import SpeechRecognizer, Wanted
 from models.zoo.speech_data import Clip
-from models.zoo.whisper import DENSE, POSITIONS_GATE, WORDS_GATE, Whisper
+from models.zoo.whisper import DENSE, HEADS_GATE, POSITIONS_GATE, WORDS_GATE, Whisper
+from models.zoo.whisper_heads import CalibratedHeads, ranked
 from models.zoo.whisper_layers import Array, Watch
 from models.zoo.whisper_words import Calibrated, preview_of
 from models.zoo.word_errors import rate_bounds, word_errors
@@ -26,6 +27,12 @@ MARGINS = (15.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.25)
 
 NEURON_SHARES = (0.15, 0.3, 0.45, 0.6)
 """Of neurons that are to be skipped: for each gate on them these quantiles of the saliency are tried."""
+
+HEAD_SHARES = (0.08, 0.16, 0.24, 0.32, 0.4, 0.5)
+"""Of all heads that are to be left out: what the gate on them tries."""
+
+HEAD_TRIALS = 600
+"""Clips that are heard without a head, at most: those of a large model are tried on fewer each."""
 
 WORD_THRESHOLD = 1e-4
 """Of the gate on words, at every level but 0: with more of them left out, likely ones are missed and hardly any time is
@@ -65,9 +72,8 @@ def calibrate(
     few = [tuning[i] for i in np.random.default_rng(0).permutation(len(tuning))[:TUNING_CLIPS]]
     heard = [example for clip in few if (example := listen(plain, clip.audio)) is not None]
     report(0.1)
-    calibrated = _calibrated(plain, heard)
+    calibrated = _calibrated(plain, heard, lambda done: report(0.1 + 0.15 * done))
     model = SpeechRecognizer(name, folder, calibrated=calibrated, datatype=datatype)
-    report(0.15)
 
     def evaluate(thresholds: Mapping[str, float]) -> tuple[float, float]:
         rows = []
@@ -80,8 +86,8 @@ def calibrate(
 
     seconds = model.window_seconds
     margins = tuple(1 - margin / seconds for margin in MARGINS if margin < seconds)
-    grids = {POSITIONS_GATE: margins} | _neuron_grids(model, heard)
-    path = allocate(grids, evaluate, LEAST_LIKELIHOOD, lambda done: report(0.15 + 0.45 * done))
+    grids = {POSITIONS_GATE: margins, HEADS_GATE: HEAD_SHARES} | _neuron_grids(model, heard)
+    path = allocate(grids, evaluate, LEAST_LIKELIHOOD, lambda done: report(0.25 + 0.35 * done))
 
     chosen = np.linspace(0, len(held_out) - 1, min(len(held_out), MEASURED_CLIPS)).round().astype(int)
     clips = [held_out[i] for i in chosen]
@@ -127,24 +133,49 @@ def _with_accuracy(point: OperatingPoint, said: Sequence[Tensors], clips: Sequen
     return replace(point, accuracy=1 - float(errors.sum() / words.sum()), accuracy_lower=1 - highest)
 
 
-def _calibrated(model: SpeechRecognizer, heard: Sequence[Example]) -> Calibrated:
-    """The mean of each layer's neurons over the positions that are there with a short margin, and the preview of the
-    words."""
+def _calibrated(model: SpeechRecognizer, heard: Sequence[Example], report: Callable[[float], None]) -> Calibrated:
+    """The means of each layer's neurons and of its heads over the positions that are there with a short margin, the
+    ranks of the heads, and the preview of the words."""
     sums: dict[str, Array] = {}
     rows: dict[str, int] = {}
     states: list[Array] = []
 
-    def watch(gate: str, values: Array) -> None:
-        if gate == WORDS_GATE:
+    def watch(name: str, values: Array) -> None:
+        if name == WORDS_GATE:
             states.append(values)
         else:
-            sums[gate] = sums.get(gate, 0) + values.sum(0)
-            rows[gate] = rows.get(gate, 0) + len(values)
+            sums[name] = sums.get(name, 0) + values.sum(0)
+            rows[name] = rows.get(name, 0) + len(values)
 
     for clip in heard:
         log_probability(model.whisper, clip, GateContext(0.0), _short(model), watch)
-    means = [(sums[gate] / rows[gate]).astype(np.float32) for gate in model.whisper.neuron_gates]
-    return Calibrated(means, *preview_of(np.concatenate(states), model.whisper.words))
+    whisper = model.whisper
+    means, attended = (
+        [(sums[name] / rows[name]).astype(np.float32) for name in names]
+        for names in (whisper.neuron_gates, whisper.attentions)
+    )
+    heads = _ranked_heads(model, attended, heard, report)
+    return Calibrated(means, *preview_of(np.concatenate(states), whisper.words), heads)
+
+
+def _ranked_heads(
+    model: SpeechRecognizer, means: Sequence[Array], heard: Sequence[Example], report: Callable[[float], None]
+) -> list[CalibratedHeads]:
+    """The heads of all attentions, by how much less likely what was heard is without each of them alone."""
+    whisper, shape = model.whisper, model.whisper.shape
+    heads = [shape.encoder_heads] * shape.encoder_layers + [shape.decoder_heads] * (2 * shape.decoder_layers)
+    clips = heard[: max(1, HEAD_TRIALS // sum(heads))]
+    places = [(attention, head) for attention, count in enumerate(heads) for head in range(count)]
+    losses = []
+    for attention, head in places:
+        tried = [CalibratedHeads(mean, np.ones(count, np.float32)) for mean, count in zip(means, heads, strict=True)]
+        tried[attention].saliency[head] = 0.0
+        without = whisper.with_heads(tried)
+        thresholds = _short(model) | {HEADS_GATE: 0.5}
+        losses.append(-sum(log_probability(without, clip, GateContext(0.0), thresholds) for clip in clips))
+        report(len(losses) / len(places))
+    ranks = iter(np.split(ranked(losses), np.cumsum(heads)[:-1]))
+    return [CalibratedHeads(mean, next(ranks)) for mean in means]
 
 
 def _neuron_grids(model: SpeechRecognizer, heard: Sequence[Example]) -> dict[str, tuple[float, ...]]:
@@ -194,7 +225,7 @@ def log_probability(
 ) -> float:
     """The mean, over the tokens that were heard, of their log probabilities with these thresholds."""
     window = whisper.encode(heard.spectrum, heard.speech, context, thresholds, watch)
-    decoding = whisper.listen(window, context)
+    decoding = whisper.listen(window, context, thresholds)
     logits = whisper.score(heard.tokens, decoding, context, thresholds, watch)[heard.prompted - 1 : -1]
     if not len(logits):
         return 0.0

@@ -58,7 +58,9 @@ class GreedyDecoder:
 
     def language(self, heard: Heard, context: GateContext, thresholds: Mapping[str, float]) -> str:
         """The likeliest language of a window, of those that the model knows."""
-        logits = self._model.step([self._tokens.start], self._model.listen(heard, context), context, thresholds)
+        logits = self._model.step(
+            [self._tokens.start], self._model.listen(heard, context, thresholds), context, thresholds
+        )
         return max(self._tokens.languages, key=lambda name: float(logits[self._tokens.languages[name]]))
 
     def say(
@@ -73,7 +75,7 @@ class GreedyDecoder:
         """The tokens of a window of so many seconds, with those of times among them if asked to. Raises `Cancelled`
         between two of them when nobody waits any more."""
         tokens, model, said = self._tokens, self._model, Said()
-        decoding = model.listen(heard, context)
+        decoding = model.listen(heard, context, thresholds)
         asked = list(prompt).index(tokens.start) + 1 if times and tokens.no_speech is not None else len(prompt)
         possible = None if times else self._never_first
         logits = model.step(prompt[:asked], decoding, context, thresholds, possible)

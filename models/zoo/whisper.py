@@ -16,15 +16,17 @@
 
 One window at a time. The keys and values of what was heard are computed once, those of what was said are kept.
 
-Three kinds of gate, all without training. The one on positions leaves out most of the silence behind the speech
-(`whisper_positions`), the one on words most of the vocabulary (`whisper_words`). Those on the neurons of each layer
+Four kinds of gate, all without training. The one on positions leaves out most of the silence behind the speech
+(`whisper_positions`), the one on words most of the vocabulary (`whisper_words`), the one on heads those that are hardly
+missed (`whisper_heads`). Those on the neurons of each layer
 leave out those that add little beyond their calibrated means (TEAL, Liu et al. 2024), which stand in for them; in the
 encoder, where a request has many positions, a few of them tell which neurons all of them need, so that neither product
 is done for the others.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 
@@ -32,7 +34,8 @@ import numpy as np
 
 from models import kernels
 from models.model import GateContext
-from models.zoo.whisper_layers import SAMPLED, Array, Layers, NeuronGate, Watch, gate_name
+from models.zoo.whisper_heads import ActiveHeads, CalibratedHeads
+from models.zoo.whisper_layers import SAMPLED, Array, Layers, NeuronGate, Watch, attentions_of, gate_name, mixed_in
 from models.zoo.whisper_positions import Positions, active_positions, convolved
 from models.zoo.whisper_shape import WhisperShape
 from models.zoo.whisper_words import Calibrated, WordGate
@@ -40,7 +43,7 @@ from models.zoo.whisper_words import Calibrated, WordGate
 DENSE: Mapping[str, float] = MappingProxyType({})
 """The thresholds of the dense model."""
 
-POSITIONS_GATE, WORDS_GATE = "positions", "words"
+POSITIONS_GATE, HEADS_GATE, WORDS_GATE = "positions", "heads", "words"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +56,13 @@ class Heard:
 
 @dataclass(slots=True)
 class Decoding:
-    """What one window's decoder remembers: per layer the keys and values of what was heard [n, hidden] and of what was
-    said, of which the first `tokens` rows of [context, hidden] are there."""
+    """What one window's decoder remembers: per layer the active heads that attend to what was said and to what was
+    heard, the keys and values of what was heard [n, channels of the heads] and of what was said, of which the first
+    `tokens` rows of [context, channels of the heads] are there."""
 
     positions: Positions
     bias: Array | None
+    heads: list[tuple[ActiveHeads, ActiveHeads]]
     heard: list[tuple[Array, Array]]
     said: list[tuple[Array, Array]]
     tokens: int = 0
@@ -78,19 +83,23 @@ class Whisper:
         that the encoder's attention may round to bf16 where the products round too. Raises `ValueError` for tensors or
         a calibration of another shape."""
         self.shape, self._datatype = shape, datatype
+        self.attentions = attentions_of(shape.encoder_layers, shape.decoder_layers)
         names = self.neuron_gates
         means = [] if calibrated is None else calibrated.means
         if calibrated is not None and len(means) != len(names):
             raise ValueError(f"there are means of {len(means)} layers, and the model has {len(names)}")
         means_of = dict(zip(names, means, strict=bool(means)))
-        make = Layers(tensors, means_of, datatype)
+        heads = [] if calibrated is None else calibrated.heads
+        if heads and len(heads) != len(self.attentions):
+            raise ValueError(f"there are heads of {len(heads)} attentions, and the model has {len(self.attentions)}")
+        make = Layers(tensors, means_of, dict(zip(self.attentions, heads, strict=bool(heads))), datatype)
         self._stem = tuple(make.convolution(f"encoder.conv{i}") for i in (1, 2))
         self._positions = make.table("encoder.embed_positions.weight", shape.positions, shape.hidden)
-        self._encoder = [make.encoder_layer(i) for i in range(shape.encoder_layers)]
+        self._encoder = [make.encoder_layer(i, shape.encoder_heads) for i in range(shape.encoder_layers)]
         self._encoder_norm = make.norm("encoder.layer_norm")
         self.words = make.table("decoder.embed_tokens.weight", shape.vocabulary, shape.hidden)
         self._places = make.table("decoder.embed_positions.weight", shape.context, shape.hidden)
-        self._decoder = [make.decoder_layer(i) for i in range(shape.decoder_layers)]
+        self._decoder = [make.decoder_layer(i, shape.decoder_heads) for i in range(shape.decoder_layers)]
         self._decoder_norm = make.norm("decoder.layer_norm")
         self._to_words = kernels.pack_matrix(self.words, datatype)
         self._word_gate = (
@@ -102,6 +111,23 @@ class Whisper:
         """Their names, the encoder's first."""
         layers = (("encoder", self.shape.encoder_layers), ("decoder", self.shape.decoder_layers))
         return tuple(gate_name(part, i) for part, count in layers for i in range(count))
+
+    def with_heads(self, heads: Sequence[CalibratedHeads]) -> "Whisper":
+        """The same model, with these heads of all its attentions."""
+        other, of_encoder, of_decoder = copy(self), heads[: len(self._encoder)], heads[len(self._encoder) :]
+        other._encoder = [
+            replace(layer, output=replace(layer.output, calibrated=own))
+            for layer, own in zip(self._encoder, of_encoder, strict=True)
+        ]
+        other._decoder = [
+            replace(
+                layer,
+                output=replace(layer.output, calibrated=own),
+                heard_output=replace(layer.heard_output, calibrated=heard),
+            )
+            for layer, own, heard in zip(self._decoder, of_decoder[::2], of_decoder[1::2], strict=True)
+        ]
+        return other
 
     def gate(self, name: str) -> NeuronGate | None:
         """That of a layer, by its name."""
@@ -125,33 +151,46 @@ class Whisper:
         context.record(POSITIONS_GATE, shape.positions, len(kept))
         first, second = (partial(weights, activation="gelu", threads=context.threads) for weights in self._stem)
         x = convolved(spectrum, first, second, kept) + self._positions[kept.all_ids]
-        bias = kept.bias()
-        neurons = []
-        for layer in self._encoder:
-            queries, keys, values = _side_by_side(layer.qkv(layer.norm(x), threads=context.threads), 3)
-            size = shape.hidden // shape.encoder_heads
-            heads = kernels.attention(
-                queries, keys, values, size, bias=bias, datatype=self._datatype, threads=context.threads
-            )
-            x = layer.output(heads, residual=x, threads=context.threads)
-            x, active = layer.feed_forward(x, context, thresholds, watch)
-            neurons.append(active if active == shape.encoder_feed_forward else active + active // SAMPLED)
+        bias, size, threads = kept.bias(), shape.hidden // shape.encoder_heads, context.threads
+        neurons = heads = 0
+        for i, layer in enumerate(self._encoder):
+            active = layer.output(thresholds.get(HEADS_GATE, 0.0))
+            if active.count:
+                queries, keys, values = _side_by_side(
+                    layer.qkv(layer.norm(x), outputs=active.parts(3), threads=threads), 3
+                )
+                mixed = kernels.attention(
+                    queries, keys, values, size, bias=bias, datatype=self._datatype, threads=threads
+                )
+                if watch is not None:
+                    watch(self.attentions[i], mixed)
+                x = mixed_in(x, mixed, layer.output, active, threads)
+            else:
+                x = x + active.bias
+            x, some = layer.feed_forward(x, context, thresholds, watch)
+            neurons += some if some == shape.encoder_feed_forward else some + some // SAMPLED
+            heads += active.count
+        context.record(HEADS_GATE, shape.encoder_layers * shape.encoder_heads, heads)
         context.macs += shape.encoder_macs
-        context.macs_skipped += max(0, shape.encoder_macs - shape.encoded_macs(len(kept), neurons))
+        context.macs_skipped += max(0, shape.encoder_macs - shape.encoded_macs(len(kept), neurons, heads))
         return Heard(self._encoder_norm(x), kept)
 
-    def listen(self, heard: Heard, context: GateContext) -> Decoding:
-        """A decoder that has heard a window and said nothing yet."""
-        shape, states = self.shape, heard.states
-        context.macs += shape.listening_macs(shape.positions)
-        context.macs_skipped += shape.listening_macs(shape.positions - len(states))
-        keys_values = []
-        for layer in self._decoder:
-            keys, values = _side_by_side(layer.heard_keys_values(states, threads=context.threads), 2)
+    def listen(self, heard: Heard, context: GateContext, thresholds: Mapping[str, float] = DENSE) -> Decoding:
+        """A decoder that has heard a window and said nothing yet, with the heads that it has at these thresholds."""
+        shape, states, threshold = self.shape, heard.states, thresholds.get(HEADS_GATE, 0.0)
+        heads = [(layer.output(threshold), layer.heard_output(threshold)) for layer in self._decoder]
+        size, keys_values, said = shape.hidden // shape.decoder_heads, [], []
+        for layer, (own, other) in zip(self._decoder, heads, strict=True):
+            joined = layer.heard_keys_values(states, outputs=other.parts(2), threads=context.threads)
+            keys, values = _side_by_side(joined, 2)
             keys_values.append((keys, values))
-        size = (shape.context, shape.hidden)
-        said = [(np.empty(size, np.float32), np.empty(size, np.float32)) for _ in self._decoder]
-        return Decoding(heard.positions, heard.positions.bias(), keys_values, said)
+            room = (shape.context, own.count * size)
+            said.append((np.empty(room, np.float32), np.empty(room, np.float32)))
+        own_heads, heard_heads = (sum(active.count for active in kind) for kind in zip(*heads, strict=True))
+        context.record(HEADS_GATE, 2 * shape.all_decoder_heads, own_heads + heard_heads)
+        context.macs += (dense := shape.listening_macs(shape.positions, shape.all_decoder_heads))
+        context.macs_skipped += dense - shape.listening_macs(len(states), heard_heads)
+        return Decoding(heard.positions, heard.positions.bias(), heads, keys_values, said)
 
     def step(
         self,
@@ -206,19 +245,36 @@ class Whisper:
             raise ValueError(f"tokens: the decoder looks at {shape.context} at most, got {end}")
         x = self.words[list(tokens)] + self._places[start:end]
         size, neurons = shape.hidden // shape.decoder_heads, 0
-        for layer, said, heard in zip(self._decoder, decoding.said, decoding.heard, strict=True):
-            queries, keys, values = _side_by_side(layer.qkv(layer.norm(x)), 3)
-            said[0][start:end], said[1][start:end] = keys, values
-            mixed = kernels.attention(queries, said[0][:end], said[1][:end], size, causal=True)
-            x = layer.output(mixed, residual=x)
-            mixed = kernels.attention(layer.heard_query(layer.heard_norm(x)), *heard, size, bias=decoding.bias)
-            x = layer.heard_output(mixed, residual=x)
+        attentions = iter(self.attentions[shape.encoder_layers :])
+        of_layers = zip(self._decoder, decoding.heads, decoding.said, decoding.heard, strict=True)
+        for layer, (own, other), said, heard in of_layers:
+            name, other_name = next(attentions), next(attentions)
+            if own.count:
+                queries, keys, values = _side_by_side(layer.qkv(layer.norm(x), outputs=own.parts(3)), 3)
+                said[0][start:end], said[1][start:end] = keys, values
+                mixed = kernels.attention(queries, said[0][:end], said[1][:end], size, causal=True)
+                if watch is not None:
+                    watch(name, mixed)
+                x = mixed_in(x, mixed, layer.output, own)
+            else:
+                x = x + own.bias
+            if other.count:
+                queries = layer.heard_query(layer.heard_norm(x), outputs=other.channels)
+                mixed = kernels.attention(queries, *heard, size, bias=decoding.bias)
+                if watch is not None:
+                    watch(other_name, mixed)
+                x = mixed_in(x, mixed, layer.heard_output, other)
+            else:
+                x = x + other.bias
             x, active = layer.feed_forward(x, context, thresholds, watch)
             neurons += active
         decoding.tokens = end
-        all_neurons, positions = shape.decoder_layers * shape.decoder_feed_forward, len(decoding.positions)
-        dense = shape.step_macs(len(tokens), end, shape.positions, all_neurons)
-        done = shape.step_macs(len(tokens), end, positions, (neurons + all_neurons) // 2)
+        own_heads, heard_heads = (sum(kind.count for kind in kinds) for kinds in zip(*decoding.heads, strict=True))
+        all_neurons, all_heads = shape.decoder_layers * shape.decoder_feed_forward, shape.all_decoder_heads
+        dense = shape.step_macs(len(tokens), end, shape.positions, all_neurons, all_heads, all_heads)
+        done = shape.step_macs(
+            len(tokens), end, len(decoding.positions), (neurons + all_neurons) // 2, own_heads, heard_heads
+        )
         context.macs += dense
         context.macs_skipped += max(0, dense - done)
         return x

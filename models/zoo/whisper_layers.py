@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from models import kernels
 from models.model import GateContext
+from models.zoo.whisper_heads import ActiveHeads, CalibratedHeads, Channels, HeadGate
 
 Array = NDArray[np.float32]
-Channels = NDArray[np.int32]
 Watch = Callable[[str, Array], None]
 
 SAMPLED = 8
@@ -44,11 +44,11 @@ class Linear:
         self,
         x: Array,
         activation: str = "none",
-        residual: Array | None = None,
+        outputs: Channels | None = None,
         threads: kernels.Threads | None = None,
     ) -> Array:
         return kernels.gated_matmul(
-            x, self.packed, shift=self.bias, activation=activation, residual=residual, threads=threads
+            x, self.packed, outputs=outputs, shift=self.bias, activation=activation, threads=threads
         )
 
 
@@ -119,26 +119,35 @@ class FeedForward:
         return summed
 
 
+def mixed_in(
+    x: Array, attended: Array, output: HeadGate, active: ActiveHeads, threads: kernels.Threads | None = None
+) -> Array:
+    """x and what the active heads, `attended`, add to it."""
+    return kernels.gated_matmul(
+        attended, output.packed, inputs=active.channels, shift=active.bias, residual=x, threads=threads
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class EncoderLayer:
     """One layer's weights, in the order of their use."""
 
     norm: Norm
     qkv: Linear
-    output: Linear
+    output: HeadGate
     feed_forward: FeedForward
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderLayer:
-    """One layer's weights, in the order of their use; the first three of `heard` attend to the encoder."""
+    """One layer's weights, in the order of their use; those of `heard` attend to the encoder."""
 
     norm: Norm
     qkv: Linear
-    output: Linear
+    output: HeadGate
     heard_norm: Norm
     heard_query: Linear
-    heard_output: Linear
+    heard_output: HeadGate
     heard_keys_values: Linear
     feed_forward: FeedForward
 
@@ -148,13 +157,22 @@ def gate_name(part: str, layer: int) -> str:
     return f"{part}{layer + 1}.neurons"
 
 
+def attentions_of(encoder_layers: int, decoder_layers: int) -> tuple[str, ...]:
+    """The names of all attentions: the encoder's, then of each layer of the decoder that to what was said and that to
+    what was heard."""
+    encoder = (f"encoder.layers.{i}.self_attn" for i in range(encoder_layers))
+    decoder = (f"decoder.layers.{i}.{to}" for i in range(decoder_layers) for to in ("self_attn", "encoder_attn"))
+    return (*encoder, *decoder)
+
+
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """Layers from a model's `tensors`, with the `means` of their neurons by the names of their gates, where there are
-    some."""
+    """Layers from a model's `tensors`, with the `means` of their neurons by the names of their gates and what is
+    calibrated of their `heads` by the names of attentions, where there is some."""
 
     tensors: Mapping[str, Array]
     means: Mapping[str, Array]
+    heads: Mapping[str, CalibratedHeads]
     datatype: str
 
     def table(self, name: str, *shape: int) -> Array:
@@ -180,10 +198,19 @@ class Layers:
         rows = np.ascontiguousarray(weight.transpose(0, 2, 1)).reshape(len(weight), -1)
         return Linear(kernels.pack_matrix(rows, self.datatype), self.tensors[f"{name}.bias"])
 
-    def attention(self, name: str) -> tuple[Norm, Linear, Linear]:
+    def attention(self, name: str, heads: int) -> tuple[Norm, Linear, HeadGate]:
         attending = f"{name}.self_attn"
         qkv = self.linear(*(f"{attending}.{part}_proj" for part in "qkv"))
-        return self.norm(f"{name}.self_attn_layer_norm"), qkv, self.linear(f"{attending}.out_proj")
+        return self.norm(f"{name}.self_attn_layer_norm"), qkv, self.output(attending, heads)
+
+    def output(self, attending: str, heads: int) -> HeadGate:
+        linear, calibrated = self.linear(f"{attending}.out_proj"), self.heads.get(attending)
+        if calibrated is not None and (len(calibrated.means), len(calibrated.saliency)) != (len(linear.bias), heads):
+            raise ValueError(
+                f"{attending} has {heads} heads of {len(linear.bias)} channels, and there is a calibration of "
+                f"{len(calibrated.saliency)} of {len(calibrated.means)}"
+            )
+        return HeadGate(heads, linear.packed, linear.bias, calibrated)
 
     def feed_forward(self, name: str, gate: str) -> FeedForward:
         norm, up, down = self.norm(f"{name}.final_layer_norm"), self.linear(f"{name}.fc1"), self.linear(f"{name}.fc2")
@@ -198,18 +225,18 @@ class Layers:
             raise ValueError(f"{name} has {weight.shape[1]} inputs, and there are means of {len(means)}")
         return NeuronGate(means, np.linalg.norm(weight, axis=0), bias + weight @ means)
 
-    def encoder_layer(self, i: int) -> EncoderLayer:
+    def encoder_layer(self, i: int, heads: int) -> EncoderLayer:
         name = f"encoder.layers.{i}"
-        return EncoderLayer(*self.attention(name), self.feed_forward(name, gate_name("encoder", i)))
+        return EncoderLayer(*self.attention(name, heads), self.feed_forward(name, gate_name("encoder", i)))
 
-    def decoder_layer(self, i: int) -> DecoderLayer:
+    def decoder_layer(self, i: int, heads: int) -> DecoderLayer:
         name = f"decoder.layers.{i}"
         attending = f"{name}.encoder_attn"
         return DecoderLayer(
-            *self.attention(name),
+            *self.attention(name, heads),
             self.norm(f"{attending}_layer_norm"),
             self.linear(f"{attending}.q_proj"),
-            self.linear(f"{attending}.out_proj"),
+            self.output(attending, heads),
             self.linear(f"{attending}.k_proj", f"{attending}.v_proj"),
             self.feed_forward(name, gate_name("decoder", i)),
         )

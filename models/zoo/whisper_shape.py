@@ -33,23 +33,33 @@ class WhisperShape:
     @property
     def encoder_macs(self) -> int:
         """Multiply-accumulates of the encoder on a whole window."""
-        return self.encoded_macs(self.positions, [self.encoder_feed_forward] * self.encoder_layers)
+        neurons = self.encoder_layers * self.encoder_feed_forward
+        return self.encoded_macs(self.positions, neurons, self.encoder_layers * self.encoder_heads)
 
-    def encoded_macs(self, positions: int, neurons: list[int]) -> int:
-        """Those on so many positions, with so many neurons in each layer."""
-        attention = positions * self.hidden * (4 * self.hidden + 2 * positions)
+    def encoded_macs(self, positions: int, neurons: int, heads: int) -> int:
+        """Those on so many positions, with so many neurons and heads in all layers together."""
+        attended = heads * self.hidden // self.encoder_heads
         stem = positions * TAPS * self.hidden * (2 * self.mels + self.hidden)
-        return stem + sum(attention + 2 * positions * self.hidden * active for active in neurons)
+        attention = positions * attended * (4 * self.hidden + 2 * positions)
+        return stem + attention + 2 * positions * self.hidden * neurons
 
-    def listening_macs(self, positions: int) -> int:
-        """Those of the keys and values of all layers of the decoder, of so many positions."""
-        return 2 * self.decoder_layers * positions * self.hidden**2
+    @property
+    def all_decoder_heads(self) -> int:
+        """Those of one kind of attention, of all layers."""
+        return self.decoder_layers * self.decoder_heads
 
-    def step_macs(self, tokens: int, keys: int, positions: int, neurons: int) -> int:
+    def listening_macs(self, positions: int, heads: int) -> int:
+        """Those of the keys and values that the decoder's layers have of so many positions, for so many heads in all of
+        them together."""
+        return 2 * positions * self.hidden * (heads * self.hidden // self.decoder_heads)
+
+    def step_macs(self, tokens: int, keys: int, positions: int, neurons: int, own_heads: int, heard_heads: int) -> int:
         """Those of a step of the decoder's layers on `tokens`, the last of `keys`, with so many neurons in all of them
-        together."""
-        attention = 6 * self.hidden**2 + 2 * self.hidden * (keys + positions)
-        return tokens * (self.decoder_layers * attention + 2 * self.hidden * neurons)
+        together, heads that attend to what was said, and heads that attend to what was heard."""
+        size = self.hidden // self.decoder_heads
+        own = own_heads * size * (4 * self.hidden + 2 * keys)
+        heard = heard_heads * size * 2 * (self.hidden + positions)
+        return tokens * (own + heard + 2 * self.hidden * neurons)
 
     @property
     def word_macs(self) -> int:

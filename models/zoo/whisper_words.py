@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from models import kernels
+from models.zoo.whisper_heads import CalibratedHeads
 
 Array = NDArray[np.float32]
 
@@ -27,16 +28,20 @@ PREVIEW = 96
 class Calibrated:
     """What gates need that calibration found: the means of all layers' neurons, the encoder's first, and the preview's
     `project` and `lift`, both [hidden, dimensions]: a state h and a word w have the logit (h · project) · (w · lift),
-    about."""
+    about. `heads` are those of all attentions, in the order of `attentions_of`; none in calibrations from before there
+    was a gate on them."""
 
     means: Sequence[NDArray[np.float32]]
     project: Array
     lift: Array
+    heads: Sequence[CalibratedHeads] = ()
 
     def save(self, path: Path) -> None:
         """Writes safetensors, all of them or nothing."""
         partial = path.with_suffix(".partial")
         arrays = {f"layer{i + 1}": layer for i, layer in enumerate(self.means)}
+        for i, heads in enumerate(self.heads):
+            arrays |= {f"heads{i + 1}.means": heads.means, f"heads{i + 1}.saliency": heads.saliency}
         save_file(arrays | {"project": self.project, "lift": self.lift}, partial)
         partial.replace(path)
 
@@ -45,8 +50,13 @@ class Calibrated:
         """Raises `FileNotFoundError`, or `ValueError` for another file."""
         arrays = load_file(path)
         try:
-            means = [arrays[f"layer{i + 1}"] for i in range(len(arrays) - 2)]
-            return cls(means, arrays["project"], arrays["lift"])
+            means = [arrays[f"layer{i + 1}"] for i in range(sum(name.startswith("layer") for name in arrays))]
+            attentions = sum(name.endswith(".saliency") for name in arrays)
+            heads = [
+                CalibratedHeads(arrays[f"heads{i + 1}.means"], arrays[f"heads{i + 1}.saliency"])
+                for i in range(attentions)
+            ]
+            return cls(means, arrays["project"], arrays["lift"], heads)
         except KeyError as missing:
             raise ValueError(f"{path} has no tensor {missing}") from None
 

@@ -42,7 +42,7 @@ def test_a_profile_goes_from_dense_to_less_work(calibrated):
     assert work[-1] < 0.9
     assert all(0 <= point.agreement_lower <= point.agreement <= 1 for point in profile.points)
     assert all(point.accuracy is not None for point in profile.points)
-    gates = {"positions", "words", *(f"{part}{i}.neurons" for part in ("encoder", "decoder") for i in (1, 2))}
+    gates = {"positions", "heads", "words", *(f"{part}{i}.neurons" for part in ("encoder", "decoder") for i in (1, 2))}
     assert set(profile.points[-1].thresholds) == gates
 
 
