@@ -28,10 +28,10 @@ MARGINS = (15.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.25)
 NEURON_SHARES = (0.15, 0.3, 0.45, 0.6)
 """Of neurons that are to be skipped: for each gate on them these quantiles of the saliency are tried."""
 
-HEAD_SHARES = (0.08, 0.16, 0.24, 0.32, 0.4, 0.5)
+HEAD_SHARES = (0.05, 0.1, 0.15, 0.2, 0.3)
 """Of all heads that are to be left out: what the gate on them tries."""
 
-HEAD_TRIALS = 600
+HEAD_TRIALS = 1800
 """Clips that are heard without a head, at most: those of a large model are tried on fewer each."""
 
 WORD_THRESHOLD = 1e-4
