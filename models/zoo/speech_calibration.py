@@ -28,7 +28,7 @@ MARGINS = (15.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.25)
 NEURON_SHARES = (0.15, 0.3, 0.45, 0.6)
 """Of neurons that are to be skipped: for each gate on them these quantiles of the saliency are tried."""
 
-HEAD_SHARES = (0.05, 0.1, 0.15, 0.2, 0.3)
+HEAD_SHARES = (0.05, 0.1, 0.15, 0.2, 0.25)
 """Of all heads that are to be left out: what the gate on them tries."""
 
 HEAD_TRIALS = 1800
@@ -46,8 +46,8 @@ TUNING_CLIPS, MEASURED_CLIPS = 24, 192
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A clip as the dense model heard it: its spectrum and speech frames, the tokens of its text behind the `prompted`
-    ones, and their mean log probability."""
+    """A clip as the dense model heard it: its spectrum and speech frames, the tokens of its text and its end behind the
+    `prompted` ones, and their mean log probability."""
 
     spectrum: Array
     speech: int
@@ -211,7 +211,8 @@ def listen(model: SpeechRecognizer, audio: Array) -> Example | None:
     language = model.decoder.language(window, context, DENSE) if model.multilingual else None
     prompt = model.decoder.prompt(language, (), times=False)
     said = model.decoder.say(window, prompt, len(audio) / RATE, False, context, DENSE)
-    tokens = [*prompt, *said.tokens]
+    # That it ends is part of what was heard: a decoder that lost the heads for it says the same for ever.
+    tokens = [*prompt, *said.tokens, model.decoder.end][: shape.context]
     heard = Example(spectrum, speech, tokens, len(prompt), 0.0)
     return replace(heard, log_probability=log_probability(model.whisper, heard, context))
 

@@ -49,6 +49,11 @@ class GreedyDecoder:
         self._never_first = never.copy()
         self._never_first[list(tokens.suppressed_first)] = -np.inf
 
+    @property
+    def end(self) -> int:
+        """The token behind a text."""
+        return self._tokens.end
+
     def prompt(self, language: str | None, earlier: Sequence[int], times: bool) -> list[int]:
         """The tokens before a text in this language (None where the model knows one alone), after `earlier` text."""
         tokens, room = self._tokens, self._model.shape.context // 2 - 1
