@@ -17,17 +17,10 @@ from models.zoo.language_model import LanguageModel
 from models.zoo.language_tuning import Student, TuningRecipe, tune
 from tests.models.zoo.random_llama import write_random_llama
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TEXT = " ".join(text_data.sample())[:1200]
 RECIPE = TuningRecipe(steps=12, every=5, rate=0.05)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Products as small as these wait for a second thread longer than they take."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def calibrated(folder):

@@ -20,6 +20,8 @@ from models.zoo.text_reader import Tokens
 from models.zoo.text_tuning import StudentLayer, TuningRecipe, join, tune
 from tests.models.zoo.random_bert import WORDS, write_random_bert
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LEAN = LeanRecipe(neurons=0.5)
 RECIPE = TuningRecipe(steps=12, batch=6, rate=1e-3, joined=0.2, fitted_on=40, lean=LEAN)
 CLOSED = {f"layer{layer}.{gate}": 1e9 for layer in (1, 2) for gate in ("scores", "neurons")}
@@ -52,15 +54,6 @@ def tuned(folder, sequences, tmp_path_factory):
     path = tmp_path_factory.mktemp("parts") / "tuned.safetensors"
     save_lean(parts, path)
     return load_lean(path)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Products as small as these wait for a second thread longer than they take."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def cosine(encoder, sequences, thresholds):
