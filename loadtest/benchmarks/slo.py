@@ -2,7 +2,8 @@
 control, always at the quality floor, and behind other servers.
 
 The server has one core and the load another. First the dense server's capacity is measured; the load, the bursts and
-the SLO are multiples of it. Every arrival counts, by the clock of the client, from when it was due.
+the SLO are multiples of it. Every arrival counts, by the clock of the client, from when it was due. A run during which
+the machine's own speed changed is repeated.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from loadtest.benchmarks.journal import Journal
 from loadtest.benchmarks.slo_plan import Mode, Plan, after_bursts, capacity_share, modes
 from loadtest.benchmarks.slo_series import series
 from loadtest.benchmarks.slo_subject import Subject
+from loadtest.benchmarks.steady import SteadyRuns
 from loadtest.driver import DriverSettings, replay
 from loadtest.processes import on_cores, two_cores
 from loadtest.summary import figures, summarise
@@ -42,9 +44,15 @@ def compare(
     """
     journal = journal or Journal()
     failures = _prepare(peers, say)
+    dense = subject.workload({"level": 0.0})
     cores = two_cores()
     with on_cores(cores.load if cores else None):
         about = journal.begin({"model": subject.model, **plan.as_dict()}, lambda: _measure(plan, subject, start, say))
+        steady = SteadyRuns(
+            lambda: calibrate(start, dense, plan.check_seconds).capacity / about["capacity"],
+            plan.tolerance,
+            plan.repeats,
+        )
         ours = modes(_slo(about), about["floor"]["level"])
         contenders = [*(_contender(mode, start, subject) for mode in ours), *peers]
         todo = [
@@ -57,7 +65,8 @@ def compare(
         say(f"{len(contenders)} servers, bursts to {', '.join(f'{o:g}×' for o in plan.overloads)}: {minutes(left)}")
         for number, (overload, contender) in enumerate(todo, 1):
             say(f"{number}/{len(todo)} {contender.name}, bursts to {overload:g}×, {minutes(left)} left")
-            result = _attempt(contender, overload, plan, about, failures.get(contender.name))
+            failure = failures.get(contender.name)
+            result = {"failed": failure} if failure else _attempt(contender, overload, plan, about, steady, say)
             journal.add({"server": contender.name, "overload": overload, **result})
             left -= _seconds(plan, overload)
             say(f"    {result['failed']}" if "failed" in result else f"    {result['attainment']:.2%} within the SLO")
@@ -113,12 +122,10 @@ def _measure(plan: Plan, subject: Subject, start: Start, say: Say) -> dict[str, 
 
 
 def _attempt(
-    contender: Contender, overload: float, plan: Plan, about: dict[str, Any], failure: str | None
+    contender: Contender, overload: float, plan: Plan, about: dict[str, Any], steady: SteadyRuns, say: Say
 ) -> dict[str, Any]:
-    if failure is not None:
-        return {"failed": failure}
     try:
-        return run(contender, overload, plan, about["capacity"], _slo(about))
+        return steady.of(lambda: run(contender, overload, plan, about["capacity"], _slo(about)), say)
     except Exception as error:  # Whatever is wrong with one server, the results of the others count.
         return {"failed": f"{error}" or type(error).__name__}
 
@@ -134,4 +141,5 @@ def _slo(about: dict[str, Any]) -> SLO:
 
 
 def _seconds(plan: Plan, overload: float) -> float:
-    return _START_SECONDS + plan.warm_up_seconds + plan.curve(1.0, overload).seconds
+    one_run = _START_SECONDS + plan.warm_up_seconds + plan.curve(1.0, overload).seconds
+    return one_run + _START_SECONDS + 2 * plan.check_seconds

@@ -20,6 +20,9 @@ class Plan:
 
     The SLO is `percentile` % within a latency that is `slo_factor` times a dense request's alone on the server. The
     quality floor allows `floor_points` percentage points less accuracy than dense.
+
+    Before and after a run the dense server's capacity is measured again, for `check_seconds` alone and under load.
+    Where it is more than `tolerance` of itself off, the run is repeated, up to `repeats` times.
     """
 
     overloads: tuple[float, ...] = (2.0, 2.5)
@@ -33,6 +36,9 @@ class Plan:
     seed: int = 0
     calibration_seconds: float = 5.0
     warm_up_seconds: float = 1.0
+    check_seconds: float = 2.0
+    tolerance: float = 0.1
+    repeats: int = 1
 
     def curve(self, capacity: float, overload: float) -> Curve:
         """`capacity` is the dense server's, requests per second."""
@@ -47,7 +53,7 @@ class Plan:
         return {**asdict(self), "overloads": list(self.overloads)}
 
 
-QUICK = Plan(overloads=(2.0,), bursts=1, burst_seconds=3.0, calibration_seconds=2.0)
+QUICK = Plan(overloads=(2.0,), bursts=1, burst_seconds=3.0, calibration_seconds=2.0, check_seconds=1.0, repeats=0)
 """Shows that everything works; too short for figures that count."""
 
 

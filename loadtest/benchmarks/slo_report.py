@@ -9,7 +9,7 @@ from rich.table import Table
 from loadtest.report import number
 
 _BEFORE = ("alone, ms", "within SLO", "in calm", "in bursts")
-_BEHIND = ("p50 ms", "p99 ms", "level in bursts", "1 s after")
+_BEHIND = ("p50 ms", "p99 ms", "level in calm", "in bursts", "1 s after")
 
 
 def report_tables(comparison: dict[str, Any]) -> Iterator[Table]:
@@ -21,11 +21,13 @@ def report_tables(comparison: dict[str, Any]) -> Iterator[Table]:
         table = Table(
             "server",
             *(*_BEFORE, comparison["score"], *_BEHIND),
+            "speed",
             "not served",
             title=f"Bursts to {overload:g} × the dense capacity of {comparison['capacity']:.0f} requests/s; "
             f"SLO {slo['percentile']:g} % within {slo['latency_ms']:.1f} ms",
             caption=f"Dense capacity allows {comparison['capacity_share'][f'{overload:g}']:.1%} of the "
-            f"{arrivals} arrivals. Refused, failed and late requests are misses.",
+            f"{arrivals} arrivals. Refused, failed and late requests are misses. "
+            "Speed: the machine's before and after the run, of what the capacity was measured at.",
         )
         for run in own:
             table.add_row(run["server"], *(_failure(run) if "failed" in run else _cells(run)))
@@ -44,8 +46,10 @@ def _cells(run: dict[str, Any]) -> tuple[str, ...]:
         number(run["quality"], ".2%"),
         number(latency["50"], ".1f"),
         number(latency["99"], ".1f"),
+        number(calm["level"], ".3f"),
         number(burst["level"], ".3f"),
         number(after["level"], ".3f"),
+        "–".join(number(speed, ".2f") for speed in run["speed"]),
         ", ".join(f"{count} {outcome}" for outcome, count in lost.items()),
     )
 
@@ -54,4 +58,4 @@ def _failure(run: dict[str, Any]) -> tuple[str, ...]:
     """The first line says what happened, the last is the server's last word; the result has all of them."""
     lines = run["failed"].splitlines()
     reason = " … ".join(dict.fromkeys((lines[0], lines[-1])))
-    return (*("–" for _ in (*_BEFORE, "", *_BEHIND)), f"[red]failed:[/] {escape(reason[:200])}")
+    return (*("–" for _ in (*_BEFORE, "score", *_BEHIND, "speed")), f"[red]failed:[/] {escape(reason[:200])}")

@@ -114,6 +114,9 @@ def slo(
     burst_seconds: Annotated[
         float | None, typer.Option(min=1, help="Length of a burst [10]; bursts are a fifth of the time")
     ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=0, help="How often a run is repeated at most when the machine's speed changed [1]")
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed makes the same arrivals")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="One short burst: shows that it works")] = False,
     peers: Annotated[
@@ -151,11 +154,14 @@ def slo(
     from loadtest.peers import UnknownPeer, contenders
 
     given: dict[str, Any] = {
-        "overloads": tuple(overload or ()),
+        "overloads": tuple(overload) if overload else None,
         "bursts": bursts,
         "burst_seconds": burst_seconds,
+        "repeats": repeats,
     }
-    plan = replace(QUICK if quick else Plan(), seed=seed, **{name: value for name, value in given.items() if value})
+    plan = replace(
+        QUICK if quick else Plan(), seed=seed, **{name: value for name, value in given.items() if value is not None}
+    )
     peers = peers or ("all" if name == "fashion" else "none")
     names = [peer.strip() for peer in peers.split(",") if peer.strip() not in ("", "none")]
     if names and name != "fashion":

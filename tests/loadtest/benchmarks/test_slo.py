@@ -24,7 +24,9 @@ from tests.tiny_model import random_images
 
 OURS = ["sluice", "dense", "dense + admission", "always at the floor"]
 PEERS = ["not installed", "never starts"]
-PLAN = Plan((2.0,), bursts=1, burst_seconds=0.2, calibration_seconds=0.2, warm_up_seconds=0.1)
+PLAN = Plan(
+    (2.0,), bursts=1, burst_seconds=0.2, calibration_seconds=0.2, warm_up_seconds=0.1, check_seconds=0.1, repeats=0
+)
 MODEL = random_fashion()
 IMAGES = random_images(16)
 DATA = LabelledImages(IMAGES, MODEL.run({"image": IMAGES}, GateContext(0.0))["label"].astype(np.int64))
@@ -100,6 +102,12 @@ def test_the_slo_is_a_multiple_of_the_dense_service_time(comparison):
     assert comparison["slo"]["latency_ms"] == pytest.approx(6 * comparison["service_ms"])
     assert comparison["capacity"] > 1
     assert result(comparison, "dense")["alone_ms"] > 0
+
+
+def test_the_speed_of_the_machine_is_measured_around_every_run(comparison):
+    speeds = [result(comparison, name)["speed"] for name in OURS]
+    assert all(speed > 0 for pair in speeds for speed in pair)
+    assert [after for _, after in speeds[:-1]] == [before for before, _ in speeds[1:]]
 
 
 def test_a_server_that_fails_is_in_the_result_with_its_reason(comparison):

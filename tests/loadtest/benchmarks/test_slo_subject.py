@@ -48,7 +48,9 @@ def test_a_folder_of_texts_under_bursts(tmp_path):
             host, port = server.address.split(":")
             yield Address(host, int(port))
 
-    plan = Plan((1.5,), bursts=1, burst_seconds=0.1, calibration_seconds=0.1, warm_up_seconds=0.1)
+    plan = Plan(
+        (1.5,), bursts=1, burst_seconds=0.1, calibration_seconds=0.1, warm_up_seconds=0.1, check_seconds=0.1, repeats=0
+    )
     found = compare(plan, subject, start, journal=Journal(tmp_path / "journal"))
     assert [run["quality"] for run in found["runs"]] == pytest.approx([1.0] * 4)
     assert orjson.loads((tmp_path / "journal").read_bytes().splitlines()[0])["plan"]["model"] == "words"
