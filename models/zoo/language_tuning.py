@@ -21,6 +21,7 @@ from models.zoo.language_model import LanguageModel
 from models.zoo.llama import GATES, gate_name
 from models.zoo.llama_packing import Array, Weights
 from models.zoo.llama_torch import TorchLlama
+from models.zoo.tuning_checkpoint import keep, resume
 
 STOOD_FOR = ("attention", "output", "feed_forward", "down")
 """The gates whose skipped channels something stands for."""
@@ -115,7 +116,7 @@ def tune(
     student.spread_by(tokens[: recipe.batch])
     optimiser = torch.optim.Adam(student.parameters(), lr=recipe.rate, betas=(0.9, 0.98))
     about = f"{recipe} {model.digest} {model.profile.points} {tokens.shape} {int(tokens.sum())}"
-    for step in range(_resume(checkpoint, about, student, optimiser), recipe.steps):
+    for step in range(resume(checkpoint, about, student, optimiser), recipe.steps):
         share = step / recipe.steps
         for group in optimiser.param_groups:
             group["lr"] = recipe.rate * min(1.0, (step + 1) / 20) * (1 + math.cos(math.pi * share)) / 2
@@ -128,7 +129,7 @@ def tune(
         optimiser.step()
         report(Step(step + 1, recipe.steps, float(divergence.detach())))
         if checkpoint is not None and ((step + 1) % recipe.every == 0 or step + 1 == recipe.steps):
-            _keep(checkpoint, about, step + 1, student, optimiser)
+            keep(checkpoint, about, step + 1, student, optimiser)
     return dict(model.calibration) | student.calibration()
 
 
@@ -138,22 +139,3 @@ def _divergence(student: Student, tokens: Tensor, thresholds: Tensor) -> Tensor:
         dense = student.decoder(tokens).log_softmax(-1)
     gated = student(tokens, thresholds).log_softmax(-1)
     return F.kl_div(gated.flatten(0, 1), dense.flatten(0, 1), reduction="batchmean", log_target=True)
-
-
-def _keep(path: Path, about: str, step: int, student: Student, optimiser: torch.optim.Optimizer) -> None:
-    partial = path.with_name(path.name + ".partial")
-    state = {"about": about, "step": step, "student": student.state_dict(), "optimiser": optimiser.state_dict()}
-    torch.save(state, partial)
-    partial.replace(path)
-
-
-def _resume(path: Path | None, about: str, student: Student, optimiser: torch.optim.Optimizer) -> int:
-    """The steps that are done; none where the checkpoint is that of another tuning."""
-    if path is None or not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True)
-    if state["about"] != about:
-        return 0
-    student.load_state_dict(state["student"])
-    optimiser.load_state_dict(state["optimiser"])
-    return int(state["step"])

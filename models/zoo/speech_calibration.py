@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.gating.agreement import CONFIDENCE, Agreements, agreements, operating_point
+from models.gating.agreement import CONFIDENCE, Agreements, agreements, gain, operating_point
 from models.gating.greedy import allocate, spread
 from models.gating.profile import OperatingPoint, Profile
 from models.model import GateContext, Tensors
@@ -89,16 +89,49 @@ def calibrate(
     grids = {POSITIONS_GATE: margins, HEADS_GATE: HEAD_SHARES} | _neuron_grids(model, heard)
     path = allocate(grids, evaluate, LEAST_LIKELIHOOD, lambda done: report(0.25 + 0.35 * done))
 
+    found = [
+        thresholds | {WORDS_GATE: WORD_THRESHOLD if i else 0.0}
+        for i, thresholds in enumerate(spread(path, points, geometric=True))
+    ]
+    return measured(model, found, held_out, lambda done: report(0.6 + 0.4 * done)), calibrated
+
+
+def better_of(
+    model: SpeechRecognizer,
+    calibrated: Calibrated,
+    tuned: Calibrated,
+    held_out: Sequence[Clip],
+    report: Callable[[float], None],
+    *,
+    datatype: str = "fp32",
+) -> tuple[Profile, Calibrated, bool]:
+    """The profile of a calibrated model on `held_out` with its own calibration or with that which was `tuned`, and
+    which of the two: the one that agrees more with the dense model for the same work, over all points."""
+    thresholds = [point.thresholds for point in model.profile.points]
+
+    def profile_of(calibration: Calibrated, done: float) -> Profile:
+        other = SpeechRecognizer(model.name, model.folder, calibrated=calibration, datatype=datatype)
+        return measured(other, thresholds, held_out, lambda share: report(done + share / 2))
+
+    own, other = profile_of(calibrated, 0.0), profile_of(tuned, 0.5)
+    return (other, tuned, True) if gain(other, own) > 0 else (own, calibrated, False)
+
+
+def measured(
+    model: SpeechRecognizer,
+    thresholds: Sequence[Mapping[str, float]],
+    held_out: Sequence[Clip],
+    report: Callable[[float], None],
+) -> Profile:
+    """The profile of these thresholds, of a point each, dense first."""
     chosen = np.linspace(0, len(held_out) - 1, min(len(held_out), MEASURED_CLIPS)).round().astype(int)
     clips = [held_out[i] for i in chosen]
     wanted = [model.run({"audio": clip.audio}, GateContext(0.0)) for clip in clips]
-    measured: list[OperatingPoint] = []
-    levels = np.linspace(0, 1, points).tolist()
-    for level, found in zip(levels, spread(path, points, geometric=True), strict=True):
-        thresholds = found | {WORDS_GATE: WORD_THRESHOLD if level else 0.0}
-        measured.append(_measured(model, level, thresholds, clips, wanted))
-        report(0.6 + 0.4 * len(measured) / points)
-    return Profile(name, len(clips), CONFIDENCE, model.digest, tuple(measured)), calibrated
+    points: list[OperatingPoint] = []
+    for level, found in zip(np.linspace(0, 1, len(thresholds)).tolist(), thresholds, strict=True):
+        points.append(_measured(model, level, found, clips, wanted))
+        report(len(points) / len(thresholds))
+    return Profile(model.name, len(clips), CONFIDENCE, model.digest, tuple(points))
 
 
 def _measured(

@@ -80,6 +80,11 @@ def prose(text: str, longest: int = 3) -> list[str]:
     return texts
 
 
+def read_texts(path: Path, as_prose: bool) -> list[str]:
+    """The texts of a file, as prose or one a line. Raises `OSError`, or `ValueError` for a file without any."""
+    return prose(path.read_text("utf-8")) if as_prose else read_lines(path)
+
+
 def read_lines(path: Path) -> list[str]:
     """A user's own texts, one a line; empty lines are left out. Raises `OSError`, or `ValueError` where the file is no
     UTF-8 or has no text."""

@@ -95,6 +95,9 @@ class Whisper:
         make = Layers(tensors, means_of, dict(zip(self.attentions, heads, strict=bool(heads))), datatype)
         self._stem = tuple(make.convolution(f"encoder.conv{i}") for i in (1, 2))
         self._positions = make.table("encoder.embed_positions.weight", shape.positions, shape.hidden)
+        self._silence = None if calibrated is None else calibrated.silence
+        if self._silence is not None and self._silence.shape != (shape.hidden,):
+            raise ValueError(f"what silence is has {len(self._silence)} channels, and the model has {shape.hidden}")
         self._encoder = [make.encoder_layer(i, shape.encoder_heads) for i in range(shape.encoder_layers)]
         self._encoder_norm = make.norm("encoder.layer_norm")
         self.words = make.table("decoder.embed_tokens.weight", shape.vocabulary, shape.hidden)
@@ -151,6 +154,8 @@ class Whisper:
         context.record(POSITIONS_GATE, shape.positions, len(kept))
         first, second = (partial(weights, activation="gelu", threads=context.threads) for weights in self._stem)
         x = convolved(spectrum, first, second, kept) + self._positions[kept.all_ids]
+        if self._silence is not None:
+            x[kept.near :] += self._silence
         bias, size, threads = kept.bias(), shape.hidden // shape.encoder_heads, context.threads
         neurons = heads = 0
         for i, layer in enumerate(self._encoder):

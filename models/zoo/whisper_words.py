@@ -29,12 +29,13 @@ class Calibrated:
     """What gates need that calibration found: the means of all layers' neurons, the encoder's first, and the preview's
     `project` and `lift`, both [hidden, dimensions]: a state h and a word w have the logit (h · project) · (w · lift),
     about. `heads` are those of all attentions, in the order of `attentions_of`; none in calibrations from before there
-    was a gate on them."""
+    was a gate on them. `silence` [hidden], where it was tuned, is added to a position that stands for many."""
 
     means: Sequence[NDArray[np.float32]]
     project: Array
     lift: Array
     heads: Sequence[CalibratedHeads] = ()
+    silence: Array | None = None
 
     def save(self, path: Path) -> None:
         """Writes safetensors, all of them or nothing."""
@@ -42,6 +43,8 @@ class Calibrated:
         arrays = {f"layer{i + 1}": layer for i, layer in enumerate(self.means)}
         for i, heads in enumerate(self.heads):
             arrays |= {f"heads{i + 1}.means": heads.means, f"heads{i + 1}.saliency": heads.saliency}
+        if self.silence is not None:
+            arrays["silence"] = self.silence
         save_file(arrays | {"project": self.project, "lift": self.lift}, partial)
         partial.replace(path)
 
@@ -56,7 +59,7 @@ class Calibrated:
                 CalibratedHeads(arrays[f"heads{i + 1}.means"], arrays[f"heads{i + 1}.saliency"])
                 for i in range(attentions)
             ]
-            return cls(means, arrays["project"], arrays["lift"], heads)
+            return cls(means, arrays["project"], arrays["lift"], heads, arrays.get("silence"))
         except KeyError as missing:
             raise ValueError(f"{path} has no tensor {missing}") from None
 

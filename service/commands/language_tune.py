@@ -17,17 +17,29 @@ MOST_WINDOWS = 4000
 
 
 def tune_language(
-    name: str, data: Path, prose: bool, steps: int | None, output: Path | None, work: Path | None, seed: int, json: bool
+    name: str,
+    data: Path,
+    held_out: Path | None,
+    prose: bool,
+    steps: int | None,
+    output: Path | None,
+    work: Path | None,
+    seed: int,
+    json: bool,
 ) -> None:
     """Tunes what stands for skipped channels, and writes it with its profile where that is the better of the two on the
-    part of the texts that is kept from tuning."""
+    texts that are kept from tuning."""
     import torch
 
     from models.zoo.language_tuning import Step, TuningRecipe, tune
 
     try:
-        texts = text_data.prose(data.read_text("utf-8")) if prose else text_data.read_lines(data)
-        tuning, held_out = language_calibration.split_text(texts)
+        texts = text_data.read_texts(data, prose)
+        tuning, measured = (
+            language_calibration.split_text(texts)
+            if held_out is None
+            else ("\n".join(texts), "\n".join(text_data.read_texts(held_out, prose)))
+        )
         settings = load_settings()
         place = split_datatype(name)[0]
         model = language_family.load(f"{place}:bf16", settings.calibrations)
@@ -51,7 +63,7 @@ def tune_language(
             weights = Tensors(weights_path(model.folder))
             tuned = tune(model, weights, read, recipe, report, checkpoint)
             profile, calibration, better = language_calibration.better_of(
-                model, tuned, held_out, lambda done: bar.update(tasks[1], total=100, completed=100 * done)
+                model, tuned, measured, lambda done: bar.update(tasks[1], total=100, completed=100 * done)
             )
         path = folder / f"{profile.model}.profile.json"
         save_calibration(calibration, language_family.calibration_beside(path))

@@ -1,4 +1,4 @@
-"""`sluice tune`: a short self-distillation that makes a model of texts bear more skipping, resumable."""
+"""`sluice tune`: a short self-distillation that makes a model bear more skipping, resumable."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from models.gating.agreement import gain
 from models.gating.profile import Profile
-from models.zoo import catalog, language_family, text_calibration, text_data, text_family
+from models.zoo import catalog, language_family, speech_family, text_calibration, text_data, text_family
 from models.zoo.family import served_name, split_datatype
 from models.zoo.lean_layers import LeanLayers, save_lean
 from models.zoo.text_inputs import request_of
@@ -17,6 +17,7 @@ from models.zoo.text_model import open_text_model
 from service.commands.language_tune import tune_language
 from service.commands.options import Json, require_torch
 from service.commands.output import fail
+from service.commands.speech_tune import tune_speech
 from service.commands.tables import print_profile
 from service.settings import SettingsError, load_settings
 
@@ -28,14 +29,28 @@ LONGEST = 128
 
 
 def tune(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="minilm, smollm2, or the path of a folder")],
-    data: Annotated[Path, typer.Option(help="File of texts without labels, one a line", exists=True, dir_okay=False)],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="minilm, smollm2, whisper-tiny.en, or the path of a folder")
+    ],
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="File of texts without labels, one a line; for a model of speech a folder of recordings", exists=True
+        ),
+    ],
+    held_out: Annotated[
+        Path | None, typer.Option(help="Other data of that kind, to measure the profile on", exists=True)
+    ] = None,
     prose: Annotated[
         bool, typer.Option("--prose", help="The file is prose, with empty lines between paragraphs")
     ] = False,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, help="Of a model of texts 1500, of 16 texts each; of a language model 300, of 512 tokens"),
+        typer.Option(
+            min=1,
+            help="Of a model of texts 1500, of 16 texts each; of a language model 300, of 512 tokens; of a model of "
+            "speech 300, of 4 recordings",
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder for the result; SLUICE_HOME/calibrations, where the server looks")
@@ -45,16 +60,20 @@ def tune(
     seed: Annotated[int, typer.Option(help="Seed of all random choices")] = 0,
     json: Json = False,
 ) -> None:
-    """Tune a model of texts, or a language model, for its gates on unlabelled texts, and write its tuned profile.
+    """Tune a model for its gates on unlabelled texts or recordings, and write its tuned profile.
 
-    The dense model teaches its lean layers, or what stands for channels that a language model skips; it stays as it is,
-    and is what level 0 serves. An interrupted tuning goes on when it is started again with the same file and options. A
-    third of the texts is kept to measure the profile on. What was not tuned is measured too, and the better is written.
-    A language model must have a profile, whose points stay.
+    The dense model teaches its lean layers, or what stands for what a model of speech or a language model skips; it
+    stays as it is, and is what level 0 serves. An interrupted tuning goes on when it is started again with the same
+    data and options. Where no other data is given for it, a third is kept to measure the profile on. What was not tuned
+    is measured too, and the better is written. A model of speech and a language model must have a profile, whose points
+    stay.
     """
     require_torch("tuning")
     if language_family.recognises(model):
-        tune_language(model, data, prose, steps, output, work, seed, json)
+        tune_language(model, data, held_out, prose, steps, output, work, seed, json)
+        return
+    if speech_family.recognises(model):
+        tune_speech(model, data, held_out, steps, output, work, seed, json)
         return
     import torch
 
@@ -63,8 +82,10 @@ def tune(
 
     try:
         folder, name = text_family.locate(model), split_datatype(served_name(model))[0]
-        texts = text_data.prose(data.read_text("utf-8")) if prose else text_data.read_lines(data)
-        tuning, held_out = text_calibration.split_texts(texts)
+        texts = text_data.read_texts(data, prose)
+        tuning, measured = (
+            text_calibration.split_texts(texts) if held_out is None else (texts, text_data.read_texts(held_out, prose))
+        )
         home = load_settings().home
         target, checkpoints = output or load_settings().calibrations, work or home / "training"
         for made in (target, checkpoints):
@@ -92,7 +113,7 @@ def tune(
                     name,
                     folder,
                     tuning,
-                    held_out[:MEASURED],
+                    measured[:MEASURED],
                     lambda done: bar.update(task, completed=done),
                     lean=layers,
                     points=points,

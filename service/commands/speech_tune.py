@@ -1,0 +1,83 @@
+"""`sluice tune` for models of speech."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from models.zoo import speech_calibration, speech_data, speech_family
+from models.zoo.audio import COMMAND
+from models.zoo.family import DATATYPES, UnknownModel, split_datatype
+from models.zoo.whisper_files import read_whisper
+from models.zoo.whisper_words import Calibrated
+from service.commands.output import fail
+from service.commands.tables import print_profile
+from service.settings import SettingsError, load_settings
+
+
+def tune_speech(
+    name: str,
+    data: Path,
+    held_out: Path | None,
+    steps: int | None,
+    output: Path | None,
+    work: Path | None,
+    seed: int,
+    json: bool,
+) -> None:
+    """Tunes what stands for what is skipped, and writes it with its profile where that is the better of the two on the
+    recordings that are kept from tuning."""
+    import torch
+
+    from models.zoo.speech_tuning import Step, TuningRecipe, tune
+
+    try:
+        settings, (place, datatype) = load_settings(), split_datatype(name)
+        clips = speech_data.of_folder(data)
+        tuning, measured = (
+            speech_data.split(clips)[:2] if held_out is None else (clips, speech_data.of_folder(held_out))
+        )
+        found = speech_family.profile_path(place, settings.calibrations)
+        if found is None:
+            fail(f"{place} has no profile, whose gates could be tuned: run sluice calibrate {place} first")
+        model = speech_family.load(place, settings.calibrations)
+        calibrated = Calibrated.load(speech_family.calibrated_beside(found))
+        folder, checkpoints = output or settings.calibrations, work or settings.home / "training"
+        for made in (folder, checkpoints):
+            made.mkdir(parents=True, exist_ok=True)
+        recipe = TuningRecipe(seed=seed) if steps is None else TuningRecipe(steps=steps, seed=seed)
+        torch.set_num_threads(1)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+            tasks = [bar.add_task(phase, total=None) for phase in ("hearing", "tuning", "measuring")]
+            heard = []
+            for number, clip in enumerate(tuning, 1):
+                example = speech_calibration.listen(model, clip.audio)
+                heard += [] if example is None else [example]
+                bar.update(tasks[0], total=len(tuning), completed=number)
+
+            def report(step: Step) -> None:
+                described = f"tuning, divergence {step.divergence:.4f}"
+                bar.update(tasks[1], total=step.steps, completed=step.number, description=described)
+
+            checkpoint = checkpoints / f"{model.profile.model}-tuning-{seed}.pt"
+            tensors = read_whisper(model.folder).tensors
+            tuned = tune(model, tensors, calibrated, heard, recipe, report, checkpoint)
+            profile, calibrated, better = speech_calibration.better_of(
+                model,
+                calibrated,
+                tuned,
+                measured,
+                lambda done: bar.update(tasks[2], total=100, completed=100 * done),
+                datatype=datatype or DATATYPES[0],
+            )
+        path = folder / f"{profile.model}.profile.json"
+        calibrated.save(speech_family.calibrated_beside(path))
+        profile.save(path)
+    except ModuleNotFoundError as missing:
+        fail(f"{missing}: {COMMAND}")
+    except (SettingsError, UnknownModel, OSError, ValueError) as error:
+        fail(str(error))
+    said = "the tuned one is better and is kept" if better else "it is not better for tuning, and stays as it was"
+    Console(stderr=True).print(f"{profile.model}: {said}")
+    print_profile(profile, path, json)
