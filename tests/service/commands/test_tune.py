@@ -1,6 +1,7 @@
 """`sluice tune` on a folder and texts of one's own."""
 
 import json
+import wave
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from models.zoo import catalog, text_data
 from service.cli import command_line
 from tests.models.zoo.random_bert import WORDS, write_random_bert
 from tests.models.zoo.random_llama import write_random_llama
+from tests.models.zoo.random_whisper import write_random_whisper
 
 
 @pytest.fixture(autouse=True)
@@ -93,3 +95,31 @@ def test_a_tuned_language_model_keeps_its_points(tmp_path, monkeypatch):
     assert [point["thresholds"] for point in after] == [point["thresholds"] for point in before]
     assert (tmp_path / "home" / "training" / "mine-tuning-0.pt").exists()
     assert catalog.load(folder, tmp_path / "home" / "calibrations").profile.points[-1].macs_ratio < 0.95
+
+
+def test_a_tuned_model_of_speech_keeps_its_points(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLUICE_HOME", str(tmp_path / "home"))
+    random = np.random.default_rng(0)
+    for name, count in (("clips", 16), ("other", 4)):
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            samples = random.integers(-3000, 3000, int(16_000 * random.uniform(0.2, 0.7)), np.int16)
+            with wave.open(str(tmp_path / name / f"{number}.wav"), "wb") as file:
+                file.setparams((1, 2, 16_000, len(samples), "NONE", ""))
+                file.writeframes(samples.tobytes())
+    folder = str(write_random_whisper(tmp_path / "mine"))
+    arguments = [folder, "--data", str(tmp_path / "clips"), "--json"]
+    tuning = ["tune", *arguments, "--steps", "2", "--held-out", str(tmp_path / "other")]
+    result = CliRunner().invoke(command_line(), tuning)
+    assert result.exit_code == 1
+    assert "run sluice calibrate" in result.output
+    result = CliRunner().invoke(command_line(), ["calibrate", *arguments, "--points", "3"])
+    assert result.exit_code == 0, result.output
+    before = json.loads(result.stdout)["points"]
+    result = CliRunner().invoke(command_line(), tuning)
+    assert result.exit_code == 0, result.output
+    after = json.loads(result.stdout)
+    assert [point["thresholds"] for point in after["points"]] == [point["thresholds"] for point in before]
+    assert after["samples"] == 4
+    assert (tmp_path / "home" / "training" / "mine-tuning-0.pt").exists()
+    assert catalog.load(folder, tmp_path / "home" / "calibrations").profile.points[-1].macs_ratio < 1
