@@ -85,19 +85,22 @@ nb::object copied(const std::vector<float> &values) {
     return made.object;
 }
 
-// [rows][outputs] of x [rows][inputs].
-void multiply(const RowWeights &w, const float *x, std::size_t rows, const float *residual, float *out) {
-    if (rows > kFewRows) return multiply_many(w, x, rows, {nullptr, w.inputs}, {nullptr, w.outputs}, residual, out);
-    const std::size_t width = w.by_input ? w.inputs : w.groups * kGroup, padded = w.padded_outputs();
-    std::vector<float> values(rows * width), sums(rows * padded);
+// [rows][outputs] of x [rows][read inputs]: of a matrix by input, the weights of the others are not read.
+void multiply(const RowWeights &w, const float *x, std::size_t rows, Channels read, const float *residual, float *out) {
+    if (rows > kFewRows) return multiply_many(w, x, rows, read, {nullptr, w.outputs}, residual, out);
+    // A matrix by output reads whole groups of inputs.
+    const std::size_t width = w.by_input ? read.count : w.groups * kGroup, padded = w.padded_outputs();
+    std::vector<float> values(width == read.count ? 0 : rows * width), sums(rows * padded);
     const float *from[kFewRows];
     float *to[kFewRows];
     for (std::size_t r = 0; r < rows; ++r) {
-        std::copy_n(x + r * w.inputs, w.inputs, values.data() + r * width);
-        from[r] = values.data() + r * width;
+        from[r] = x + r * read.count;
         to[r] = sums.data() + r * padded;
+        if (values.empty()) continue;
+        from[r] = values.data() + r * width;
+        std::copy_n(x + r * read.count, read.count, values.data() + r * width);
     }
-    sum_few(w, from, rows, {nullptr, w.inputs}, {nullptr, w.outputs}, to);
+    sum_few(w, from, rows, read, {nullptr, w.outputs}, to);
     for (std::size_t r = 0; r < rows; ++r) {
         for (std::size_t j = 0; j < w.outputs; ++j) {
             const std::size_t at = r * w.outputs + j;
@@ -127,25 +130,6 @@ void multiply_active(const RowWeights &w, const float *x, std::size_t rows, Chan
     }
 }
 
-// [rows][outputs] of x [rows][active inputs] and a matrix by input: the weights of the others are not read.
-void multiply_read(const RowWeights &w, const float *x, std::size_t rows, Channels active, float *out) {
-    if (rows > kFewRows) return multiply_many(w, x, rows, active, {nullptr, w.outputs}, nullptr, out);
-    const std::size_t padded = w.padded_outputs();
-    std::vector<float> sums(rows * padded);
-    const float *from[kFewRows];
-    float *to[kFewRows];
-    for (std::size_t r = 0; r < rows; ++r) {
-        from[r] = x + r * active.count;
-        to[r] = sums.data() + r * padded;
-    }
-    sum_few(w, from, rows, active, {nullptr, w.outputs}, to);
-    for (std::size_t r = 0; r < rows; ++r) {
-        for (std::size_t j = 0; j < w.outputs; ++j)
-            out[r * w.outputs + j] = to[r][j] * (w.scales.empty() ? 1.0f : w.scales[j]) +
-                                     (w.bias.empty() ? 0.0f : w.bias[j]);
-    }
-}
-
 nb::object row_matmul(nb::handle x_, const RowMatrix &matrix, nb::handle inputs_, nb::handle outputs_,
                       const std::string &activation, nb::handle residual_, nb::handle out) {
     const RowWeights &w = *matrix.weights;
@@ -161,7 +145,7 @@ nb::object row_matmul(nb::handle x_, const RowMatrix &matrix, nb::handle inputs_
         y.check_apart(x, "x");
         y.check_apart(read.argument, "inputs");
         const nb::gil_scoped_release released;
-        multiply_read(w, x.floats(), x.size(0), read.channels, y.data);
+        multiply(w, x.floats(), x.size(0), read.channels, nullptr, y.data);
         return y.object;
     }
     if (!outputs_.is_none()) {
@@ -186,7 +170,7 @@ nb::object row_matmul(nb::handle x_, const RowMatrix &matrix, nb::handle inputs_
     y.check_apart_or_same(residual, "residual");
     {
         const nb::gil_scoped_release released;
-        multiply(w, x.floats(), x.size(0), residual.is_valid() ? residual.floats() : nullptr, y.data);
+        multiply(w, x.floats(), x.size(0), read.channels, residual.is_valid() ? residual.floats() : nullptr, y.data);
         if (activation == "silu") w.set->silu(y.data, x.size(0) * w.outputs);
     }
     return y.object;
@@ -202,7 +186,7 @@ RowMatrix with_means(const RowMatrix &matrix, nb::handle means_, nb::handle norm
         return {made};
     }
     made->folded.resize(made->outputs);
-    multiply(*made, made->means.data(), 1, nullptr, made->folded.data());
+    multiply(*made, made->means.data(), 1, {nullptr, made->inputs}, nullptr, made->folded.data());
     return {made};
 }
 
