@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float32]
 Channels: TypeAlias = NDArray[np.int32]
+Norm: TypeAlias = tuple[Floats, Floats]
+Linear: TypeAlias = tuple[PackedMatrix, Floats]
 
 class Threads:
     """The caller's thread and `count` − 1 others, which sleep while there is nothing to do. A call that is given them
@@ -129,6 +131,12 @@ class Decoder:
     @property
     def gates(self) -> int:
         """Four to a layer, and that of the head."""
+
+class SpeechLayer:
+    """Made by `speech_layer`."""
+
+class SpeechDecoder:
+    """Made by `speech_decoder`."""
 
 class GatedLayer:
     """Made by `gated_layer`."""
@@ -503,6 +511,71 @@ def decode_step(
     a neuron when |silu(gate_n)| · neuron_norms_n is (CATS, Lee et al. 2024); one that is not is 0 among the inputs of
     down. Weights of a channel that is active for some rows are read once for those; what comes out for a row does not
     depend on the others.
+    """
+
+def speech_layer(
+    *,
+    norm: Norm,
+    qkv: Linear,
+    output: Linear,
+    heard_norm: Norm,
+    heard_query: Linear,
+    heard_output: Linear,
+    neurons_norm: Norm,
+    up: Linear,
+    down: Linear,
+    gate: tuple[Floats, Floats, Floats] | None = None,
+) -> SpeechLayer:
+    """A layer of a decoder that hears, Whisper's: layer norms (weight, bias) and products (packed, bias) in the order
+    of their use. qkv makes queries, keys and values [3 · H], `heard…` are those that attend to the encoder; the F
+    neurons have a GELU. gate are the means [F] and norms [F] of `select_channels`, and the bias [H] of down with the
+    means folded in. All are kept, not copied."""
+
+def speech_decoder(layers: list[SpeechLayer], norm: Norm, *, head_size: int, epsilon: float) -> SpeechDecoder:
+    """The layers with the norm behind them."""
+
+def speak(
+    decoder: SpeechDecoder,
+    x: Floats,
+    cache: Floats,
+    length: int,
+    *,
+    heads: list[tuple[Channels | None, Floats]],
+    heard: list[Floats],
+    bias: Floats | None = None,
+    thresholds: Floats,
+    active: Channels,
+    seen: Floats | None = None,
+) -> Floats:
+    """Tokens of one text through all layers in one call: x [M, H] is what comes in, behind `length` others, and is
+    written over. The result [M, H] is what words are compared with.
+
+    cache is [layers, 2, capacity, H], keys and values of what was said, of which M more are written. heads are of each
+    layer's attention to what was said and of that to what was heard: the channels of those that are there (None: all),
+    and what is added to x beside what they give [H]. heard [positions, 2 · channels] are the keys and values of each
+    layer, and bias [positions] is added to their scores.
+
+    thresholds [layers] and active [layers], which is written, are those of the neurons' gates; 0 is dense. Neurons are
+    selected once for all tokens of a call. seen [layers, M, 2 · H + F] is written with what both attentions give, those
+    heads first that are there, and with the neurons.
+    """
+
+def likely_words(
+    state: Floats,
+    seen: Floats,
+    preview: RowMatrix,
+    words: RowMatrix,
+    *,
+    possible: Floats,
+    threshold: float,
+    most: int,
+) -> tuple[Channels, Floats]:
+    """The ids [n], ascending, of the words that may follow a state [1, H], and their logits [n], to which possible [V]
+    is added: −∞ for those that cannot.
+
+    Active are those whose preview, the product of seen [1, D] with possible added, makes them at least threshold times
+    as likely as the likeliest, and the `most` likeliest of them (more where some are equal). preview [V, D] is packed
+    by inputs, words [V, H] by outputs.
     """
 
 def instruction_sets(datatype: str = "fp32") -> tuple[str, ...]:

@@ -24,6 +24,7 @@ NB_MODULE(_core, m) {
     sluice::bind_roofline(m);
     sluice::bind_rows(m);
     sluice::bind_decoder(m);
+    sluice::bind_speech(m);
 
     m.def(
         "instruction_sets",

@@ -16,5 +16,6 @@ void bind_depthwise(nanobind::module_ &m);
 void bind_roofline(nanobind::module_ &m);
 void bind_rows(nanobind::module_ &m);
 void bind_decoder(nanobind::module_ &m);
+void bind_speech(nanobind::module_ &m);
 
 }  // namespace sluice

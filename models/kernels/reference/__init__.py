@@ -38,6 +38,14 @@ from models.kernels.reference.products import (
     pack_convolution,
     pack_matrix,
 )
+from models.kernels.reference.speech import (
+    SpeechDecoder,
+    SpeechLayer,
+    likely_words,
+    speak,
+    speech_decoder,
+    speech_layer,
+)
 from models.kernels.reference.threads import Threads
 
 __all__ = [
@@ -50,6 +58,8 @@ __all__ = [
     "PackedDepthwise",
     "PackedMatrix",
     "RowMatrix",
+    "SpeechDecoder",
+    "SpeechLayer",
     "Threads",
     "attention",
     "channel_means",
@@ -64,6 +74,7 @@ __all__ = [
     "gated_network",
     "instruction_sets",
     "layer_norm",
+    "likely_words",
     "max_pool2x2",
     "merge_positions",
     "pack_convolution",
@@ -76,5 +87,8 @@ __all__ = [
     "row_matmul",
     "run_gated_network",
     "select_channels",
+    "speak",
+    "speech_decoder",
+    "speech_layer",
     "squeeze_channels",
 ]
