@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.model import GateContext
 from models.zoo.whisper import Heard, Whisper
 from models.zoo.whisper_files import SpeechTokens
 from models.zoo.whisper_layers import Array
+from models.zoo.whisper_words import NextWords, log_sum
 
 LATEST_FIRST_TIME = 50
 """The first segment begins in the first second."""
@@ -63,9 +63,8 @@ class GreedyDecoder:
 
     def language(self, heard: Heard, context: GateContext, thresholds: Mapping[str, float]) -> str:
         """The likeliest language of a window, of those that the model knows."""
-        logits = self._model.step(
-            [self._tokens.start], self._model.listen(heard, context, thresholds), context, thresholds
-        )
+        decoding = self._model.listen(heard, context, thresholds)
+        logits = self._model.step([self._tokens.start], decoding, context, thresholds).logits
         return max(self._tokens.languages, key=lambda name: float(logits[self._tokens.languages[name]]))
 
     def say(
@@ -83,25 +82,25 @@ class GreedyDecoder:
         decoding = model.listen(heard, context, thresholds)
         asked = list(prompt).index(tokens.start) + 1 if times and tokens.no_speech is not None else len(prompt)
         possible = None if times else self._never_first
-        logits = model.step(prompt[:asked], decoding, context, thresholds, possible)
+        words = model.step(prompt[:asked], decoding, context, thresholds, possible)
         if times and tokens.no_speech is not None:
-            said.no_speech = float(np.exp(logits[tokens.no_speech] - _log_sum(logits)))
+            said.no_speech = float(np.exp(words.logits[tokens.no_speech] - log_sum(words.logits)))
         if prompt[asked:]:
-            logits = model.step(prompt[asked:], decoding, context, thresholds, possible)
+            words = model.step(prompt[asked:], decoding, context, thresholds, possible)
         limit = min(model.shape.context // 2, int(TOKENS_AT_LEAST + TOKENS_PER_SECOND * seconds))
         for _ in range(min(limit, model.shape.context - len(prompt))):
             context.check_wanted()
             if times:
-                logits = self._in_order(logits, said.tokens)
-            token = int(logits.argmax())
-            said.log_probability += float(logits[token]) - _log_sum(logits)
+                words = NextWords(None, self._in_order(words.logits, said.tokens))
+            token, log_probability = words.likeliest()
+            said.log_probability += log_probability
             if token == tokens.end:
                 break
             said.tokens.append(token)
             if surplus := repeated([token for token in said.tokens if token < tokens.end]):
                 del said.tokens[_text_from_end(said.tokens, tokens.end, surplus) :]
                 break
-            logits = model.step([token], decoding, context, thresholds, None if times else self._never)
+            words = model.step([token], decoding, context, thresholds, None if times else self._never)
         return said
 
     def _in_order(self, logits: Array, said: Sequence[int]) -> Array:
@@ -127,7 +126,7 @@ def keep_times_in_order(logits: Array, said: Sequence[int], tokens: SpeechTokens
         logits[:end] = -np.inf
     latest = max((token for token in said if token >= begin), default=begin)
     logits[begin : latest if last and not before else latest + 1] = -np.inf
-    if _log_sum(logits[begin:]) > logits[:begin].max():
+    if log_sum(logits[begin:]) > logits[:begin].max():
         logits[:begin] = -np.inf
 
 
@@ -146,8 +145,3 @@ def _text_from_end(tokens: Sequence[int], end: int, count: int) -> int:
     """The index of the text token that has so many text tokens from it to the end."""
     places = [i for i, token in enumerate(tokens) if token < end]
     return places[-count]
-
-
-def _log_sum(logits: NDArray[np.float32]) -> float:
-    greatest = logits.max(initial=-np.inf)
-    return float(greatest + np.log(np.exp(logits - greatest).sum())) if np.isfinite(greatest) else -np.inf

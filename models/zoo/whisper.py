@@ -34,11 +34,24 @@ import numpy as np
 
 from models import kernels
 from models.model import GateContext
-from models.zoo.whisper_heads import ActiveHeads, CalibratedHeads
-from models.zoo.whisper_layers import SAMPLED, Array, Layers, NeuronGate, Watch, attentions_of, gate_name, mixed_in
+from models.zoo.whisper_heads import ActiveHeads, CalibratedHeads, HeadGate
+from models.zoo.whisper_layers import (
+    EPSILON,
+    SAMPLED,
+    Array,
+    DecoderLayer,
+    Layers,
+    Linear,
+    NeuronGate,
+    Norm,
+    Watch,
+    attentions_of,
+    gate_name,
+    mixed_in,
+)
 from models.zoo.whisper_positions import Positions, active_positions, convolved
 from models.zoo.whisper_shape import WhisperShape
-from models.zoo.whisper_words import Calibrated, WordGate
+from models.zoo.whisper_words import Calibrated, NextWords, WordGate
 
 DENSE: Mapping[str, float] = MappingProxyType({})
 """The thresholds of the dense model."""
@@ -56,15 +69,15 @@ class Heard:
 
 @dataclass(slots=True)
 class Decoding:
-    """What one window's decoder remembers: per layer the active heads that attend to what was said and to what was
-    heard, the keys and values of what was heard [n, channels of the heads] and of what was said, of which the first
-    `tokens` rows of [context, channels of the heads] are there."""
+    """What one window's decoder remembers: the active heads of each layer's attention to what was said and of that to
+    what was heard, one after the other; the keys and values of what was heard, of each layer [n, 2 · channels of the
+    heads]; those of what was said [layers, 2, context, hidden], of which the first `tokens` are there."""
 
     positions: Positions
     bias: Array | None
-    heads: list[tuple[ActiveHeads, ActiveHeads]]
-    heard: list[tuple[Array, Array]]
-    said: list[tuple[Array, Array]]
+    heads: list[ActiveHeads]
+    heard: list[Array]
+    said: Array
     tokens: int = 0
 
 
@@ -103,7 +116,13 @@ class Whisper:
         self.words = make.table("decoder.embed_tokens.weight", shape.vocabulary, shape.hidden)
         self._places = make.table("decoder.embed_positions.weight", shape.context, shape.hidden)
         self._decoder = [make.decoder_layer(i, shape.decoder_heads) for i in range(shape.decoder_layers)]
-        self._decoder_norm = make.norm("decoder.layer_norm")
+        norm = make.norm("decoder.layer_norm")
+        self._speech_decoder = kernels.speech_decoder(
+            [_speech_layer(layer) for layer in self._decoder],
+            (norm.weight, norm.bias),
+            head_size=shape.hidden // shape.decoder_heads,
+            epsilon=EPSILON,
+        )
         self._to_words = kernels.pack_matrix(self.words, datatype)
         self._word_gate = (
             None if calibrated is None else WordGate.of(self.words, calibrated.project, calibrated.lift, datatype)
@@ -183,18 +202,16 @@ class Whisper:
     def listen(self, heard: Heard, context: GateContext, thresholds: Mapping[str, float] = DENSE) -> Decoding:
         """A decoder that has heard a window and said nothing yet, with the heads that it has at these thresholds."""
         shape, states, threshold = self.shape, heard.states, thresholds.get(HEADS_GATE, 0.0)
-        heads = [(layer.output(threshold), layer.heard_output(threshold)) for layer in self._decoder]
-        size, keys_values, said = shape.hidden // shape.decoder_heads, [], []
-        for layer, (own, other) in zip(self._decoder, heads, strict=True):
-            joined = layer.heard_keys_values(states, outputs=other.parts(2), threads=context.threads)
-            keys, values = _side_by_side(joined, 2)
-            keys_values.append((keys, values))
-            room = (shape.context, own.count * size)
-            said.append((np.empty(room, np.float32), np.empty(room, np.float32)))
-        own_heads, heard_heads = (sum(active.count for active in kind) for kind in zip(*heads, strict=True))
+        heads, keys_values = list[ActiveHeads](), list[Array]()
+        for layer in self._decoder:
+            own, other = layer.output(threshold), layer.heard_output(threshold)
+            heads += [own, other]
+            keys_values.append(layer.heard_keys_values(states, outputs=other.parts(2), threads=context.threads))
+        own_heads, heard_heads = _heads(heads)
         context.record(HEADS_GATE, 2 * shape.all_decoder_heads, own_heads + heard_heads)
         context.macs += (dense := shape.listening_macs(shape.positions, shape.all_decoder_heads))
         context.macs_skipped += dense - shape.listening_macs(len(states), heard_heads)
+        said = np.empty((shape.decoder_layers, 2, shape.context, shape.hidden), np.float32)
         return Decoding(heard.positions, heard.positions.bias(), heads, keys_values, said)
 
     def step(
@@ -204,21 +221,21 @@ class Whisper:
         context: GateContext,
         thresholds: Mapping[str, float] = DENSE,
         possible: Array | None = None,
-    ) -> Array:
-        """Says these tokens after those before, and gives the logits [vocabulary] of the next. Words that cannot be it
-        have −∞ in `possible` [vocabulary], which is added; the gate on words is for calls that say so. Raises
-        `ValueError` past the context."""
-        state = self._decoder_norm(self._say(tokens, decoding, context, thresholds, None)[-1:])
+    ) -> NextWords:
+        """Says these tokens after those before, and tells what may be the next. Words that cannot be it have −∞ in
+        `possible` [vocabulary], which is added; the gate on words is for calls that say so. Raises `ValueError` past
+        the context."""
+        state = self._say(tokens, decoding, context, thresholds)[-1:]
         words, threshold = self.shape.vocabulary, thresholds.get(WORDS_GATE, 0.0)
         context.macs += self.shape.word_macs
         if self._word_gate is not None and threshold and possible is not None:
-            logits, active = self._word_gate(state, possible, threshold)
-            context.record(WORDS_GATE, words, len(active), active)
-            done = self._word_gate.macs + len(active) * self.shape.hidden
+            found = self._word_gate(state, possible, threshold)
+            context.record(WORDS_GATE, words, len(found.logits), found.ids)
+            done = self._word_gate.macs + len(found.logits) * self.shape.hidden
             context.macs_skipped += max(0, self.shape.word_macs - done)
-            return logits
+            return found
         every: Array = kernels.gated_matmul(state, self._to_words)[0]
-        return every if possible is None else every + possible
+        return NextWords(None, every if possible is None else every + possible)
 
     def score(
         self,
@@ -228,12 +245,22 @@ class Whisper:
         thresholds: Mapping[str, float] = DENSE,
         watch: Watch | None = None,
     ) -> Array:
-        """The same, with the logits [tokens, vocabulary] of what follows each of them. `watch` is told the neurons of
-        each layer, and as `WORDS_GATE` the states [tokens, hidden] that words are compared with."""
-        states = self._decoder_norm(self._say(tokens, decoding, context, thresholds, watch))
+        """The logits [tokens, vocabulary] of what follows each of these tokens. `watch` is told what each attention
+        gives and the neurons of each layer, and as `WORDS_GATE` the states [tokens, hidden] that words are compared
+        with."""
+        shape, seen = self.shape, None
         if watch is not None:
+            widths = [shape.hidden, shape.hidden, shape.decoder_feed_forward]
+            seen = np.zeros((shape.decoder_layers, len(tokens), sum(widths)), np.float32)
+        states = self._say(tokens, decoding, context, thresholds, seen)
+        if watch is not None and seen is not None:
+            attentions, gates = self.attentions[shape.encoder_layers :], self.neuron_gates[shape.encoder_layers :]
+            for i, of_layer in enumerate(seen):
+                names = (*attentions[2 * i : 2 * i + 2], gates[i])
+                for name, values in zip(names, np.split(of_layer, np.cumsum(widths)[:-1], 1), strict=True):
+                    watch(name, values)
             watch(WORDS_GATE, states)
-        context.macs += len(tokens) * self.shape.word_macs
+        context.macs += len(tokens) * shape.word_macs
         return kernels.gated_matmul(states, self._to_words)
 
     def _say(
@@ -242,47 +269,66 @@ class Whisper:
         decoding: Decoding,
         context: GateContext,
         thresholds: Mapping[str, float],
-        watch: Watch | None,
+        seen: Array | None = None,
     ) -> Array:
-        """The last layer's output for each token, [tokens, hidden]."""
+        """For each token what words are compared with, [tokens, hidden]. `seen` is written as by `kernels.speak`."""
         shape, start, end = self.shape, decoding.tokens, decoding.tokens + len(tokens)
         if end > shape.context:
             raise ValueError(f"tokens: the decoder looks at {shape.context} at most, got {end}")
-        x = self.words[list(tokens)] + self._places[start:end]
-        size, neurons = shape.hidden // shape.decoder_heads, 0
-        attentions = iter(self.attentions[shape.encoder_layers :])
-        of_layers = zip(self._decoder, decoding.heads, decoding.said, decoding.heard, strict=True)
-        for layer, (own, other), said, heard in of_layers:
-            name, other_name = next(attentions), next(attentions)
-            if own.count:
-                queries, keys, values = _side_by_side(layer.qkv(layer.norm(x), outputs=own.parts(3)), 3)
-                said[0][start:end], said[1][start:end] = keys, values
-                mixed = kernels.attention(queries, said[0][:end], said[1][:end], size, causal=True)
-                if watch is not None:
-                    watch(name, mixed)
-                x = mixed_in(x, mixed, layer.output, own)
-            else:
-                x = x + own.bias
-            if other.count:
-                queries = layer.heard_query(layer.heard_norm(x), outputs=other.channels)
-                mixed = kernels.attention(queries, *heard, size, bias=decoding.bias)
-                if watch is not None:
-                    watch(other_name, mixed)
-                x = mixed_in(x, mixed, layer.heard_output, other)
-            else:
-                x = x + other.bias
-            x, active = layer.feed_forward(x, context, thresholds, watch)
-            neurons += active
+        gates = self.neuron_gates[shape.encoder_layers :]
+        active = np.empty(shape.decoder_layers, np.int32)
+        states = kernels.speak(
+            self._speech_decoder,
+            self.words[list(tokens)] + self._places[start:end],
+            decoding.said,
+            start,
+            heads=[(heads.channels, heads.bias) for heads in decoding.heads],
+            heard=decoding.heard,
+            bias=decoding.bias,
+            thresholds=np.array([thresholds.get(gate, 0.0) for gate in gates], np.float32),
+            active=active,
+            seen=seen,
+        )
         decoding.tokens = end
-        own_heads, heard_heads = (sum(kind.count for kind in kinds) for kinds in zip(*decoding.heads, strict=True))
+        for gate, layer, count in zip(gates, self._decoder, active.tolist(), strict=True):
+            if layer.feed_forward.gate is not None:
+                context.record(gate, shape.decoder_feed_forward, count)
+        own_heads, heard_heads = _heads(decoding.heads)
         all_neurons, all_heads = shape.decoder_layers * shape.decoder_feed_forward, shape.all_decoder_heads
         dense = shape.step_macs(len(tokens), end, shape.positions, all_neurons, all_heads, all_heads)
-        done = shape.step_macs(
-            len(tokens), end, len(decoding.positions), (neurons + all_neurons) // 2, own_heads, heard_heads
-        )
+        neurons = (int(active.sum()) + all_neurons) // 2
+        done = shape.step_macs(len(tokens), end, len(decoding.positions), neurons, own_heads, heard_heads)
         context.macs += dense
         context.macs_skipped += max(0, dense - done)
-        return x
+        return states
+
+
+def _heads(heads: Sequence[ActiveHeads]) -> tuple[int, int]:
+    """How many attend to what was said, and to what was heard."""
+    return sum(active.count for active in heads[::2]), sum(active.count for active in heads[1::2])
+
+
+def _speech_layer(layer: DecoderLayer) -> kernels.SpeechLayer:
+    def pair(of: Norm) -> tuple[Array, Array]:
+        return of.weight, of.bias
+
+    def product(of: Linear | HeadGate) -> tuple[kernels.PackedMatrix, Array]:
+        return of.packed, of.bias
+
+    neurons = layer.feed_forward
+    gate = neurons.gate
+    return kernels.speech_layer(
+        norm=pair(layer.norm),
+        qkv=product(layer.qkv),
+        output=product(layer.output),
+        heard_norm=pair(layer.heard_norm),
+        heard_query=product(layer.heard_query),
+        heard_output=product(layer.heard_output),
+        neurons_norm=pair(neurons.norm),
+        up=product(neurons.up),
+        down=product(neurons.down),
+        gate=None if gate is None else (gate.means, gate.norms, gate.bias),
+    )
 
 
 def _side_by_side(x: Array, parts: int) -> list[Array]:

@@ -19,7 +19,7 @@ SAMPLED = 8
 AT_ONCE = 256
 """Positions whose neurons are computed and summed before those of others: so many neurons stay in the second cache."""
 
-_EPSILON = 1e-5
+EPSILON = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Norm:
     bias: Array
 
     def __call__(self, x: Array) -> Array:
-        return kernels.layer_norm(x, self.weight, self.bias, _EPSILON)
+        return kernels.layer_norm(x, self.weight, self.bias, EPSILON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +83,11 @@ class FeedForward:
             if self.gate is not None:
                 context.record(self.name, neurons, neurons)
             return self._summed(rows, x, self.down.bias, None, context), neurons
-        few = len(rows) <= SAMPLED
-        sample = self.up(rows if few else np.ascontiguousarray(rows[::SAMPLED]), "gelu")
-        active, values = kernels.select_channels(sample, self.gate.means, self.gate.norms, threshold)
+        sample = self.up(np.ascontiguousarray(rows[::SAMPLED]), "gelu")
+        active, _ = kernels.select_channels(sample, self.gate.means, self.gate.norms, threshold)
         context.record(self.name, neurons, len(active), active)
-        bias = self.gate.bias
-        if few:
-            return kernels.gated_matmul(values, self.down.packed, inputs=active, shift=bias, residual=x), len(active)
         mean = self.gate.means[active][None]
-        bias = bias - kernels.gated_matmul(mean, self.down.packed, inputs=active)[0]
+        bias = self.gate.bias - kernels.gated_matmul(mean, self.down.packed, inputs=active)[0]
         return self._summed(rows, x, bias, active, context), len(active)
 
     def _summed(self, rows: Array, x: Array, bias: Array, active: Channels | None, context: GateContext) -> Array:

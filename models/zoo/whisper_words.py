@@ -16,12 +16,16 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from models import kernels
-from models.zoo.whisper_heads import CalibratedHeads
+from models.zoo.whisper_heads import CalibratedHeads, Channels
 
 Array = NDArray[np.float32]
 
 PREVIEW = 96
 """Dimensions of the preview."""
+
+MOST = 1024
+"""Words that are compared exactly, at most. Where nothing is likely, half of the vocabulary may be as likely as the
+threshold asks; what is next is far ahead of most of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,19 @@ class Calibrated:
 
 
 @dataclass(frozen=True, slots=True)
+class NextWords:
+    """Words that may be next, their `logits` [n] and `ids` [n], None for all of the vocabulary."""
+
+    ids: Channels | None
+    logits: Array
+
+    def likeliest(self) -> tuple[int, float]:
+        """The id of the likeliest, and the logarithm of its probability."""
+        best = int(self.logits.argmax())
+        return best if self.ids is None else int(self.ids[best]), float(self.logits[best]) - log_sum(self.logits)
+
+
+@dataclass(frozen=True, slots=True)
 class WordGate:
     """The `words` [vocabulary, hidden], and their preview, packed. A preview is in int8: it only has to tell likely
     words from others, and reading it is what it takes."""
@@ -78,23 +95,33 @@ class WordGate:
         """Raises `ValueError` for a preview of another model's."""
         if project.shape != lift.shape or project.shape[:1] != words.shape[1:]:
             raise ValueError(f"the preview must be [{words.shape[1]}, n] twice, got {project.shape} and {lift.shape}")
-        preview = kernels.pack_rows(np.ascontiguousarray(words @ lift), "int8", "outputs")
+        preview = kernels.pack_rows(np.ascontiguousarray(words @ lift), "int8", "inputs")
         return cls(kernels.pack_rows(words, datatype, "outputs"), project, preview)
 
-    def __call__(self, state: Array, possible: Array, threshold: float) -> tuple[Array, NDArray[np.int32]]:
-        """The logits [vocabulary] after a state [1, hidden], with `possible` added, −∞ for words that are not active;
-        and which are: those whose preview makes them likelier than the threshold times the likeliest."""
-        preview = kernels.row_matmul(state @ self.project, self.preview)[0]
-        preview += possible
-        active = np.flatnonzero(preview >= preview.max() + np.log(threshold)).astype(np.int32)
-        logits = np.full(len(preview), -np.inf, np.float32)
-        logits[active] = kernels.row_matmul(state, self.words, outputs=active)[0] + possible[active]
-        return logits, active
+    def __call__(self, state: Array, possible: Array, threshold: float) -> NextWords:
+        """The words that may follow a state [1, hidden]: those whose preview makes them likelier than the threshold
+        times the likeliest, the `MOST` likeliest of them. `possible` is added, −∞ for words that cannot be next."""
+        ids, logits = kernels.likely_words(
+            state,
+            state @ self.project,
+            self.preview,
+            self.words,
+            possible=possible,
+            threshold=threshold,
+            most=MOST,
+        )
+        return NextWords(ids, logits)
 
     @property
     def macs(self) -> int:
         """Multiply-accumulates of a preview."""
         return self.preview.inputs * (len(self.project) + self.preview.outputs)
+
+
+def log_sum(logits: NDArray[np.float32]) -> float:
+    """log Σ exp, −∞ of none."""
+    greatest = logits.max(initial=-np.inf)
+    return float(greatest + np.log(np.exp(logits - greatest).sum())) if np.isfinite(greatest) else -np.inf
 
 
 def preview_of(states: Array, words: Array, dimensions: int = PREVIEW) -> tuple[Array, Array]:
