@@ -18,6 +18,9 @@ constexpr std::size_t kPackingCost = 4;
 // Strips that are packed at a time: as many as one pass over the positions reads.
 constexpr std::size_t kPackedStrips = 2;
 
+// Rows that are rounded and multiplied before others: so many stay in the second cache while strip after strip reads them.
+constexpr std::size_t kRowsTogether = 16 * kTileLines;
+
 // One to a thread, so that calls share nothing and, once warm, allocate nothing.
 struct ReducedScratch {
     std::vector<Line> activations, panel;
@@ -204,14 +207,7 @@ struct ReducedProduct {
         }
     }
 
-    void run(const Plan &plan) {
-        const std::size_t tap_steps = scratch.slots.size();
-        job.activation_steps = scratch.activation_steps.data();
-        job.row_scales = weights.datatype == Datatype::int8 ? scratch.row_scales.data() : nullptr;
-        job.activation = epilogue.activation;
-        job.residual = epilogue.residual;
-        job.out = out_;
-        job.out_stride = stride_;
+    void find_strips(const Plan &plan) {
         scratch.whole.clear();
         scratch.part.clear();
         each_strip([&](std::size_t strip, std::size_t first, std::size_t n) {
@@ -221,6 +217,17 @@ struct ReducedProduct {
                 scratch.whole.push_back(in_place(strip, first, n));
             }
         });
+    }
+
+    // `out` and `residual` are of the first of the job's positions; rows of both lie `stride` apart.
+    void run(float *out, const float *residual, std::size_t stride) {
+        const std::size_t tap_steps = scratch.slots.size();
+        job.activation_steps = scratch.activation_steps.data();
+        job.row_scales = weights.datatype == Datatype::int8 ? scratch.row_scales.data() : nullptr;
+        job.activation = epilogue.activation;
+        job.residual = residual;
+        job.out = out;
+        job.out_stride = stride;
         weights.set->enter(job.tile_rows);
         if (!scratch.whole.empty()) {
             set_steps(tap_steps, false);
@@ -232,9 +239,6 @@ struct ReducedProduct {
         if (!scratch.part.empty()) run_packed(tap_steps);
         weights.set->leave();
     }
-
-    float *out_ = nullptr;
-    std::size_t stride_ = 0;  // of its rows
 
     void run_packed(std::size_t tap_steps) {
         const std::size_t tap_lines = tap_steps * kTileLines, lines = weights.taps * tap_lines;
@@ -333,29 +337,32 @@ void multiply_part(const ReducedWeights &weights, const float *x, std::size_t ro
     ReducedProduct product{weights, outputs, epilogue, scratch};
     Job &job = product.job;
     const Inputs active(weights, inputs);
-    job.tiles = divide_up(rows, kTileLines);
-    job.tile_rows = divide_up(rows, job.tiles);
-    const auto plan = product.plan(active, job.tiles);
+    const auto plan = product.plan(active, divide_up(rows, kTileLines));
     active.lay_out(plan.inputs, scratch);
+    product.find_strips(plan);
     const std::size_t steps = scratch.slots.size(), tile_lines = steps * kTileLines;
-    // Tile by tile, [tile][step][row]: rows at a power of two from each other would share few sets of the cache.
-    auto *activations = reinterpret_cast<std::uint8_t *>(
-        ReducedScratch::reserve(scratch.activations, job.tiles * std::max(tile_lines, std::size_t{1})));
-    float *scales = ReducedScratch::reserve(scratch.row_scales, rows);
-    for (std::size_t row = 0; row < rows; ++row) {
-        const std::size_t line = row / job.tile_rows * tile_lines + row % job.tile_rows;
-        scales[row] = weights.set->convert(x + row * inputs.count, inputs.count, scratch.slots.data(), steps,
-                                           activations + line * sizeof(Line), kTileLines * sizeof(Line));
-    }
     scratch.activation_steps.clear();
     for (std::size_t s = 0; s < steps; ++s) scratch.activation_steps.push_back(s * kTileLines * sizeof(Line));
-    job.activations = activations;
+    const std::size_t most = scratch.part.empty() ? kRowsTogether : rows;  // what is packed is so once
     job.position_bytes = sizeof(Line);
-    job.tile_bytes = tile_lines * sizeof(Line);
-    job.positions = job.pitch = job.width = rows;
-    product.out_ = out;
-    product.stride_ = stride;
-    product.run(plan);
+    for (std::size_t first = 0; first < rows; first += most) {
+        const std::size_t count = std::min(most, rows - first);
+        job.tiles = divide_up(count, kTileLines);
+        job.tile_rows = divide_up(count, job.tiles);
+        job.tile_bytes = tile_lines * sizeof(Line);
+        job.positions = job.pitch = job.width = count;
+        // Tile by tile, [tile][step][row]: rows at a power of two from each other would share few sets of the cache.
+        auto *activations = reinterpret_cast<std::uint8_t *>(
+            ReducedScratch::reserve(scratch.activations, job.tiles * std::max(tile_lines, std::size_t{1})));
+        float *scales = ReducedScratch::reserve(scratch.row_scales, count);
+        for (std::size_t row = 0; row < count; ++row) {
+            const std::size_t line = row / job.tile_rows * tile_lines + row % job.tile_rows;
+            scales[row] = weights.set->convert(x + (first + row) * inputs.count, inputs.count, scratch.slots.data(), steps,
+                                               activations + line * sizeof(Line), kTileLines * sizeof(Line));
+        }
+        job.activations = activations;
+        product.run(out + first * stride, epilogue.residual ? epilogue.residual + first * stride : nullptr, stride);
+    }
 }
 
 void convolve_part(const ReducedWeights &weights, const Convolution &shape, const float *x, Channels inputs,
@@ -397,9 +404,8 @@ void convolve_part(const ReducedWeights &weights, const Convolution &shape, cons
     job.activations = image->bytes;
     job.position_bytes = shape.stride * steps * sizeof(Line);
     job.tile_bytes = job.tile_rows * job.position_bytes;
-    product.out_ = out;
-    product.stride_ = stride;
-    product.run(plan);
+    product.find_strips(plan);
+    product.run(out, epilogue.residual, stride);
 }
 
 }  // namespace

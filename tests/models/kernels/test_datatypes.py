@@ -50,6 +50,17 @@ def test_lists_of_neighbours_and_of_every_other_channel(datatype, instruction_se
         )
 
 
+@every_product
+def test_many_rows_are_what_each_is_alone(datatype, instruction_set):
+    x, residual, shift = normal(530, 100), normal(530, 70), normal(70)
+    packed = kernels.pack_matrix(normal(70, 100), datatype, instruction_set)
+    together = kernels.gated_matmul(x, packed, shift=shift, activation="gelu", residual=residual)
+    for row in (0, 255, 256, 511, 512, 529):
+        own = slice(row, row + 1)
+        alone = kernels.gated_matmul(x[own], packed, shift=shift, activation="gelu", residual=residual[own])
+        np.testing.assert_allclose(together[own], alone, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("instruction_set", kernels.instruction_sets("int8"))
 def test_int8_sums_are_exact(instruction_set):
     """Whole numbers whose scale is 1 come back as the integers' product, far beyond what float32 could add up."""
