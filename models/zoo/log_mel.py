@@ -56,9 +56,8 @@ def _mirrored(samples: Array, length: int, count: int) -> NDArray[np.float64]:
 
 def speech_frames(spectrum: Array) -> int:
     """The number of frames up to the last that may be speech, of a spectrum [frames, mels] that `log_mel` made."""
-    loudest = spectrum.max(1)
-    (speech,) = np.nonzero(loudest > loudest.max() - _SPEECH_DECADES / 4)
-    return int(speech[-1]) + 1 if len(speech) else 0
+    loud = np.flatnonzero(spectrum > spectrum.max() - _SPEECH_DECADES / 4)
+    return int(loud[-1]) // spectrum.shape[1] + 1 if len(loud) else 0
 
 
 @cache

@@ -3,7 +3,7 @@
 The last product of a small decoder, its states with every word, is most of a step's work, and all but a few of its
 results are far below the greatest. A preview in few dimensions tells which few: those in which the states that were
 seen in calibration and the words together vary most (SVD-softmax, Shim et al. 2017, weighted by the states). The logits
-of those words alone are computed then.
+of those words alone are computed then, and of the likeliest thousand where the preview is flat.
 """
 
 from collections.abc import Sequence
