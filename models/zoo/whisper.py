@@ -46,7 +46,7 @@ from models.zoo.whisper_layers import (
     Norm,
     Watch,
     attentions_of,
-    gate_name,
+    gates_of,
     mixed_in,
 )
 from models.zoo.whisper_positions import Positions, active_positions, convolved
@@ -97,11 +97,11 @@ class Whisper:
         a calibration of another shape."""
         self.shape, self._datatype = shape, datatype
         self.attentions = attentions_of(shape.encoder_layers, shape.decoder_layers)
-        names = self.neuron_gates
+        self.neuron_gates = gates_of(shape.encoder_layers, shape.decoder_layers)
         means = [] if calibrated is None else calibrated.means
-        if calibrated is not None and len(means) != len(names):
-            raise ValueError(f"there are means of {len(means)} layers, and the model has {len(names)}")
-        means_of = dict(zip(names, means, strict=bool(means)))
+        if calibrated is not None and len(means) != len(self.neuron_gates):
+            raise ValueError(f"there are means of {len(means)} layers, and the model has {len(self.neuron_gates)}")
+        means_of = dict(zip(self.neuron_gates, means, strict=bool(means)))
         heads = [] if calibrated is None else calibrated.heads
         if heads and len(heads) != len(self.attentions):
             raise ValueError(f"there are heads of {len(heads)} attentions, and the model has {len(self.attentions)}")
@@ -127,12 +127,6 @@ class Whisper:
         self._word_gate = (
             None if calibrated is None else WordGate.of(self.words, calibrated.project, calibrated.lift, datatype)
         )
-
-    @property
-    def neuron_gates(self) -> tuple[str, ...]:
-        """Their names, the encoder's first."""
-        layers = (("encoder", self.shape.encoder_layers), ("decoder", self.shape.decoder_layers))
-        return tuple(gate_name(part, i) for part, count in layers for i in range(count))
 
     def with_heads(self, heads: Sequence[CalibratedHeads]) -> "Whisper":
         """The same model, with these heads of all its attentions."""

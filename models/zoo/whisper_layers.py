@@ -153,6 +153,12 @@ def gate_name(part: str, layer: int) -> str:
     return f"{part}{layer + 1}.neurons"
 
 
+def gates_of(encoder_layers: int, decoder_layers: int) -> tuple[str, ...]:
+    """The names of the gates on neurons, the encoder's first."""
+    layers = (("encoder", encoder_layers), ("decoder", decoder_layers))
+    return tuple(gate_name(part, i) for part, count in layers for i in range(count))
+
+
 def attentions_of(encoder_layers: int, decoder_layers: int) -> tuple[str, ...]:
     """The names of all attentions: the encoder's, then of each layer of the decoder that to what was said and that to
     what was heard."""
