@@ -555,9 +555,9 @@ def speak(
     and what is added to x beside what they give [H]. heard [positions, 2 · channels] are the keys and values of each
     layer, and bias [positions] is added to their scores.
 
-    thresholds [layers] and active [layers], which is written, are those of the neurons' gates; 0 is dense. Neurons are
-    selected once for all tokens of a call. seen [layers, M, 2 · H + F] is written with what both attentions give, those
-    heads first that are there, and with the neurons.
+    thresholds [layers] are those of the neurons' gates, 0 for dense; active [layers] is written with how many neurons
+    were, which are selected for each token by itself, of all tokens together. seen [layers, M, 2 · H + F] is written
+    with what both attentions give, those heads first that are there, and with the neurons.
     """
 
 def likely_words(

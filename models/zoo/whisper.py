@@ -286,11 +286,11 @@ class Whisper:
         decoding.tokens = end
         for gate, layer, count in zip(gates, self._decoder, active.tolist(), strict=True):
             if layer.feed_forward.gate is not None:
-                context.record(gate, shape.decoder_feed_forward, count)
+                context.record(gate, len(tokens) * shape.decoder_feed_forward, count)
         own_heads, heard_heads = _heads(decoding.heads)
         all_neurons, all_heads = shape.decoder_layers * shape.decoder_feed_forward, shape.all_decoder_heads
         dense = shape.step_macs(len(tokens), end, shape.positions, all_neurons, all_heads, all_heads)
-        neurons = (int(active.sum()) + all_neurons) // 2
+        neurons = (int(active.sum()) // len(tokens) + all_neurons) // 2
         done = shape.step_macs(len(tokens), end, len(decoding.positions), neurons, own_heads, heard_heads)
         context.macs += dense
         context.macs_skipped += max(0, dense - done)

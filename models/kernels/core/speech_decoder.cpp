@@ -42,10 +42,15 @@ struct Step {
 
     void multiply(const Linear &linear, const float *from, Channels inputs, Channels outputs, const Epilogue &epilogue,
                   float *to) const {
+        multiply_rows(linear, from, tokens, inputs, outputs, epilogue, to);
+    }
+
+    static void multiply_rows(const Linear &linear, const float *from, std::size_t rows, Channels inputs,
+                              Channels outputs, const Epilogue &epilogue, float *to) {
         if (linear.reduced) {
-            multiply_reduced(*linear.reduced, from, tokens, inputs, outputs, epilogue, to);
+            multiply_reduced(*linear.reduced, from, rows, inputs, outputs, epilogue, to);
         } else {
-            multiply_matrix(*linear.set, linear.weights, from, tokens, inputs, outputs, epilogue, to);
+            multiply_matrix(*linear.set, linear.weights, from, rows, inputs, outputs, epilogue, to);
         }
     }
 
@@ -129,18 +134,22 @@ struct Step {
         multiply(layer.up, normalised(layer.neurons_norm), all_inputs(layer.up), all_outputs(layer.up),
                  {nullptr, layer.up.bias, nullptr, nullptr, Activation::gelu}, values);
         show(index, 2 * decoder.hidden(), values, neurons);
-        Channels active{nullptr, neurons};
-        const bool gated = layer.means && threshold > 0;
-        if (gated) {
-            work.ids.resize(neurons + 1);
-            active = {work.ids.data(), select_channels(set(), values, tokens, neurons, layer.means, layer.norms,
-                                                       threshold, work.ids.data())};
-            float *picked = work.picked.reserve(tokens * active.count);
-            take_channels(set(), values, tokens, neurons, layer.means, active, picked);
-            values = picked;
+        if (!layer.means || !(threshold > 0)) {
+            speaking.active[index] = static_cast<std::int32_t>(tokens * neurons);
+            return add(layer.down, values, {nullptr, neurons}, layer.down.bias);
         }
-        speaking.active[index] = static_cast<std::int32_t>(active.count);
-        add(layer.down, values, active, gated ? layer.folded : layer.down.bias);
+        speaking.active[index] = 0;
+        work.ids.resize(neurons + 1);
+        float *picked = work.picked.reserve(neurons);
+        for (std::size_t i = 0; i < tokens; ++i) {
+            const float *own = values + i * neurons;
+            float *to = x + i * decoder.hidden();
+            const Channels active{work.ids.data(), select_channels(set(), own, 1, neurons, layer.means, layer.norms,
+                                                                   threshold, work.ids.data())};
+            take_channels(set(), own, 1, neurons, layer.means, active, picked);
+            multiply_rows(layer.down, picked, 1, active, all_outputs(layer.down), {nullptr, layer.folded, nullptr, to}, to);
+            speaking.active[index] += static_cast<std::int32_t>(active.count);
+        }
     }
 
     void show(std::size_t index, std::size_t at, const float *values, std::size_t width) const {

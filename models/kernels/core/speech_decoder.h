@@ -65,12 +65,12 @@ struct Speaking {
     float *cache;           // of what was said, [layers][keys, values][capacity][hidden]
     std::size_t capacity, length;
     const float *thresholds;  // [layers], of the gates on neurons; 0: dense
-    std::int32_t *active;     // [layers], how many neurons were
+    std::int32_t *active;     // [layers], how many neurons were, of all tokens together
     float *seen;              // [layers][tokens][seen()]: what both attentions give and the neurons; null: not asked for
 };
 
 // x [tokens][hidden] are what comes in behind the `length` tokens of the text, and becomes what the last layer gives;
-// `states` is that normalised. Neurons are selected once for all tokens of a call.
+// `states` is that normalised. Neurons are selected for each token by itself.
 void speak(const SpeechDecoder &decoder, const Speaking &speaking, float *x, std::size_t tokens, float *states);
 
 }  // namespace sluice

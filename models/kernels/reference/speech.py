@@ -142,17 +142,21 @@ class _Layer:
         self._add(1, self.layer.heard_output[0], channels, bias, queries, (keys, values), of_positions, causal=False)
 
     def feed_forward(self, threshold: float) -> int:
-        """How many neurons were active."""
+        """How many neurons were active, of all tokens together."""
         (up, shift), (down, bias), gate = self.layer.up, self.layer.down, self.layer.gate
         values = gated_matmul(self._normed(self.layer.neurons_norm), up, shift=shift, activation="gelu")
         if self.seen is not None:
             self.seen[:, 2 * self.x.shape[1] :] = values
-        active = None
-        if gate is not None and threshold > 0:
-            means, norms, bias = gate
-            active, values = select_channels(values, means, norms, threshold)
-        gated_matmul(values, down, inputs=active, shift=bias, residual=self.x, out=self.x)
-        return len(values[0])
+        if gate is None or not threshold > 0:
+            gated_matmul(values, down, shift=bias, residual=self.x, out=self.x)
+            return int(values.size)
+        (means, norms, folded), count = gate, 0
+        for i in range(len(values)):
+            active, own = select_channels(values[i : i + 1], means, norms, threshold)
+            row = self.x[i : i + 1]
+            gated_matmul(own, down, inputs=active, shift=folded, residual=row, out=row)
+            count += len(active)
+        return count
 
     def _add(
         self,
