@@ -20,7 +20,7 @@ from models.zoo.folder import Tensors, weights_path
 from models.zoo.language_gates import Masking, PromptGates, log_probabilities, losses, masking, rounded_norms, windows
 from models.zoo.language_model import LanguageModel
 from models.zoo.language_quality import perplexity_ratio
-from models.zoo.llama import BASIS, GATES, norms_name
+from models.zoo.llama import BASIS, GATES, SINKS, norms_name
 from models.zoo.llama_packing import Array
 
 POINTS = 13
@@ -117,7 +117,7 @@ def measured(
 
 
 def _means(model: LanguageModel, read: Sequence[Sequence[int]]) -> dict[str, Array]:
-    """Those of the inputs of all products but the last of a layer, which are about 0, and that of the head."""
+    """Those of the inputs of all products but the last of a layer, which are about 0, of steps behind the sinks."""
     network = model.network
     totals: dict[str, NDArray[np.float64]] = {}
 
@@ -128,8 +128,10 @@ def _means(model: LanguageModel, read: Sequence[Sequence[int]]) -> dict[str, Arr
         return values
 
     for tokens in read:
-        network.advance(tokens, network.start(), watch)
-    positions = sum(len(tokens) for tokens in read)
+        cache = network.start()
+        network.advance(tokens[:SINKS], cache)
+        network.advance(tokens[SINKS:], cache, watch)
+    positions = sum(len(tokens) - SINKS for tokens in read)
     return {gate: (total / positions).astype(np.float32) for gate, total in totals.items()}
 
 
@@ -137,7 +139,7 @@ def _turned_head(model: LanguageModel, read: Sequence[Sequence[int]]) -> dict[st
     """The directions in which what logits are made of varies most, by which the network's head is turned; and its mean
     then. A direction's length says nothing, so whole numbers up to 127 are exact enough."""
     network = model.network
-    normed = np.concatenate([network.normed(network.advance(tokens, network.start())) for tokens in read])
+    normed = np.concatenate([network.normed(network.advance(tokens, network.start())[SINKS:]) for tokens in read])
     mean = normed.mean(0)
     directions = np.linalg.eigh(np.cov(normed.T.astype(np.float64)))[1][:, ::-1][:, :DIRECTIONS]
     basis = np.round(127 * directions / np.abs(directions).max(0)).astype(np.float32)

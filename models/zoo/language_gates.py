@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from models.zoo.llama import BASIS, Llama, Watch, norms_name
+from models.zoo.llama import BASIS, SINKS, Llama, Watch, norms_name
 from models.zoo.llama_packing import Array
 
 WINDOW = 256
@@ -102,11 +102,15 @@ def log_probabilities(
     network: Llama, tokens: Sequence[int], watch: Watch | None = None, prompt: PromptGates | None = None
 ) -> Array:
     """Of each next token after each of a window's tokens but the last: [n − 1, vocabulary]. With gates for a prompt its
-    first half is one, and what follows each token of the other half is given: [n − n // 2, vocabulary]."""
-    cache, prompted = network.start(), len(tokens) // 2 if prompt else 0
-    states = network.advance(tokens[:prompted], cache, select=prompt)[-1:] if prompt else np.empty((0, 0), np.float32)
-    rest = network.advance(tokens[prompted:-1], cache, watch)
-    logits = network.logits(np.concatenate([states, rest]) if prompt else rest, watch)
+    first half is one, and what follows each token of the other half is given: [n − n // 2, vocabulary]. The watch is
+    not shown the prompt, nor the sinks without one."""
+    cache = network.start()
+    if prompt:
+        first = network.advance(tokens[: len(tokens) // 2], cache, select=prompt)[-1:]
+    else:
+        first = network.advance(tokens[:SINKS], cache)
+    rest = network.advance(tokens[cache.length : -1], cache, watch)
+    logits = network.logits(np.concatenate([first, rest]), watch)
     logits -= logits.max(1, keepdims=True)
     logits -= np.log(np.exp(logits).sum(1, keepdims=True))
     return logits
@@ -121,8 +125,8 @@ def losses(log_probability: Array, tokens: Sequence[int]) -> Array:
 
 def windows(tokens: Sequence[int], most: int, length: int = WINDOW) -> list[list[int]]:
     """Up to `most` windows of a text, from all over it. Raises `ValueError` for a text that is too short."""
-    if len(tokens) < 2:
-        raise ValueError("the text is too short: it must have at least two tokens")
+    if len(tokens) < 2 * SINKS:
+        raise ValueError(f"the text is too short: it must have at least {2 * SINKS} tokens")
     starts = list(range(0, max(1, len(tokens) - length + 1), length))
     chosen = [starts[i] for i in np.linspace(0, len(starts) - 1, min(most, len(starts))).round().astype(int)]
     return [list(tokens[start : start + length]) for start in chosen]

@@ -14,7 +14,7 @@ from models.model import GateContext, InvalidInput, TensorSpec
 from models.zoo.folder import Tensors, read_json, weights_path
 from models.zoo.language_gates import PromptGates
 from models.zoo.language_text import ChatTemplate, Vocabulary
-from models.zoo.llama import UNCALIBRATED, Cache, Llama, gate_name
+from models.zoo.llama import SINKS, UNCALIBRATED, Cache, Llama, gate_name
 from models.zoo.llama_shape import read_shape
 from models.zoo.packed_rows import PackedRows
 
@@ -157,7 +157,11 @@ class LanguageModel:
 
     def _decode(self, sequences: Sequence[Generation], contexts: Sequence[GateContext]) -> Array:
         """The next token of each, together: logits [n, vocabulary]."""
-        thresholds = np.stack([self.thresholds(context.level) for context in contexts])
+        levels = [
+            context.level if sequence.cache.length >= SINKS else 0.0
+            for sequence, context in zip(sequences, contexts, strict=True)
+        ]
+        thresholds = np.stack([self.thresholds(level) for level in levels])
         for sequence, context in zip(sequences, contexts, strict=True):
             context.macs += self.step_macs(sequence)
         tokens = [sequence.tokens[-1] for sequence in sequences]

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.zoo.llama import GATES, gate_name
+from models.zoo.llama import GATES, SINKS, gate_name
 from models.zoo.llama_packing import Array
 from models.zoo.llama_torch import TorchLlama
 
@@ -21,7 +21,8 @@ from models.zoo.llama_torch import TorchLlama
 def sensitivities(
     decoder: TorchLlama, windows: Sequence[Sequence[int]], report: Callable[[float], None]
 ) -> dict[str, Array]:
-    """√F of the channels that each gate of the layers sees, by its name, from windows of tokens."""
+    """√F of the channels that each gate of the layers sees, by its name, from windows of tokens without
+    their sinks."""
     squares: dict[str, NDArray[np.float64]] = {}
     draws = torch.Generator().manual_seed(0)
     for number, tokens in enumerate(windows):
@@ -39,8 +40,8 @@ def sensitivities(
         log_probability.gather(-1, drawn).sum().backward()  # type: ignore[no-untyped-call]
         for name, values in seen.items():
             assert values.grad is not None
-            squares[name] = squares.get(name, np.zeros(1)) + values.grad[0].double().square().sum(0).numpy()
+            squares[name] = squares.get(name, np.zeros(1)) + values.grad[0, SINKS:].double().square().sum(0).numpy()
         report((number + 1) / len(windows))
-    positions = sum(len(tokens) for tokens in windows)
+    positions = sum(len(tokens) - SINKS for tokens in windows)
     names = [gate_name(layer, gate) for layer in range(decoder.shape.layers) for gate in GATES]
     return {name: np.sqrt(squares[name] / positions).astype(np.float32) for name in names}

@@ -44,6 +44,10 @@ the feed-forward block; on its neurons, by their gate half; and on the inputs of
 PROMPT_GATE = "prompt"
 """Of a layer, in `advance`: on the neurons of all positions together, by their gate half."""
 
+SINKS = 4
+"""The first positions of a sequence, of which all others take part of their attention, whatever stands there (Xiao et
+al. 2024): a change there is felt a hundred times as much as elsewhere, so their steps are dense."""
+
 FIRST_CAPACITY = 128
 """Positions that a new cache has room for; it doubles when it is full."""
 
