@@ -462,13 +462,15 @@ def decoder_layer(
     up: RowMatrix,
     down: RowMatrix,
     neuron_norms: Floats | None = None,
+    care: Floats | None = None,
     window: int = 0,
 ) -> DecoderLayer:
     """A layer of a decoder of the Llama family: RMS norms [H], queries, keys and values as one product, norms of each
     head's queries and keys [head size] or None, and a gated feed-forward block of F neurons.
 
     up is packed by outputs, all others by inputs. neuron_norms [F] are what a neuron's gate value is multiplied by to
-    be its saliency; without them neurons are not skipped. window is how many positions are seen, 0 for all.
+    be its saliency; without them neurons are not skipped. care [H] is what the first normed input is
+    multiplied by to tell how much a token matters, see `decode_step`. window is how many positions are seen, 0 for all.
     """
 
 def decoder(
@@ -509,8 +511,8 @@ def decode_step(
     and of the head at last; 0 is dense. The last of active is how many logits were computed again. An input of a linear
     layer is active when |x_k - mean_k| · ‖W_k‖ is above the threshold (TEAL, Liu et al. 2024; WINA, Chen et al. 2025),
     a neuron when |silu(gate_n)| · neuron_norms_n is (CATS, Lee et al. 2024); one that is not is 0 among the inputs of
-    down. Weights of a channel that is active for some rows are read once for those; what comes out for a row does not
-    depend on the others.
+    down. All saliencies of a token in a layer are multiplied by exp(care · normed input). Weights of a channel that is
+    active for some rows are read once for those; what comes out for a row does not depend on the others.
     """
 
 def speech_layer(

@@ -46,7 +46,7 @@ HEAD_SHARES = (0.5, 0.65, 0.75, 0.8, 0.85)
 DIRECTIONS = 128
 """Of the inputs of the logits, which are told from what was seen; the others are told from the weights."""
 
-SENSITIVITY_WINDOWS, MEAN_WINDOWS, PROBE_WINDOWS, HELD_OUT_WINDOWS = 32, 16, 4, 24
+SENSITIVITY_WINDOWS, MEAN_WINDOWS, PROBE_WINDOWS, HELD_OUT_WINDOWS = 48, 16, 4, 24
 
 
 def default_texts() -> tuple[str, str]:
@@ -75,7 +75,9 @@ def calibrate(
     del decoder
     read = windows(tokens, MEAN_WINDOWS)
     calibration = _means(model, read) | _turned_head(model, read)
-    calibration |= {norms_name(gate): rounded_norms(norms) for gate, norms in sensitive.items()}
+    calibration |= {
+        name: rounded_norms(values) if name.endswith(norms_name("")) else values for name, values in sensitive.items()
+    }
     report(0.55)
     probes = read[:: max(1, len(read) // PROBE_WINDOWS)][:PROBE_WINDOWS]
     found = _points(model, calibration, probes, points)
@@ -164,8 +166,9 @@ def _points(
     no_gates = masking(network, calibration, np.zeros(len(network.gates), np.float32))
 
     def watch(gate: int, values: Array) -> Array:
+        seen = no_gates(gate, values)
         saliencies[gate].append(no_gates.saliency(gate, values).ravel())
-        return values
+        return seen
 
     dense = [log_probabilities(network, tokens, watch) for tokens in probes]
     factors = _balanced(model, calibration, probes, dense, np.append(np.sqrt(2 * worth[:-1] / work), 0.0))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from models.zoo.llama import BASIS, SINKS, Llama, Watch, norms_name
+from models.zoo.llama import BASIS, GATES, SINKS, Llama, Watch, care_name, norms_name
 from models.zoo.llama_packing import Array
 
 WINDOW = 256
@@ -32,6 +32,8 @@ class Masking:
     active: NDArray[np.int64] = field(init=False)
     met: NDArray[np.int64] = field(init=False)
     again: int = 0
+    care: Array = field(init=False)
+    """What the saliencies of each position in this layer are multiplied by, [n, 1]."""
 
     def __post_init__(self) -> None:
         self.active, self.met = (np.zeros(len(self.names), np.int64) for _ in range(2))
@@ -40,6 +42,9 @@ class Masking:
         if gate == len(self.names):
             self.again += values.size
             return values
+        if gate % len(GATES) == 0:  # a layer's first, or that of the head, which has no care
+            weights = self.calibration.get(care_name(gate // len(GATES)))
+            self.care = np.ones((len(values), 1), np.float32) if weights is None else np.exp(values @ weights)[:, None]
         self.met[gate] += values.size
         if not self.thresholds[gate] > 0:
             self.active[gate] += values.size
@@ -50,8 +55,8 @@ class Masking:
         return masked
 
     def saliency(self, gate: int, values: Array) -> Array:
-        """Of each channel of each position, [n, channels]."""
-        deviations: Array = np.abs(values - self._stand_in(gate)) * self.norms[gate]
+        """Of each channel of each position, [n, channels], of those that the gate was called with."""
+        deviations: Array = np.abs(values - self._stand_in(gate)) * self.norms[gate] * self.care
         return deviations
 
     def _stand_in(self, gate: int) -> Array:
@@ -110,7 +115,7 @@ def log_probabilities(
     else:
         first = network.advance(tokens[:SINKS], cache)
     rest = network.advance(tokens[cache.length : -1], cache, watch)
-    logits = network.logits(np.concatenate([first, rest]), watch)
+    logits = np.concatenate([network.logits(first), network.logits(rest, watch)])
     logits -= logits.max(1, keepdims=True)
     logits -= np.log(np.exp(logits).sum(1, keepdims=True))
     return logits

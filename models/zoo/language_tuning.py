@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from models.zoo.language_gates import masking
 from models.zoo.language_model import LanguageModel
-from models.zoo.llama import GATES, gate_name
+from models.zoo.llama import GATES, SINKS, care_name, gate_name
 from models.zoo.llama_packing import Array, Weights
 from models.zoo.llama_torch import TorchLlama
 from models.zoo.tuning_checkpoint import keep, resume
@@ -63,6 +63,7 @@ class Student(nn.Module):
             for gate, norms in zip(self.gates, found.norms, strict=True)
             if gate.rpartition(".")[2] in STOOD_FOR
         }
+        self.cares = [torch.from_numpy(calibration[care_name(i)]) for i in range(model.network.shape.layers)]
         self.spreads = {gate: torch.ones(len(mean)) for gate, mean in self.means.items()}
         self.offsets = nn.ParameterList([nn.Parameter(torch.zeros(len(mean))) for mean in self.means.values()])
         self._places = {gate: place for place, gate in enumerate(self.means)}
@@ -91,12 +92,18 @@ class Student(nn.Module):
         """The logits [n, positions, vocabulary] of tokens [n, positions] under thresholds [gates]; that of the head is
         left out."""
 
+        care = torch.ones(1)
+
         def see(layer: int, gate: str, values: Tensor) -> Tensor:
+            nonlocal care
             number = len(GATES) * layer + GATES.index(gate)
+            if gate == GATES[0]:
+                care = (values @ self.cares[layer]).exp()[..., None]
             if not thresholds[number] > 0:
                 return values
             stand_in = self.stand_in(self.gates[number]) if gate in STOOD_FOR else torch.zeros(())
-            active = (values - stand_in).abs() * self.norms[number] > thresholds[number]
+            active = (values - stand_in).abs() * self.norms[number] * care > thresholds[number]
+            active[:, :SINKS] = True
             return torch.where(active, values, stand_in)
 
         return self.decoder(tokens, see)

@@ -113,8 +113,8 @@ class Llama:
     ) -> None:
         """Packs the weights, or takes them packed from `rows`, where they are kept then; those of the products are in
         the `datatype` "fp32", "bf16" or "int8", all else is in float32. Of what was calibrated a gate on inputs has
-        their means by its name, and each of a layer its `norms_name`. `report` is called with the
-        share done, 0 to 1.
+        their means by its name, each of a layer its `norms_name`, and the layer its `care_name`. `report` is called
+        with the share done, 0 to 1.
 
         Raises `ValueError` for weights of another shape."""
         self.shape = shape
@@ -144,7 +144,10 @@ class Llama:
         self.prompt_gates = tuple(gate_name(i, PROMPT_GATE) for i in range(shape.layers))
         self.neuron_norms = tuple(calibration.get(norms_name(gate_name(i, "neurons"))) for i in range(shape.layers))
         self._decoder = kernels.decoder(
-            [_decoder_layer(layer, norms) for layer, norms in zip(layers, self.neuron_norms, strict=True)],
+            [
+                _decoder_layer(layer, norms, calibration.get(care_name(i)))
+                for i, (layer, norms) in enumerate(zip(layers, self.neuron_norms, strict=True))
+            ],
             self._norm,
             self.head,
             heads=shape.heads,
@@ -304,6 +307,11 @@ def norms_name(gate: str) -> str:
     return f"{gate}.norms"
 
 
+def care_name(layer: int) -> str:
+    """What a calibration calls what the input of a layer is multiplied by to tell how much a position matters there."""
+    return gate_name(layer, "care")
+
+
 def _layer(packing: Packing, shape: LlamaShape, index: int, calibration: Mapping[str, Array]) -> LlamaLayer:
     name = f"model.layers.{index}"
     weights, attention, feed_forward = packing.weights, f"{name}.self_attn", f"{name}.mlp"
@@ -326,7 +334,7 @@ def _layer(packing: Packing, shape: LlamaShape, index: int, calibration: Mapping
     )
 
 
-def _decoder_layer(layer: LlamaLayer, neuron_norms: Array | None) -> kernels.DecoderLayer:
+def _decoder_layer(layer: LlamaLayer, neuron_norms: Array | None, care: Array | None) -> kernels.DecoderLayer:
     return kernels.decoder_layer(
         attention_norm=layer.attention_norm,
         qkv=layer.qkv,
@@ -338,5 +346,6 @@ def _decoder_layer(layer: LlamaLayer, neuron_norms: Array | None) -> kernels.Dec
         up=layer.up,
         down=layer.down,
         neuron_norms=neuron_norms,
+        care=care,
         window=layer.window,
     )

@@ -22,7 +22,7 @@ const RowWeights &checked(const RowMatrix &matrix, const char *name, bool by_inp
 
 DecoderLayer layer(nb::handle attention_norm_, const RowMatrix &qkv, nb::handle query_norm, nb::handle key_norm,
                    const RowMatrix &output, nb::handle norm, const RowMatrix &gate, const RowMatrix &up,
-                   const RowMatrix &down, nb::handle neuron_norms, std::size_t window) {
+                   const RowMatrix &down, nb::handle neuron_norms, nb::handle care, std::size_t window) {
     const Argument attention_norm = float_array(attention_norm_, "attention_norm", 1);
     const std::size_t hidden = attention_norm.size(0), neurons = gate.weights->outputs;
     DecoderLayer made{};
@@ -44,6 +44,7 @@ DecoderLayer layer(nb::handle attention_norm_, const RowMatrix &qkv, nb::handle 
     if (made.up.outputs != neurons) reject("up must have as many outputs as gate");
     if (made.down.outputs != hidden) reject("down must have as many outputs as attention_norm has channels");
     made.neuron_norms = float_vector(neuron_norms, "neuron_norms", neurons, "neurons");
+    made.care = float_vector(care, "care", hidden, "channels");
     made.window = window;
     return made;
 }
@@ -121,7 +122,7 @@ void bind_decoder(nb::module_ &m) {
     nb::class_<DecoderLayer>(m, "DecoderLayer");
     m.def("decoder_layer", &layer, nb::kw_only(), "attention_norm"_a.none(), "qkv"_a, "query_norm"_a = nb::none(),
           "key_norm"_a = nb::none(), "output"_a, "norm"_a.none(), "gate"_a, "up"_a, "down"_a,
-          "neuron_norms"_a = nb::none(), "window"_a = 0);
+          "neuron_norms"_a = nb::none(), "care"_a = nb::none(), "window"_a = 0);
     nb::class_<Decoder>(m, "Decoder").def_prop_ro("gates", &Decoder::gates);
     m.def("decoder", &decoder, "layers"_a, "norm"_a.none(), "head"_a, nb::kw_only(), "heads"_a, "key_heads"_a,
           "head_size"_a, "epsilon"_a, "words"_a = nb::none(), "margin"_a = 0.0f, "turn"_a = nb::none());

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "attention.h"
 #include "memory.h"
@@ -14,6 +15,7 @@ namespace {
 struct Workspace {
     FloatBuffer normed, picked, sums, qkv, attended, gate, neurons;
     std::vector<std::int32_t> ids, key_heads, taken;
+    float care[kFewRows];
 };
 
 Workspace &workspace() {
@@ -33,7 +35,23 @@ struct Step {
     // y[r] = W · x[r] + bias (+ y[r] if it adds), over the inputs that are active for some row: those that are so for
     // this row less their means, and 0 for the others.
     void gated(const RowWeights &w, std::size_t gate, const float *values, float *y, bool adds) const {
-        gated(w, gate, values, y, adds, [&](std::size_t r) { return rows[r].thresholds[gate]; });
+        gated(w, gate, values, y, adds, [&](std::size_t r) { return threshold(r, gate); });
+    }
+
+    // What a saliency must be above that is not multiplied by the row's care.
+    float threshold(std::size_t r, std::size_t gate) const {
+        const float own = rows[r].thresholds[gate];
+        return gate + 1 < decoder.gates() ? own / work.care[r] : own;
+    }
+
+    void take_care(const DecoderLayer &layer, const float *normed) const {
+        const std::size_t n = layer.care.size();
+        for (std::size_t r = 0; r < count; ++r) {
+            const float *own = normed + r * decoder.hidden();
+            float sums[kGroup] = {};
+            for (std::size_t k = 0; k < n; ++k) sums[k % kGroup] += own[k] * layer.care[k];
+            work.care[r] = std::exp(std::accumulate(sums, sums + kGroup, 0.0f));
+        }
     }
 
     template <typename Threshold>
@@ -120,7 +138,9 @@ struct Step {
         const InstructionSet &set = *decoder.head.floats;
         const std::size_t depth = decoder.head_size, width = decoder.heads * depth, key_width = decoder.key_width();
         float *qkv = work.qkv.reserve(count * layer.qkv.outputs), *heads = work.attended.reserve(count * width);
-        gated(layer.qkv, kLayerGates * index, normalised(layer.attention_norm), qkv, false);
+        const float *normed = normalised(layer.attention_norm);
+        take_care(layer, normed);
+        gated(layer.qkv, kLayerGates * index, normed, qkv, false);
         for (std::size_t r = 0; r < count; ++r) {
             DecoderRow &own = rows[r];
             float *queries = row(qkv, r, layer.qkv.outputs), *new_keys = queries + width;
@@ -169,13 +189,13 @@ struct Step {
         sum_few(layer.up, inputs, count, {nullptr, layer.up.inputs}, active, to);
         float *products = work.neurons.reserve(count * neurons);
         for (std::size_t r = 0; r < count; ++r) {
-            const float threshold = layer.neuron_norms.empty() ? 0.0f : rows[r].thresholds[gate];
+            const float limit = layer.neuron_norms.empty() ? 0.0f : threshold(r, gate);
             float *own = row(products, r, neurons);
             if (active.ids) std::fill_n(own, neurons, 0.0f);
             for (std::size_t i = 0; i < active.count; ++i) {
                 const std::size_t n = active.ids ? static_cast<std::size_t>(active.ids[i]) : i;
                 const float value = values[r * neurons + n];
-                const bool skipped = threshold > 0 && std::abs(value) * layer.neuron_norms[n] <= threshold;
+                const bool skipped = limit > 0 && std::abs(value) * layer.neuron_norms[n] <= limit;
                 const float up = to[r][i] * (layer.up.scales.empty() ? 1.0f : layer.up.scales[n]) +
                                  (layer.up.bias.empty() ? 0.0f : layer.up.bias[n]);
                 own[n] = skipped ? 0.0f : value * up;
@@ -189,7 +209,7 @@ struct Step {
     void down(const DecoderLayer &layer, std::size_t gate, const float *products) const {
         const auto limit = [&](std::size_t r) {
             const bool skips = !layer.neuron_norms.empty() && rows[r].thresholds[gate - 1] > 0;
-            return std::max(rows[r].thresholds[gate], skips ? std::numeric_limits<float>::min() : 0.0f);
+            return std::max(threshold(r, gate), skips ? std::numeric_limits<float>::min() : 0.0f);
         };
         gated(layer.down, gate, products, x, true, limit);
     }
@@ -266,9 +286,9 @@ struct Step {
         if (layer.neuron_norms.empty()) return {nullptr, n};
         work.taken.assign(n + kListSlack, 0);
         for (std::size_t r = 0; r < count; ++r) {
-            const float threshold = rows[r].thresholds[gate];
-            if (!(threshold > 0)) continue;
-            const RowSaliency own{values + r * n, nullptr, layer.neuron_norms.data(), threshold, n};
+            const float limit = threshold(r, gate);
+            if (!(limit > 0)) continue;
+            const RowSaliency own{values + r * n, nullptr, layer.neuron_norms.data(), limit, n};
             rows[r].active[gate] = static_cast<std::int32_t>(layer.gate.set->mark(own, work.taken.data()));
         }
         if (dense) return {nullptr, n};

@@ -18,6 +18,7 @@ struct DecoderLayer {
     std::vector<float> norm;
     RowWeights gate, up, down;  // by input, by output, by input
     std::vector<float> neuron_norms;  // what a neuron's gate value is multiplied by to be its saliency; empty: no gate
+    std::vector<float> care;          // see `decode`; empty: 0
     std::size_t window;               // positions that are seen, 0: all
 };
 
@@ -49,7 +50,8 @@ struct DecoderRow {
 // Thresholds hold for |x_k − mean_k| · ‖W_k‖ of the input of a linear layer (TEAL, Liu et al. 2024; WINA, Chen et al.
 // 2025) and for |silu(gate_n)| · norm_n of a neuron (CATS, Lee et al. 2024), whose other half is not computed where it is
 // skipped; of the others those are left out of down whose product is small. The weights of a channel that is active for
-// some rows are read once for those. Under a threshold of its own the head gives a preview of the logits, of which the likely ones
+// some rows are read once for those. All saliencies of a row in a layer are multiplied by exp(care · normed input), which
+// tells how much this token's matter beside others'. Under a threshold of its own the head gives a preview of the logits, of which the likely ones
 // are computed again of all inputs.
 void decode(const Decoder &decoder, float *x, DecoderRow *rows, std::size_t count, float *logits);
 

@@ -176,6 +176,7 @@ class DecoderLayer:
     up: RowMatrix
     down: RowMatrix
     neuron_norms: Tensor | None
+    care: Tensor | None
     window: int
 
 
@@ -211,6 +212,7 @@ def decoder_layer(
     up: RowMatrix,
     down: RowMatrix,
     neuron_norms: Floats | None = None,
+    care: Floats | None = None,
     window: int = 0,
 ) -> DecoderLayer:
     """A layer's weights in the order of their use."""
@@ -218,10 +220,12 @@ def decoder_layer(
         raise ValueError("up must be packed by outputs")
     if (query_norm is None) != (key_norm is None):
         raise ValueError("query_norm and key_norm must both be there, or neither")
-    known = None
+    kind, norms, cares = gate.weight.dtype, None, None
     if neuron_norms is not None:
-        known = per_channel(neuron_norms, "neuron_norms", gate.outputs, "neurons", gate.weight.dtype)
-    return DecoderLayer(attention_norm, qkv, query_norm, key_norm, output, norm, gate, up, down, known, window)
+        norms = per_channel(neuron_norms, "neuron_norms", gate.outputs, "neurons", kind)
+    if care is not None:
+        cares = per_channel(care, "care", gate.inputs, "channels", kind)
+    return DecoderLayer(attention_norm, qkv, query_norm, key_norm, output, norm, gate, up, down, norms, cares, window)
 
 
 def decoder(
@@ -266,7 +270,7 @@ def decode_step(
         if length >= cache.shape[2]:
             raise ValueError("caches must have room for one more position")
         turn = turns[0][r : r + 1], turns[1][r : r + 1]
-        row = _Row(decoder, cache, length, turn, limits[r], active[r])
+        row = _Row(decoder, cache, length, turn, limits[r].clone(), active[r])
         state, own = row.run(states[r : r + 1].clone())
         deliver(state, x[r : r + 1])
         logits.append(own)
@@ -328,7 +332,10 @@ class _Row:
     def _attend(self, x: Tensor, index: int, layer: DecoderLayer) -> Tensor:
         shape = self.decoder
         width, key_width = shape.heads * shape.head_size, shape.key_heads * shape.head_size
-        qkv = self._gated(self._normed(x, layer.attention_norm), layer.qkv, LAYER_GATES * index)
+        normed = self._normed(x, layer.attention_norm)
+        if layer.care is not None:
+            self.thresholds[LAYER_GATES * index : LAYER_GATES * (index + 1)] /= (normed @ layer.care).exp()
+        qkv = self._gated(normed, layer.qkv, LAYER_GATES * index)
         queries, keys, values = qkv[:, :width], qkv[:, width : width + key_width], qkv[:, width + key_width :]
         if layer.query_norm is not None and layer.key_norm is not None:
             queries = self._normed(queries.reshape(-1, shape.head_size), layer.query_norm).reshape(1, width)

@@ -39,6 +39,7 @@ def made(backend, seed=0, datatype="fp32", extras=True, window=0, margin=None, t
             up=matrix(NEURONS, HIDDEN, "outputs"),
             down=matrix(HIDDEN, NEURONS),
             neuron_norms=norm(NEURONS),
+            care=floats(HIDDEN, scale=0.1) if extras else None,
             window=window,
         )
         for _ in range(LAYERS)
@@ -123,6 +124,32 @@ def test_smaller_numbers(datatype):
     logits, _, _ = step(kernels, made(kernels, datatype=datatype), ours)
     wanted, _, _ = step(reference, made(reference, datatype=datatype), exact)
     np.testing.assert_allclose(logits, wanted, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("backend", [kernels, reference])
+def test_with_more_care_more_is_active(backend):
+    def active(care):
+        random = np.random.default_rng(3)
+        hidden = random.standard_normal((HIDDEN, HIDDEN)).astype(np.float32)
+        by_inputs, by_outputs = backend.pack_rows(hidden), backend.pack_rows(hidden, by="outputs")
+        qkv = backend.pack_rows(random.standard_normal((3 * HIDDEN, HIDDEN)).astype(np.float32))
+        ones, same = np.ones(HIDDEN, np.float32), {"output": by_inputs, "gate": by_inputs, "down": by_inputs}
+        layer = backend.decoder_layer(
+            attention_norm=ones, qkv=qkv, norm=ones, up=by_outputs, neuron_norms=ones, care=care, **same
+        )
+        decoder = backend.decoder([layer], ones, by_inputs, heads=5, key_heads=5, head_size=HEAD_SIZE, epsilon=1e-5)
+        counts = np.empty((1, 7), np.int32)
+        turn = np.ones((1, HEAD_SIZE // 2), np.float32)
+        caches = [np.zeros((1, 2, CAPACITY, HIDDEN), np.float32)]
+        backend.decode_step(
+            decoder, ones[None].copy(), caches, [0], turn, turn, np.full((1, 6), 11, np.float32), counts
+        )
+        return counts[0, :-1]
+
+    usual, more = active(None), active(np.full(HIDDEN, 0.05, np.float32))
+    assert usual[0] < more[0]
+    assert usual[1] < more[1]
+    np.testing.assert_array_equal(active(np.zeros(HIDDEN, np.float32)), usual)
 
 
 def test_a_window_hides_what_lies_before_it():

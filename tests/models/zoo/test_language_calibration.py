@@ -21,6 +21,7 @@ from models.zoo.language_gates import (
 )
 from models.zoo.language_model import LanguageModel
 from models.zoo.language_quality import measure_language, perplexity_ratio
+from models.zoo.llama import SINKS
 from tests.models.zoo.random_llama import write_random_llama
 
 TEXT = " ".join(text_data.sample())[:600]
@@ -80,8 +81,20 @@ def test_a_pass_with_gates_is_the_steps_with_them(calibrated):
     normal = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     np.testing.assert_allclose(normal, wanted, rtol=1e-3, atol=1e-3)
     active = {gate: work.channels - work.skipped for gate, work in context.layers.items()}
-    assert [active[gate] for gate in model.network.gates] == mask.active.tolist()
+    sinks = SINKS * np.array(model.network.shape.gates()[0])
+    assert [active[gate] for gate in model.network.gates] == (mask.active + sinks).tolist()
     assert 0 < context.macs_skipped < context.macs
+
+
+def test_the_steps_of_the_sinks_are_dense(calibrated):
+    model, _ = calibrated
+    sequence, skipped = model.begin(model.encode(TEXT)[:1]), []
+    for token in model.encode(TEXT)[1 : SINKS + 2]:
+        context = GateContext(1.0)
+        model.step([sequence], [context])
+        sequence.append(token)
+        skipped.append(context.macs_skipped > 0)
+    assert skipped == [False] * SINKS + [True]
 
 
 def test_a_prompt_has_fewer_neurons_at_a_level(calibrated):
@@ -120,7 +133,7 @@ def test_only_the_active_neurons_of_a_prompt_take_part(calibrated):
 
 def test_sequences_at_their_own_levels_in_one_step(calibrated):
     model, _ = calibrated
-    levels, texts = (0.0, 0.5, 1.0), ("a", "b", "c")
+    levels, texts = (0.0, 0.5, 1.0), ("whale", "captain", "ocean")
 
     def run(sequences, levels):
         contexts = [GateContext(level) for level in levels]
@@ -167,7 +180,7 @@ def test_a_ratio_of_perplexities_has_a_bound():
 
 def test_windows_are_from_all_over_the_text():
     assert windows(range(10), 2, 4) == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    assert windows(range(3), 2, 4) == [[0, 1, 2]]
+    assert windows(range(8), 2, 10) == [list(range(8))]
     with pytest.raises(ValueError, match="too short"):
         windows([1], 2)
 
