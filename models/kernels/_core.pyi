@@ -130,7 +130,7 @@ class Decoder:
 
     @property
     def gates(self) -> int:
-        """Four to a layer, and that of the head."""
+        """Five to a layer, and that of the head."""
 
 class SpeechLayer:
     """Made by `speech_layer`."""
