@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 
 #include "attention.h"
 #include "memory.h"
@@ -46,12 +45,8 @@ struct Step {
 
     void take_care(const DecoderLayer &layer, const float *normed) const {
         const std::size_t n = layer.care.size();
-        for (std::size_t r = 0; r < count; ++r) {
-            const float *own = normed + r * decoder.hidden();
-            float sums[kGroup] = {};
-            for (std::size_t k = 0; k < n; ++k) sums[k % kGroup] += own[k] * layer.care[k];
-            work.care[r] = std::exp(std::accumulate(sums, sums + kGroup, 0.0f));
-        }
+        decoder.head.floats->dots(layer.care.data(), normed, decoder.hidden(), count, n, 1.0f, work.care);
+        for (std::size_t r = 0; r < count; ++r) work.care[r] = std::exp(work.care[r]);
     }
 
     template <typename Threshold>
