@@ -63,7 +63,9 @@ class Student(nn.Module):
             for gate, norms in zip(self.gates, found.norms, strict=True)
             if gate.rpartition(".")[2] in STOOD_FOR
         }
-        self.cares = [torch.from_numpy(calibration[care_name(i)]) for i in range(model.network.shape.layers)]
+        shape = model.network.shape
+        none = np.zeros(shape.hidden, np.float32)
+        self.cares = [torch.from_numpy(calibration.get(care_name(i), none)) for i in range(shape.layers)]
         self.spreads = {gate: torch.ones(len(mean)) for gate, mean in self.means.items()}
         self.offsets = nn.ParameterList([nn.Parameter(torch.zeros(len(mean))) for mean in self.means.values()])
         self._places = {gate: place for place, gate in enumerate(self.means)}
