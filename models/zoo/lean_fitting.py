@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from models import kernels
 from models.zoo.bert import Attention, Bert, pack, product
-from models.zoo.lean_layers import Array, LayerWeights, LeanLayer, Product
+from models.zoo.lean_layers import Array, LayerWeights, LeanLayer, Neurons, Product
 from models.zoo.text_reader import Tokens
 
 Double = NDArray[np.float64]
@@ -37,7 +37,7 @@ class LeanRecipe:
     ridge: float = 0.03
 
 
-FITTING = 1
+FITTING = 2
 """Counts the ways of fitting that there were: what was kept of another is made anew."""
 
 LINE = 16
@@ -85,9 +85,10 @@ def fit_lean(
     sequences: Sequence[Tokens],
     report: Callable[[float], None] = lambda done: None,
     recipe: LeanRecipe | None = None,
+    kept: Sequence[Neurons] | None = None,
 ) -> list[LeanLayer]:
-    """Fits one layer after the other: what all give would not fit the memory. `report` is called with the share
-    done."""
+    """Fits one layer after the other: what all give would not fit the memory. `kept` names the neurons of each that
+    stay; otherwise they are chosen. `report` is called with the share done."""
     recipe = recipe or LeanRecipe()
     given: list[list[Array]] = [[]]
     for tokens in sequences:
@@ -96,14 +97,14 @@ def fit_lean(
         given[-1].append(encoder.embed(tokens.ids, tokens.types))
     layers = []
     for number in range(encoder.shape.layers):
-        layer, given = _fit(encoder, number, given, recipe)
+        layer, given = _fit(encoder, number, given, recipe, kept[number] if kept else None)
         layers.append(layer)
         report((number + 1) / encoder.shape.layers)
     return layers
 
 
 def _fit(
-    encoder: Bert, number: int, given: list[list[Array]], recipe: LeanRecipe
+    encoder: Bert, number: int, given: list[list[Array]], recipe: LeanRecipe, kept: Neurons | None
 ) -> tuple[LeanLayer, list[list[Array]]]:
     """A lean layer, and what the dense one gives for what it is `given`, text by text."""
     dense, shape = encoder.dense_weights(number), encoder.shape
@@ -117,14 +118,12 @@ def _fit(
     returned = [_watch(encoder, number, scored, texts, heads, neurons) for texts in given]
     if number + 1 < shape.layers:  # with that of the last fitted too, embeddings were further from the dense ones
         lean["output"] = _as_output(dense["output"], heads, recipe.ridge)
-    kept = keep_neurons(
-        neurons.covariance,
-        dense["down"][0].astype(np.float64),
-        _whole_lines(recipe.neurons * shape.feed_forward, shape.feed_forward),
-    )
+    if kept is None:
+        count = _whole_lines(recipe.neurons * shape.feed_forward, shape.feed_forward)
+        kept = keep_neurons(neurons.covariance, dense["down"][0].astype(np.float64), count)
     lean["up"] = dense["up"][0][kept], dense["up"][1][kept]
     lean["down"], lost_neurons = _as_down(dense["down"], neurons, kept, recipe.ridge)
-    return LeanLayer(lean, lost_scores, lost_neurons), returned
+    return LeanLayer(lean, lost_scores, lost_neurons, kept), returned
 
 
 def score_bases(
@@ -147,14 +146,16 @@ def score_bases(
         root_q, inverse_q = _roots(q @ (inputs.total / inputs.rows) @ q.T)
         root_k, inverse_k = _roots(k @ (within.total / within.rows) @ k.T)
         left, values, right = np.linalg.svd(root_q.T @ root_k)
-        of_queries.append((inverse_q @ left * np.sqrt(values)).T[:channels] @ q)
-        of_keys.append((inverse_k @ right.T * np.sqrt(values)).T[:channels] @ k)
+        made = (inverse_q @ left * np.sqrt(values)).T[:channels] @ q
+        signs = np.sign(np.take_along_axis(made, np.abs(made).argmax(1)[:, None], 1))  # the same on each machine
+        of_queries.append(signs * made)
+        of_keys.append(signs * ((inverse_k @ right.T * np.sqrt(values)).T[:channels] @ k))
         energy += np.square(values)
     lost = float(energy[channels:].sum() / max(energy.sum(), 1e-30))
     return _product(np.concatenate(of_queries)), _product(np.concatenate(of_keys)), lost
 
 
-def keep_neurons(covariance: Double, weight: Double, count: int) -> NDArray[np.int64]:
+def keep_neurons(covariance: Double, weight: Double, count: int) -> Neurons:
     """Which `count` neurons stay, ascending, of those with a covariance [neurons, neurons] and a second product's
     weight [hidden, neurons]."""
     inverse = np.linalg.inv(covariance + 0.01 * covariance.diagonal().mean() * np.eye(len(covariance)))
@@ -213,7 +214,7 @@ def _as_output(dense: Product, heads: Moments, ridge: float) -> Product:
     return _product(np.column_stack([weight + weight @ change[:-1].T, bias + weight @ change[-1]]))
 
 
-def _as_down(dense: Product, neurons: Moments, kept: NDArray[np.int64], ridge: float) -> tuple[Product, float]:
+def _as_down(dense: Product, neurons: Moments, kept: Neurons, ridge: float) -> tuple[Product, float]:
     """The second product [hidden, n] of the neurons that stay, and the share of the whole one's variance that it
     lacks."""
     covariance, means = neurons.covariance, neurons.means

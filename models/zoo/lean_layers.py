@@ -25,17 +25,22 @@ Product = tuple[Array, Array]
 LayerWeights = Mapping[str, Product]
 """Those of a layer's products and norms, by name."""
 
+Neurons = NDArray[np.int64]
+"""Which of a layer's stay, ascending."""
+
 PRODUCTS = ("query", "key", "value", "output", "up", "down")
 NORMS = ("attention_norm", "norm")
 
 
 @dataclass(frozen=True, slots=True)
 class LeanLayer:
-    """The saliencies are the shares of the scores, and of what the neurons add, that are lost."""
+    """The saliencies are the shares of the scores, and of what the neurons add, that are lost; `kept` are the neurons
+    that it has."""
 
     weights: LayerWeights
     score_saliency: float
     neuron_saliency: float
+    kept: Neurons
 
     def check(self, dense: LayerWeights) -> None:
         """Raises `OtherWeights` where this is none of that layer."""
@@ -55,6 +60,7 @@ def save_lean(parts: LeanLayers, path: Path, made_of: str = "") -> None:
         for name, (weight, bias) in layer.weights.items():
             arrays[f"layer{number + 1}.{name}.weight"] = np.ascontiguousarray(weight, np.float32)
             arrays[f"layer{number + 1}.{name}.bias"] = np.ascontiguousarray(bias, np.float32)
+        arrays[f"layer{number + 1}.kept"] = layer.kept
         saliencies = [layer.score_saliency, layer.neuron_saliency]
         arrays[f"layer{number + 1}.saliencies"] = np.array(saliencies, np.float64)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
@@ -81,4 +87,4 @@ def load_lean(path: Path, made_of: str = "") -> LeanLayers:
 def _layer(tensor: Callable[[str], NDArray[Any]], name: str) -> LeanLayer:
     weights = {part: (tensor(f"{name}.{part}.weight"), tensor(f"{name}.{part}.bias")) for part in (*PRODUCTS, *NORMS)}
     scores, neurons = tensor(f"{name}.saliencies")
-    return LeanLayer(weights, float(scores), float(neurons))
+    return LeanLayer(weights, float(scores), float(neurons), tensor(f"{name}.kept"))

@@ -4,6 +4,7 @@ With Sluice come sentences of Moby Dick, and `texts` for fitting. With the packa
 (2005): 300 documents, and 50 others with what people said about how alike each two of them are.
 """
 
+import gzip
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SAMPLE = Path(__file__).parent / "weights" / "moby_dick_sample.txt"
-TEXTS = Path(__file__).parent / "weights" / "texts.txt"
+TEXTS = Path(__file__).parent / "weights" / "texts.txt.gz"
 PLACES, SENTENCES = 16, 40
 """The sample is so many runs of so many sentences, from all over the book."""
 
@@ -44,9 +45,10 @@ def sample(test: bool = True) -> list[str]:
 
 
 def texts() -> list[str]:
-    """Texts of all lengths that nothing is measured on: addresses on the State of the Union, the World Factbook, and
-    what the sample leaves of Moby Dick. All are in the public domain."""
-    return TEXTS.read_text("utf-8").splitlines()
+    """Texts of all lengths that nothing is measured on: addresses on the State of the Union, the World Factbook, the
+    Jargon File, the Devil's Dictionary and what the sample leaves of Moby Dick, which are in the public domain, and
+    definitions and examples of WordNet 3.0, whose licence lies beside them."""
+    return gzip.decompress(TEXTS.read_bytes()).decode().splitlines()
 
 
 def lee_background() -> list[str]:

@@ -107,26 +107,32 @@ def measured_files(name: str, calibrations: Path | None = None) -> MeasuredFiles
     return MeasuredFiles(profile, tuple(weights_files(weights)), partial(weights_digest, weights))
 
 
+def differences_beside(profile: Path) -> Path:
+    """Where the differences lie that tuning learned."""
+    return profile.with_name(profile.name.replace(".profile.json", ".differences.safetensors"))
+
+
 def lean_beside(profile: Path) -> Path:
     """Where the lean layers lie that belong to a profile."""
     return profile.with_name(profile.name.replace(".profile.json", ".lean.safetensors"))
 
 
-def fitted_once(folder: Path, digest: str, calibrations: Path | None = None) -> LeanLayers:
-    """MiniLM's lean layers, fitted on texts that come with Sluice unless they were, which shows its progress. Raises
-    `OtherWeights` where the weights in the folder have another digest."""
-    home = calibrations.parent if calibrations else default_home()
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("fitting lean layers, once", total=1.0)
-        kept = home / "converted" / "minilm.lean.safetensors"
-        return kept_lean(folder, digest, kept, lambda done: bar.update(task, completed=done))
+def packaged_lean(name: str, calibrations: Path) -> LeanLayers | None:
+    """The lean layers, without tuning, of a model for which they are fitted on texts that come with Sluice: MiniLM.
+    None for others."""
+    if split_datatype(name)[0] != MINILM:
+        return None
+    folder = locate(name)
+    untuned = PACKAGED / f"{MINILM}.profile.json"
+    return _fitted_once(untuned, folder, weights_digest(weights_path(folder)), calibrations)
 
 
 def tuned_lean(name: str, calibrations: Path) -> LeanLayers | None:
-    """The tuned lean layers of a model of texts; None where it was not tuned."""
-    path = lean_beside(calibrations / f"{served_name(split_datatype(name)[0])}{TUNED_SUFFIX}")
-    return load_lean(path) if path.exists() else None
+    """The tuned lean layers of a model of texts, the user's own or packaged; None where it was not tuned."""
+    path = profile_path(name, calibrations)
+    if path is None or not path.name.endswith(TUNED_SUFFIX):
+        return None
+    return _lean_layers(path, Profile.load(path), locate(name), calibrations)
 
 
 def minilm_folder() -> Path | None:
@@ -141,9 +147,25 @@ def _lean_layers(path: Path, profile: Profile, folder: Path, calibrations: Path 
     """The lean layers that belong to a profile: those beside it, if there are any, and of a packaged one those that are
     fitted once."""
     if path.parent == PACKAGED:
-        return fitted_once(folder, profile.weights_digest, calibrations)
+        return _fitted_once(path, folder, profile.weights_digest, calibrations)
     beside = lean_beside(path)
     return load_lean(beside) if beside.exists() else None
+
+
+def _fitted_once(path: Path, folder: Path, digest: str, calibrations: Path | None) -> LeanLayers:
+    """The lean layers of a packaged profile, which are fitted on texts that come with Sluice unless they were, with
+    what tuning learned of them; shows its progress. Raises `OtherWeights` where the weights in the folder have another
+    digest."""
+    home = calibrations.parent if calibrations else default_home()
+    kept, learned = home / "converted" / lean_beside(path).name, differences_beside(path)
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("fitting lean layers, once", total=1.0)
+
+        def report(done: float) -> None:
+            bar.update(task, completed=done)
+
+        return kept_lean(folder, digest, kept, report, learned if learned.exists() else None)
 
 
 def _missing_for_minilm() -> str:

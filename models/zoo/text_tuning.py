@@ -1,15 +1,16 @@
 """Tuning the lean layers of an encoder of texts: a short self-distillation on unlabelled texts.
 
-The dense encoder is the teacher. The student has its lean layers, which begin as `lean_fitting` makes them, and learns
-to make the same embeddings from fewer channels; in every text positions that are nearly alike are joined at random.
-Each layer also learns to give what the dense one gives, so that dense and lean layers may take turns.
+The dense encoder is the teacher. The student has the lean layers that `lean_fitting` made, with low-rank differences
+that begin at nothing, and learns to make the same embeddings from fewer channels; in every text positions that are
+nearly alike are joined at random, and in some steps some halves of layers are dense. Each layer also learns to give
+what the dense one gives, so that dense and lean layers may take turns.
 
 The dense weights are left as they are, and level 0 is the dense encoder.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -20,10 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models import kernels
-from models.model import GateContext
-from models.zoo.bert import DENSE, Bert
-from models.zoo.lean_fitting import LeanRecipe, fit_lean
-from models.zoo.lean_layers import LeanLayer, LeanLayers
+from models.zoo.bert import Bert
+from models.zoo.lean_differences import LayerDifference, LayerDifferences, NormDifference, ProductDifference
+from models.zoo.lean_layers import NORMS, PRODUCTS, LayerWeights, LeanLayers, Neurons
 from models.zoo.text_reader import Tokens
 
 Array = NDArray[np.float32]
@@ -31,32 +31,31 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class TuningRecipe:
-    """`rate` is the peak of a cosine schedule over `steps` of `batch` texts. The threshold for joining positions is
-    drawn up to `joined`, in the later half of the layers. `pairs` weighs how alike the texts of a batch are to each
-    other, `layers` how far each layer is from the dense one. The layers are fitted on `fitted_on` texts, and keep what
-    `lean` says; a checkpoint is written `every` so many steps."""
+    """`rate` is the peak of a cosine schedule over `steps` of `batch` texts. The differences have the rank `rank`, and
+    those of queries and keys half of it. The threshold for joining positions is drawn up to `joined`, in the later half
+    of the layers. In a share `mixed` of the steps some halves are dense. `pairs` weighs how alike the texts of a batch
+    are to each other, `layers` how far each layer is from the dense one. A checkpoint is written `every` so many
+    steps."""
 
     steps: int = 1500
-    batch: int = 16
-    rate: float = 2e-4
+    batch: int = 32
+    rate: float = 1.5e-3
+    rank: int = 8
     joined: float = 0.3
-    layers: float = 0.2
+    mixed: float = 0.3
+    layers: float = 1.0
     pairs: float = 1.0
-    fitted_on: int = 1000
-    lean: LeanRecipe = field(default_factory=LeanRecipe)
     every: int = 50
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step of a phase, counted from 1: "dense", a text through the teacher, or "tuning", one of optimisation, whose
-    `cosine` to the dense embeddings is the batch's mean."""
+    """A step of optimisation, counted from 1; `cosine` to the dense embeddings is the batch's mean."""
 
-    phase: str
     number: int
     steps: int
-    cosine: float = 0.0
+    cosine: float
 
 
 # Of the last hidden states [m, hidden], and the number of positions that each stands for, as in `sentence_folder`.
@@ -70,24 +69,27 @@ POOLINGS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
 )
 
 
-class StudentLayer(nn.Module):
-    """One lean layer, which is trained. It takes the positions of several texts, one after the other, x [m, hidden];
-    `lengths` says how many are each text's."""
+class TorchLayer(nn.Module):
+    """One layer with differences of some rank, which are trained; of rank 0, a dense layer, it has none. It takes the
+    positions of several texts, one after the other, x [m, hidden]; `lengths` says how many are each text's."""
 
-    def __init__(self, encoder: Bert, part: LeanLayer) -> None:
+    def __init__(self, encoder: Bert, weights: LayerWeights, rank: int = 0) -> None:
         super().__init__()
-        self.part, self.shape, self.scale = part, encoder.shape, encoder.shape.head_size**-0.5
-        self.distances = encoder.distances
-        weights, biases = zip(*part.weights.values(), strict=True)
-        self.weights, self.biases = (
-            nn.ParameterDict(
-                {
-                    name: nn.Parameter(torch.from_numpy(np.array(one)))
-                    for name, one in zip(part.weights, of, strict=True)
-                }
-            )
-            for of in (weights, biases)
-        )
+        self.shape, self.scale, self.distances = encoder.shape, encoder.shape.head_size**-0.5, encoder.distances
+        self.begun = {
+            name: (torch.from_numpy(np.array(weight)), torch.from_numpy(np.array(bias)))
+            for name, (weight, bias) in weights.items()
+        }
+        self.learned = nn.ParameterDict()
+        for name, (weight, bias) in self.begun.items() if rank else ():
+            self.learned[f"{name}_bias"] = nn.Parameter(torch.zeros_like(bias))
+            if name in NORMS:
+                self.learned[f"{name}_weight"] = nn.Parameter(torch.zeros_like(weight))
+            else:
+                outputs, inputs = weight.shape
+                ranks = max(1, rank // 2) if name in ("query", "key") else rank
+                self.learned[f"{name}_left"] = nn.Parameter(torch.zeros(outputs, ranks))
+                self.learned[f"{name}_right"] = nn.Parameter(torch.randn(ranks, inputs) * inputs**-0.5)
         # Products in bf16 are near enough to learn by, and several times as fast where the processor has it.
         self.fast = kernels.instruction_set("bf16") in ("amx", "avx512")
 
@@ -113,24 +115,38 @@ class StudentLayer(nn.Module):
         """The second half."""
         return self._normalised(x + self._product(F.gelu(self._product(x, "up")), "down"), "norm")
 
-    def learned(self) -> LeanLayer:
-        """What is kept of it."""
+    def difference(self, kept: Neurons) -> LayerDifference:
+        """What it learned, with the neurons that it has."""
 
-        def array(values: Tensor) -> Array:
-            return values.detach().numpy().copy()
+        def array(name: str) -> Array:
+            learned: Array = self.learned[name].detach().numpy().copy()
+            return learned
 
-        learned = {name: (array(weight), array(self.biases[name])) for name, weight in self.weights.items()}
-        return LeanLayer(learned, self.part.score_saliency, self.part.neuron_saliency)
+        products = {
+            name: ProductDifference(array(f"{name}_left"), array(f"{name}_right"), array(f"{name}_bias"))
+            for name in PRODUCTS
+        }
+        norms = {name: NormDifference(array(f"{name}_weight"), array(f"{name}_bias")) for name in NORMS}
+        return LayerDifference(products, norms, kept)
+
+    def _weights(self, name: str) -> tuple[Tensor, Tensor]:
+        weight, bias = self.begun[name]
+        if not self.learned:
+            return weight, bias
+        if name in NORMS:
+            return weight + self.learned[f"{name}_weight"], bias + self.learned[f"{name}_bias"]
+        added = self.learned[f"{name}_left"] @ self.learned[f"{name}_right"]
+        return weight + added, bias + self.learned[f"{name}_bias"]
 
     def _product(self, x: Tensor, name: str) -> Tensor:
-        weight = self.weights[name]
+        weight, bias = self._weights(name)
         if not self.fast:
-            return F.linear(x, weight, self.biases[name])
-        made: Tensor = F.linear(x.bfloat16(), weight.bfloat16()).to(x.dtype) + self.biases[name]
+            return F.linear(x, weight, bias)
+        made: Tensor = F.linear(x.bfloat16(), weight.bfloat16()).to(x.dtype) + bias
         return made
 
     def _normalised(self, x: Tensor, norm: str) -> Tensor:
-        normalised: Tensor = F.layer_norm(x, (x.shape[1],), self.weights[norm], self.biases[norm], self.shape.epsilon)
+        normalised: Tensor = F.layer_norm(x, (x.shape[1],), *self._weights(norm), self.shape.epsilon)
         return normalised
 
 
@@ -138,32 +154,26 @@ def tune(
     encoder: Bert,
     pooling: Sequence[str],
     sequences: Sequence[Tokens],
+    fitted: LeanLayers,
     recipe: TuningRecipe,
     report: Callable[[Step], None],
     checkpoint: Path | None = None,
-) -> LeanLayers:
-    """Tunes on sequences of tokens. `pooling` names what of the last hidden states the model's answer is made of. With
-    a `checkpoint` an interrupted run goes on where its file left off."""
+) -> LayerDifferences:
+    """Tunes `fitted` lean layers on sequences of tokens. `pooling` names what of the last hidden states the model's
+    answer is made of. With a `checkpoint` an interrupted run goes on where its file left off."""
     torch.manual_seed(recipe.seed)
-    teacher = []
-    for number, tokens in enumerate(sequences):
-        encoded = encoder(tokens.ids, GateContext(0.0), DENSE, types=tokens.types)
-        teacher.append(_pooled(pooling, torch.from_numpy(encoded.states), torch.from_numpy(encoded.sizes)))
-        report(Step("dense", number + 1, len(sequences)))
-    fitted = fit_lean(encoder, sequences[: recipe.fitted_on], recipe=recipe.lean)
-    student = [StudentLayer(encoder, part) for part in fitted]
+    teacher = [TorchLayer(encoder, encoder.dense_weights(number)) for number in range(encoder.shape.layers)]
+    student = [TorchLayer(encoder, layer.weights, recipe.rank) for layer in fitted]
     parameters = [parameter for layer in student for parameter in layer.parameters()]
     optimiser = torch.optim.Adam(parameters, lr=recipe.rate, betas=(0.9, 0.98))
     about = f"{recipe} {encoder.digest} {[len(tokens) for tokens in sequences]}"
-    done = _resume(checkpoint, about, student, optimiser)
-    for step in range(done, recipe.steps):
+    for step in range(_resume(checkpoint, about, student, optimiser), recipe.steps):
         warm, share = min(1.0, (step + 1) / 30), step / recipe.steps
         for group in optimiser.param_groups:
             group["lr"] = recipe.rate * warm * (0.02 + 0.98 * (1 + math.cos(math.pi * share)) / 2)
         random = np.random.default_rng((recipe.seed, step))
-        chosen = random.integers(0, len(sequences), recipe.batch)
-        made, apart = _run(encoder, student, pooling, [sequences[i] for i in chosen], recipe, random)
-        wanted = torch.stack([teacher[i] for i in chosen])
+        chosen = [sequences[i] for i in random.integers(0, len(sequences), recipe.batch)]
+        wanted, made, apart = _run(encoder, teacher, student, pooling, chosen, recipe, random)
         made, wanted = F.normalize(made), F.normalize(wanted)
         cosine = (made * wanted).sum(1).mean()
         loss = 1 - cosine + recipe.pairs * (made @ made.T - wanted @ wanted.T).square().mean() + recipe.layers * apart
@@ -171,51 +181,58 @@ def tune(
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
-        report(Step("tuning", step + 1, recipe.steps, float(cosine.detach())))
+        report(Step(step + 1, recipe.steps, float(cosine.detach())))
         if checkpoint is not None and ((step + 1) % recipe.every == 0 or step + 1 == recipe.steps):
             _keep(checkpoint, about, step + 1, student, optimiser)
-    return [layer.learned() for layer in student]
+    return [layer.difference(part.kept) for layer, part in zip(student, fitted, strict=True)]
 
 
 def _run(
     encoder: Bert,
-    student: Sequence[StudentLayer],
+    teacher: Sequence[TorchLayer],
+    student: Sequence[TorchLayer],
     pooling: Sequence[str],
     sequences: Sequence[Tokens],
     recipe: TuningRecipe,
     random: np.random.Generator,
-) -> tuple[Tensor, Tensor]:
-    """The embeddings that the student makes of sequences, [sequences, size], with positions joined at random; and how
-    far its layers are from the dense ones on the same inputs, relative to what they add."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The dense embeddings of sequences, [sequences, size]; those that the student makes, with positions joined at
+    random; and how far its layers are from the dense ones, relative to what they give."""
     lengths = [len(tokens) for tokens in sequences]
     x = torch.from_numpy(np.concatenate([encoder.embed(tokens.ids, tokens.types) for tokens in sequences]))
-    sizes = torch.ones(len(x), dtype=torch.int64)
+    sizes, count = torch.ones(len(x), dtype=torch.int64), len(student)
+    taught = _taught(teacher, x, sizes, lengths)
+    wanted = _embeddings(pooling, taught[-1], sizes, lengths)
     joins = random.uniform(0, recipe.joined, len(lengths)) * (random.random(len(lengths)) < 0.75)
-    taught = _taught(encoder, x, lengths)
+    lean = random.random((count, 2)) < (random.uniform(0.3, 1) if random.random() < recipe.mixed else 1)
     apart = torch.zeros(())
-    for i, layer in enumerate(student):
-        x = layer.attend(x, sizes, lengths)
-        if encoder.position_gates and i >= len(student) // 2 - 1:
+    for i, layers in enumerate(zip(teacher, student, strict=True)):
+        x = layers[int(lean[i, 0])].attend(x, sizes, lengths)
+        if encoder.position_gates and i >= count // 2 - 1:
             thresholds = joins * random.uniform(0.5, 1.5, len(lengths))
             parts = zip(torch.split(x, lengths), torch.split(sizes, lengths), thresholds, strict=True)
             joined = [join(rows, size, float(threshold)) for rows, size, threshold in parts]
             x, sizes = (torch.cat(part) for part in zip(*joined, strict=True))
             lengths = [len(rows) for rows, _ in joined]
-        x = layer.feed_forward(x)
+        x = layers[int(lean[i, 1])].feed_forward(x)
         if len(x) == len(taught[i]):  # nothing was joined
             apart = apart + (x - taught[i]).square().sum() / taught[i].square().sum()
-    states = zip(torch.split(x, lengths), torch.split(sizes, lengths), strict=True)
-    return torch.stack([_pooled(pooling, rows, size) for rows, size in states]), apart / len(student)
+    return wanted, _embeddings(pooling, x, sizes, lengths), apart / count
 
 
-def _taught(encoder: Bert, x: Tensor, lengths: list[int]) -> list[Tensor]:
-    """What each dense layer gives, the positions of all sequences one after the other."""
+@torch.no_grad()
+def _taught(teacher: Sequence[TorchLayer], x: Tensor, sizes: Tensor, lengths: list[int]) -> list[Tensor]:
+    """What each dense layer gives."""
     taught = []
-    for layer in encoder.layers:
-        rows = [encoder.layer(part.numpy(), layer) for part in torch.split(x, lengths)]
-        x = torch.from_numpy(np.concatenate(rows))
+    for layer in teacher:
+        x = layer.feed_forward(layer.attend(x, sizes, lengths))
         taught.append(x)
     return taught
+
+
+def _embeddings(pooling: Sequence[str], x: Tensor, sizes: Tensor, lengths: list[int]) -> Tensor:
+    states = zip(torch.split(x, lengths), torch.split(sizes, lengths), strict=True)
+    return torch.stack([_pooled(pooling, rows, size) for rows, size in states])
 
 
 def _pooled(pooling: Sequence[str], x: Tensor, sizes: Tensor) -> Tensor:
@@ -239,7 +256,7 @@ def join(x: Tensor, sizes: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     return mean[kept], total[kept]
 
 
-def _keep(path: Path, about: str, step: int, student: Sequence[StudentLayer], optimiser: torch.optim.Optimizer) -> None:
+def _keep(path: Path, about: str, step: int, student: Sequence[TorchLayer], optimiser: torch.optim.Optimizer) -> None:
     partial = path.with_name(path.name + ".partial")
     state = {
         "about": about,
@@ -251,7 +268,7 @@ def _keep(path: Path, about: str, step: int, student: Sequence[StudentLayer], op
     partial.replace(path)
 
 
-def _resume(path: Path | None, about: str, student: Sequence[StudentLayer], optimiser: torch.optim.Optimizer) -> int:
+def _resume(path: Path | None, about: str, student: Sequence[TorchLayer], optimiser: torch.optim.Optimizer) -> int:
     """The steps that are done; none where the checkpoint is that of another tuning."""
     if path is None or not path.exists():
         return 0

@@ -10,7 +10,6 @@ from rich.table import Table
 
 from models.zoo import catalog, text_calibration, text_data, text_family
 from models.zoo.family import served_name, split_datatype
-from models.zoo.folder import weights_digest, weights_path
 from models.zoo.lean_layers import save_lean
 from models.zoo.text_model import open_text_model
 from models.zoo.text_quality import measure_texts
@@ -34,9 +33,7 @@ def calibrate_texts(name: str, data: Path | None, output: Path | None, points: i
         folder, short = output or calibrations, split_datatype(served_name(name))[0]
         folder.mkdir(parents=True, exist_ok=True)
         tuned = text_family.tuned_lean(name, calibrations)
-        packaged = None
-        if tuned is None and data is None and short == text_family.MINILM:  # it is served with these
-            packaged = text_family.fitted_once(place, weights_digest(weights_path(place)), calibrations)
+        lean = tuned or (text_family.packaged_lean(name, calibrations) if data is None else None)
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task("calibrating", total=1.0)
 
@@ -44,9 +41,7 @@ def calibrate_texts(name: str, data: Path | None, output: Path | None, points: i
                 bar.update(task, completed=done)
 
             path = folder / f"{short}{text_family.TUNED_SUFFIX if tuned else '.profile.json'}"
-            profile, lean = text_calibration.calibrate(
-                short, place, tuning, held_out, report, lean=tuned or packaged, points=points
-            )
+            profile, lean = text_calibration.calibrate(short, place, tuning, held_out, report, lean=lean, points=points)
         save_lean(lean, text_family.lean_beside(path))
         profile.save(path)
     except (SettingsError, catalog.UnknownModel, OSError, ValueError) as error:

@@ -11,6 +11,7 @@ from models.gating.agreement import gain
 from models.gating.profile import Profile
 from models.zoo import catalog, language_family, speech_family, text_calibration, text_data, text_family
 from models.zoo.family import served_name, split_datatype
+from models.zoo.lean_differences import add_differences, load_differences, save_differences
 from models.zoo.lean_layers import LeanLayers, save_lean
 from models.zoo.text_inputs import request_of
 from models.zoo.text_model import open_text_model
@@ -48,7 +49,7 @@ def tune(
         int | None,
         typer.Option(
             min=1,
-            help="Of a model of texts 1500, of 16 texts each; of a language model 300, of 512 tokens; of a model of "
+            help="Of a model of texts 1500, of 32 texts each; of a language model 300, of 512 tokens; of a model of "
             "speech 300, of 4 recordings",
         ),
     ] = None,
@@ -62,8 +63,8 @@ def tune(
 ) -> None:
     """Tune a model for its gates on unlabelled texts or recordings, and write its tuned profile.
 
-    The dense model teaches its lean layers, or what stands for what a model of speech or a language model skips; it
-    stays as it is, and is what level 0 serves. An interrupted tuning goes on when it is started again with the same
+    The dense model teaches low-rank differences of its lean layers, or what stands for what a model of speech or a
+    language model skips; it stays as it is, and is what level 0 serves. An interrupted tuning goes on when it is started again with the same
     data and options. Where no other data is given for it, a third is kept to measure the profile on. What was not tuned
     is measured too, and the better is written. A model of speech and a language model must have a profile, whose points
     stay.
@@ -90,6 +91,7 @@ def tune(
         target, checkpoints = output or load_settings().calibrations, work or home / "training"
         for made in (target, checkpoints):
             made.mkdir(parents=True, exist_ok=True)
+        path = target / f"{name}{text_family.TUNED_SUFFIX}"
         dense = open_text_model(name, folder)
         sequences = [
             tokens for text in tuning for tokens in dense.read(request_of(text, dense)) if len(tokens) <= LONGEST
@@ -97,15 +99,6 @@ def tune(
         torch.set_num_threads(1)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-            tasks = {phase: bar.add_task(phase, total=None) for phase in ("dense", "tuning")}
-
-            def report(step: Step) -> None:
-                described = f"tuning, cosine {step.cosine:.4f}" if step.phase == "tuning" else "the dense model"
-                bar.update(tasks[step.phase], total=step.steps, completed=step.number, description=described)
-
-            checkpoint = checkpoints / f"{name}-tuning-{seed}.pt"
-            recipe = TuningRecipe(seed=seed) if steps is None else TuningRecipe(steps=steps, seed=seed)
-            tuned = tune_encoder(dense.encoder, dense.pooling, sequences, recipe, report, checkpoint)
 
             def calibrated(named: str, layers: LeanLayers | None) -> tuple[Profile, LeanLayers]:
                 task = bar.add_task(f"calibrating {named} layers", total=1.0)
@@ -119,12 +112,25 @@ def tune(
                     points=points,
                 )
 
-            fitted, learned = calibrated("fitted", None), calibrated("tuned", tuned)
+            fitted = calibrated("fitted", text_family.packaged_lean(model, load_settings().calibrations))
+            task = bar.add_task("tuning", total=None)
+
+            def report(step: Step) -> None:
+                described = f"tuning, cosine {step.cosine:.4f}"
+                bar.update(task, total=step.steps, completed=step.number, description=described)
+
+            checkpoint = checkpoints / f"{name}-tuning-{seed}.pt"
+            recipe = TuningRecipe(seed=seed) if steps is None else TuningRecipe(steps=steps, seed=seed)
+            differences = tune_encoder(dense.encoder, dense.pooling, sequences, fitted[1], recipe, report, checkpoint)
+            learned_of = text_family.differences_beside(path)
+            save_differences(differences, learned_of)  # which rounds them
+            learned = calibrated("tuned", add_differences(fitted[1], load_differences(learned_of)))
         gained = gain(learned[0], fitted[0])
         profile, lean = learned if gained > 0 else fitted
+        if gained <= 0:
+            learned_of.unlink()
         kept = "kept are the tuned layers" if gained > 0 else "kept are the layers that were fitted, without tuning"
         Console(stderr=True).print(f"tuning gained {gained:+.4f} of agreement at the same work: {kept}")
-        path = target / f"{name}{text_family.TUNED_SUFFIX}"
         save_lean(lean, text_family.lean_beside(path))
         profile.save(path)
     except (SettingsError, catalog.UnknownModel, OSError, ValueError) as error:

@@ -1,3 +1,5 @@
+import gzip
+
 import numpy as np
 import pytest
 
@@ -7,17 +9,23 @@ from models.zoo import kept_lean as module
 from models.zoo import text_data
 from models.zoo.bert import Bert
 from models.zoo.kept_lean import kept_lean
+from models.zoo.lean_differences import save_differences
 from models.zoo.text_profile import OtherWeights
 from tests.models.zoo.random_bert import WORDS, write_random_bert
+from tests.models.zoo.random_differences import random_difference
 from tests.models.zoo.random_encoders import write_encoder
 
 
 @pytest.fixture(autouse=True)
 def _texts(tmp_path, monkeypatch):
     random = np.random.default_rng(0)
-    path = tmp_path / "texts.txt"
-    path.write_text("\n".join(" ".join(random.choice(WORDS, random.integers(5, 20))) for _ in range(40)))
+    path = tmp_path / "texts.txt.gz"
+    write(path, [" ".join(random.choice(WORDS, random.integers(5, 20))) for _ in range(40)])
     monkeypatch.setattr(text_data, "TEXTS", path)
+
+
+def write(path, texts):
+    path.write_bytes(gzip.compress("\n".join(texts).encode()))
 
 
 @pytest.fixture
@@ -25,17 +33,17 @@ def fits(monkeypatch):
     """How often was fitted."""
     counted = []
 
-    def fit(*arguments):
+    def fit(*arguments, **named):
         counted.append(1)
-        return fit_lean(*arguments)
+        return fit_lean(*arguments, **named)
 
     fit_lean = module.fit_lean
     monkeypatch.setattr(module, "fit_lean", fit)
     return counted
 
 
-def loaded(folder, kept, digest=None):
-    return kept_lean(folder, digest or Bert(folder).digest, kept, lambda done: None)
+def loaded(folder, kept, digest=None, differences=None):
+    return kept_lean(folder, digest or Bert(folder).digest, kept, lambda done: None, differences)
 
 
 @pytest.mark.parametrize("kind", ["bert", "mpnet"])
@@ -57,12 +65,28 @@ def test_what_is_torn_or_of_other_texts_or_weights_is_made_anew(tmp_path, fits):
     kept.write_bytes(whole[: len(whole) // 2])
     loaded(folder, kept)
     assert kept.read_bytes() == whole
-    text_data.TEXTS.write_text(text_data.TEXTS.read_text() + "\nthe whale sank the ship\n")
+    write(text_data.TEXTS, [*text_data.texts(), "the whale sank the ship"])
     loaded(folder, kept)
     loaded(write_random_bert(tmp_path / "other", seed=1), kept)
     assert len(fits) == 4
     loaded(tmp_path / "other", kept)
     assert len(fits) == 4
+
+
+def test_what_tuning_learned_is_added_to_layers_with_the_same_neurons(tmp_path, fits):
+    folder, kept, file = write_random_bert(tmp_path / "bert"), tmp_path / "lean.safetensors", tmp_path / "learned"
+    fitted = loaded(folder, kept)
+    for number in range(2):
+        others = [np.setdiff1d(np.arange(160), layer.kept)[:1] for layer in fitted]
+        neurons = [np.sort(np.append(one, layer.kept[1:])) for one, layer in zip(others, fitted, strict=True)]
+        learned = [random_difference(layer, number, kept) for layer, kept in zip(fitted, neurons, strict=True)]
+        save_differences(learned, file)
+        tuned = loaded(folder, kept, differences=file)
+        assert len(fits) == 2 + number
+        assert all(np.array_equal(layer.kept, wanted) for layer, wanted in zip(tuned, neurons, strict=True))
+        assert np.abs(tuned[0].weights["norm"][0] - fitted[0].weights["norm"][0]).max() > 0.1
+    loaded(folder, kept, differences=file)
+    assert len(fits) == 3
 
 
 def test_other_weights_than_the_profiles_are_refused(tmp_path):

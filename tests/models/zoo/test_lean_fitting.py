@@ -53,6 +53,18 @@ def test_neurons_that_others_stand_in_for_are_left_out():
     assert np.linalg.matrix_rank(neurons[:, kept], tol=1e-6) == 10
 
 
+def test_neurons_and_signs_are_the_same_for_the_same_layers(tmp_path, sequences):
+    encoder = Bert(write_random_bert(tmp_path))
+    first = fit_lean(encoder, sequences)
+    kept = [np.setdiff1d(np.arange(160), layer.kept) for layer in first]
+    others = fit_lean(encoder, sequences[::-1], kept=kept)
+    for one, other, wanted in zip(first, others, kept, strict=True):
+        assert np.array_equal(other.kept, wanted)
+        assert len(other.weights["up"][0]) == len(wanted)
+        for name in ("query", "key"):
+            assert np.sum(one.weights[name][0] * other.weights[name][0], 1).min() > 0
+
+
 def test_what_stays_stands_in_for_what_is_left_out(tmp_path, sequences):
     folder = write_random_bert(tmp_path)
     encoder = Bert(folder)

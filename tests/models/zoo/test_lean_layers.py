@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -23,6 +25,7 @@ def parts(tmp_path_factory):
 def test_layers_survive_their_file(parts, tmp_path):
     save_lean(parts, tmp_path / "lean.safetensors", "texts")
     for kept, wanted in zip(load_lean(tmp_path / "lean.safetensors", "texts"), parts, strict=True):
+        assert np.array_equal(kept.kept, wanted.kept)
         assert (kept.score_saliency, kept.neuron_saliency) == (wanted.score_saliency, wanted.neuron_saliency)
         for name, (weight, bias) in wanted.weights.items():
             assert np.array_equal(kept.weights[name][0], weight)
@@ -46,4 +49,4 @@ def test_layers_of_a_larger_encoder_are_refused(parts, tmp_path):
     folder = write_random_bert(tmp_path)
     larger = {**parts[0].weights, "up": tuple(np.repeat(part, 2, 0) for part in parts[0].weights["up"])}
     with pytest.raises(OtherWeights, match="the lean layer's up is"):
-        Bert(folder, [type(parts[0])(larger, 0.1, 0.1), parts[1]])
+        Bert(folder, [replace(parts[0], weights=larger), parts[1]])

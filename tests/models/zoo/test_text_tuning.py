@@ -12,18 +12,19 @@ from models import kernels
 from models.model import GateContext
 from models.zoo import text_tuning
 from models.zoo.bert import DENSE, Bert
-from models.zoo.lean_fitting import LeanRecipe
+from models.zoo.lean_differences import add_differences
+from models.zoo.lean_fitting import LeanRecipe, fit_lean
 from models.zoo.lean_layers import load_lean, save_lean
 from models.zoo.text_calibration import calibrate
 from models.zoo.text_embeddings import TextEmbedder
 from models.zoo.text_reader import Tokens
-from models.zoo.text_tuning import StudentLayer, TuningRecipe, join, tune
+from models.zoo.text_tuning import TorchLayer, TuningRecipe, join, tune
 from tests.models.zoo.random_bert import WORDS, write_random_bert
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 LEAN = LeanRecipe(neurons=0.5)
-RECIPE = TuningRecipe(steps=12, batch=6, rate=1e-3, joined=0.2, fitted_on=40, lean=LEAN)
+RECIPE = TuningRecipe(steps=12, batch=6, rate=1e-3, joined=0.2)
 CLOSED = {f"layer{layer}.{gate}": 1e9 for layer in (1, 2) for gate in ("scores", "neurons")}
 """Thresholds at which both layers are lean."""
 
@@ -46,11 +47,16 @@ def sequences(folder, texts):
 
 
 @pytest.fixture(scope="module")
-def tuned(folder, sequences, tmp_path_factory):
+def fitted(folder, sequences):
+    return fit_lean(Bert(folder), sequences[:40], recipe=LEAN)
+
+
+@pytest.fixture(scope="module")
+def tuned(folder, sequences, fitted, tmp_path_factory):
     seen = []
-    parts = tune(Bert(folder), ("mean",), sequences, RECIPE, seen.append)
-    assert [step.number for step in seen if step.phase == "dense"] == list(range(1, 61))
-    assert [step.number for step in seen if step.phase == "tuning"] == list(range(1, 13))
+    learned = tune(Bert(folder), ("mean",), sequences, fitted, RECIPE, seen.append)
+    assert [step.number for step in seen] == list(range(1, 13))
+    parts = add_differences(fitted, learned)
     path = tmp_path_factory.mktemp("parts") / "tuned.safetensors"
     save_lean(parts, path)
     return load_lean(path)
@@ -71,7 +77,7 @@ def test_the_served_layers_are_the_students(folder, sequences, tuned, monkeypatc
     monkeypatch.setattr(text_tuning.kernels, "instruction_set", lambda datatype: "portable")
     with torch.no_grad():
         for part in tuned:
-            layer = StudentLayer(encoder, part)
+            layer = TorchLayer(encoder, part.weights)
             x = layer.feed_forward(layer.attend(x, torch.ones(len(ids), dtype=torch.int64), [len(ids)]))
     context = GateContext(0.0)
     states = encoder(ids, context, CLOSED).states
@@ -90,41 +96,50 @@ def test_level_0_is_the_dense_encoder(folder, sequences, tuned):
     assert set(both.channel_gates) == set(CLOSED)
 
 
-def test_tuning_brings_gated_embeddings_nearer_to_the_dense_ones(folder, sequences):
+def test_tuning_brings_gated_embeddings_nearer_to_the_dense_ones(folder, sequences, fitted):
     encoder = Bert(folder)
-    half = TuningRecipe(steps=36, batch=8, rate=1e-3, joined=0, fitted_on=40, lean=LEAN)
-    begun = TuningRecipe(steps=0, fitted_on=40, lean=LEAN)
-    fitted, learned = (tune(encoder, ("mean",), sequences, recipe, lambda step: None) for recipe in (begun, half))
-    before, after = (cosine(Bert(folder, parts), sequences, CLOSED) for parts in (fitted, learned))
+    recipe = TuningRecipe(steps=60, batch=8, rate=4e-3, joined=0, mixed=0)
+    learned = tune(encoder, ("mean",), sequences, fitted, recipe, lambda step: None)
+    before, after = (
+        cosine(Bert(folder, parts), sequences, CLOSED) for parts in (fitted, add_differences(fitted, learned))
+    )
     assert 1 - after < 0.9 * (1 - before)
 
 
-def test_an_interrupted_tuning_goes_on_where_it_was(folder, sequences, tmp_path):
+def test_what_has_learned_nothing_yet_is_what_was_fitted(folder, sequences, fitted):
+    learned = tune(Bert(folder), ("mean",), sequences, fitted, TuningRecipe(steps=0), lambda step: None)
+    for one, other in zip(add_differences(fitted, learned), fitted, strict=True):
+        assert all(np.array_equal(one.weights[name][0], other.weights[name][0]) for name in other.weights)
+
+
+def test_an_interrupted_tuning_goes_on_where_it_was(folder, sequences, fitted, tmp_path):
     encoder = Bert(folder)
-    recipe = TuningRecipe(steps=8, batch=2, fitted_on=20, every=5, lean=LEAN)
+    recipe = TuningRecipe(steps=8, batch=2, every=5)
 
     class Interrupted(Exception):
         pass
 
     def interrupt(step):
-        if step.phase == "tuning" and step.number == 7:
+        if step.number == 7:
             raise Interrupted
 
+    def tuned_on(texts, report, checkpoint=None):
+        return tune(encoder, ("mean",), texts, fitted, recipe, report, checkpoint)
+
     with pytest.raises(Interrupted):
-        tune(encoder, ("mean",), sequences[:20], recipe, interrupt, tmp_path / "tuning.pt")
+        tuned_on(sequences[:20], interrupt, tmp_path / "tuning.pt")
     numbers = []
 
     def report(step):
-        if step.phase == "tuning":
-            numbers.append(step.number)
+        numbers.append(step.number)
 
-    resumed = tune(encoder, ("mean",), sequences[:20], recipe, report, tmp_path / "tuning.pt")
+    resumed = tuned_on(sequences[:20], report, tmp_path / "tuning.pt")
     assert numbers[0] == 6
-    straight = tune(encoder, ("mean",), sequences[:20], recipe, lambda step: None)
+    straight = tuned_on(sequences[:20], lambda step: None)
     for one, other in zip(resumed, straight, strict=True):
-        assert one.weights["norm"][0] == pytest.approx(other.weights["norm"][0], abs=1e-5)
+        assert one.norms["norm"].weight == pytest.approx(other.norms["norm"].weight, abs=1e-5)
     numbers.clear()
-    tune(encoder, ("mean",), sequences[:19], recipe, report, tmp_path / "tuning.pt")
+    tuned_on(sequences[:19], report, tmp_path / "tuning.pt")
     assert numbers[0] == 1  # the checkpoint is of other texts
 
 
