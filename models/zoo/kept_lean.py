@@ -28,12 +28,13 @@ def kept_lean(
     """The lean layers in the file `kept`, which is made anew where it is not there, is torn, or is of other weights,
     texts, differences or another way of fitting. What tuning learned of them may lie in `differences`. `report` is
     called with the share done. Raises `OtherWeights` where those of the `folder` are not these."""
-    texts, learned = _digest(text_data.TEXTS), _digest(differences)
-    made_of = f"weights {weights_digest} texts {texts} differences {learned} fitting {FITTING} {LeanRecipe()}"
+    parts = f"texts {_digest(text_data.TEXTS)} differences {_digest(differences)}"
+    made_of = f"weights {weights_digest} {parts} fitting {FITTING} {LeanRecipe()}"
     with suppress(FileNotFoundError, OtherWeights):
         return load_lean(kept, made_of)
     log.info("fitting lean layers on texts that come with Sluice, once: %s keeps them", kept)
-    lean = _fitted(kept.stem, folder, weights_digest, differences and load_differences(differences), report)
+    learned = load_differences(differences) if differences else None
+    lean = _fitted(kept.stem, folder, weights_digest, learned, report)
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         save_lean(lean, kept, made_of)

@@ -2,15 +2,17 @@
 added to them once, when a model is loaded. So they cost nothing in a request, and their file is small: a hundredth of
 the layers themselves."""
 
+import gzip
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save
 
 from models.zoo.lean_layers import NORMS, PRODUCTS, Array, LeanLayer, LeanLayers, Neurons
 from models.zoo.text_profile import OtherWeights
@@ -69,22 +71,22 @@ def _added(layer: LeanLayer, difference: LayerDifference) -> LeanLayer:
 
 
 def save_differences(differences: LayerDifferences, path: Path) -> None:
-    """Writes them as safetensors: what is multiplied in int8, with a scale for each rank, all else in float16."""
-    arrays: dict[str, NDArray[np.generic]] = {}
+    """Writes them as safetensors, compressed: whole numbers in int8, with a scale for each rank, bias or norm."""
+    arrays: dict[str, NDArray[Any]] = {}
     for number, layer in enumerate(differences):
+        rows = {}
         for name, one in layer.products.items():
-            part = f"layer{number + 1}.{name}"
-            arrays[f"{part}.left"], left_scale = _whole_numbers(one.left.T)
-            arrays[f"{part}.right"], right_scale = _whole_numbers(one.right)
-            arrays[f"{part}.scale"] = left_scale * right_scale
-            arrays[f"{part}.bias"] = one.bias.astype(np.float16)
+            rows |= {f"{name}.left": one.left.T, f"{name}.right": one.right, f"{name}.bias": one.bias[None]}
         for name, norm in layer.norms.items():
-            arrays[f"layer{number + 1}.{name}.weight"] = norm.weight.astype(np.float16)
-            arrays[f"layer{number + 1}.{name}.bias"] = norm.bias.astype(np.float16)
+            rows[name] = np.stack([norm.weight, norm.bias])
+        for part, values in rows.items():
+            scales = np.abs(values).max(1) / np.float32(127) + np.float32(1e-12)
+            arrays[f"layer{number + 1}.{part}"] = np.ascontiguousarray(np.rint(values / scales[:, None]), np.int8)
+            arrays[f"layer{number + 1}.{part}.scales"] = scales.astype(np.float32)
         arrays[f"layer{number + 1}.kept"] = layer.kept.astype(np.uint16)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        save_file(arrays, partial)
+        partial.write_bytes(gzip.compress(save(arrays), mtime=0))
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -93,28 +95,20 @@ def save_differences(differences: LayerDifferences, path: Path) -> None:
 def load_differences(path: Path) -> LayerDifferences:
     """Reads what `save_differences` wrote. Raises `FileNotFoundError`, or `OtherWeights` for something else."""
     try:
-        arrays = load_file(path)
+        arrays = load(gzip.decompress(path.read_bytes()))
         layers = len({name.partition(".")[0] for name in arrays})
         return [_layer(arrays, f"layer{number + 1}") for number in range(layers)]
-    except (SafetensorError, KeyError) as error:
+    except (gzip.BadGzipFile, SafetensorError, EOFError, KeyError) as error:
         raise OtherWeights(f"{path} has no differences of lean layers: {error}") from None
 
 
-def _layer(arrays: Mapping[str, NDArray[np.generic]], name: str) -> LayerDifference:
-    def floats(part: str) -> Array:
-        return arrays[f"{name}.{part}"].astype(np.float32)
+def _layer(arrays: Mapping[str, NDArray[Any]], name: str) -> LayerDifference:
+    def rows(part: str) -> Array:
+        values: Array = arrays[f"{name}.{part}"] * arrays[f"{name}.{part}.scales"][:, None]
+        return values
 
     products = {
-        of: ProductDifference(
-            floats(f"{of}.left").T * floats(f"{of}.scale"), floats(f"{of}.right"), floats(f"{of}.bias")
-        )
-        for of in PRODUCTS
+        of: ProductDifference(rows(f"{of}.left").T, rows(f"{of}.right"), rows(f"{of}.bias")[0]) for of in PRODUCTS
     }
-    norms = {of: NormDifference(floats(f"{of}.weight"), floats(f"{of}.bias")) for of in NORMS}
+    norms = {of: NormDifference(*rows(of)) for of in NORMS}
     return LayerDifference(products, norms, arrays[f"{name}.kept"].astype(np.int64))
-
-
-def _whole_numbers(rows: Array) -> tuple[NDArray[np.int8], Array]:
-    """Rows as whole numbers times a scale for each."""
-    scales = np.abs(rows).max(1, keepdims=True) / np.float32(127) + np.float32(1e-12)
-    return np.ascontiguousarray(np.rint(rows / scales), np.int8), scales[:, 0].astype(np.float32)

@@ -55,7 +55,7 @@ LeanLayers = Sequence[LeanLayer]
 
 def save_lean(parts: LeanLayers, path: Path, made_of: str = "") -> None:
     """Writes them as safetensors, all of them or nothing, with what they were `made_of`."""
-    arrays = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for number, layer in enumerate(parts):
         for name, (weight, bias) in layer.weights.items():
             arrays[f"layer{number + 1}.{name}.weight"] = np.ascontiguousarray(weight, np.float32)

@@ -109,7 +109,7 @@ def measured_files(name: str, calibrations: Path | None = None) -> MeasuredFiles
 
 def differences_beside(profile: Path) -> Path:
     """Where the differences lie that tuning learned."""
-    return profile.with_name(profile.name.replace(".profile.json", ".differences.safetensors"))
+    return profile.with_name(profile.name.replace(".profile.json", ".differences.safetensors.gz"))
 
 
 def lean_beside(profile: Path) -> Path:

@@ -205,6 +205,7 @@ def _run(
     wanted = _embeddings(pooling, taught[-1], sizes, lengths)
     joins = random.uniform(0, recipe.joined, len(lengths)) * (random.random(len(lengths)) < 0.75)
     lean = random.random((count, 2)) < (random.uniform(0.3, 1) if random.random() < recipe.mixed else 1)
+    lean[random.integers(count)] = True  # there is always something to learn
     apart = torch.zeros(())
     for i, layers in enumerate(zip(teacher, student, strict=True)):
         x = layers[int(lean[i, 0])].attend(x, sizes, lengths)

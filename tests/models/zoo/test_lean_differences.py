@@ -1,3 +1,4 @@
+import gzip
 from dataclasses import replace
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 
 pytest.importorskip("tokenizers", reason="the extra `text` is not installed")
 
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from models.zoo.bert import Bert
 from models.zoo.lean_differences import add_differences, load_differences, save_differences
@@ -37,16 +38,16 @@ def test_they_are_added_to_weights_and_biases(layers, differences):
 
 
 def test_they_survive_their_file_nearly(differences, tmp_path):
-    save_differences(differences, tmp_path / "learned.safetensors")
-    for kept, wanted in zip(load_differences(tmp_path / "learned.safetensors"), differences, strict=True):
+    save_differences(differences, tmp_path / "learned.gz")
+    for kept, wanted in zip(load_differences(tmp_path / "learned.gz"), differences, strict=True):
         assert np.array_equal(kept.kept, wanted.kept)
         for name, one in wanted.products.items():
             apart = kept.products[name].left @ kept.products[name].right - one.left @ one.right
             assert np.linalg.norm(apart) < 0.02 * np.linalg.norm(one.left @ one.right)
-            assert kept.products[name].bias == pytest.approx(one.bias, rel=1e-3, abs=1e-6)
+            assert kept.products[name].bias == pytest.approx(one.bias, abs=0.02)
         for name, norm in wanted.norms.items():
-            assert kept.norms[name].weight == pytest.approx(norm.weight, rel=1e-3, abs=1e-6)
-    assert [path.name for path in tmp_path.iterdir()] == ["learned.safetensors"]
+            assert kept.norms[name].weight == pytest.approx(norm.weight, abs=0.02)
+    assert [path.name for path in tmp_path.iterdir()] == ["learned.gz"]
 
 
 def test_those_of_other_layers_are_refused(layers, differences):
@@ -61,8 +62,10 @@ def test_those_of_other_layers_are_refused(layers, differences):
 
 
 def test_another_file_is_refused(tmp_path):
-    save_file({"layer1": np.zeros(3, np.float32)}, tmp_path / "means.safetensors")
-    with pytest.raises(OtherWeights, match="has no differences"):
-        load_differences(tmp_path / "means.safetensors")
+    path = tmp_path / "learned.gz"
+    for content in (b"no gzip", gzip.compress(b"no safetensors"), gzip.compress(save({"layer1": np.zeros(3)}))):
+        path.write_bytes(content)
+        with pytest.raises(OtherWeights, match="has no differences"):
+            load_differences(path)
     with pytest.raises(FileNotFoundError):
-        load_differences(tmp_path / "none.safetensors")
+        load_differences(tmp_path / "none.gz")
