@@ -74,7 +74,7 @@ def save_differences(differences: LayerDifferences, path: Path) -> None:
     """Writes them as safetensors, compressed: whole numbers in int8, with a scale for each rank, bias or norm."""
     arrays: dict[str, NDArray[Any]] = {}
     for number, layer in enumerate(differences):
-        rows = {}
+        rows: dict[str, Array] = {}
         for name, one in layer.products.items():
             rows |= {f"{name}.left": one.left.T, f"{name}.right": one.right, f"{name}.bias": one.bias[None]}
         for name, norm in layer.norms.items():

@@ -8,6 +8,7 @@ pytest.importorskip("tokenizers", reason="the extra `text` is not installed")
 
 from safetensors.numpy import save
 
+from models.zoo import text_family
 from models.zoo.bert import Bert
 from models.zoo.lean_differences import add_differences, load_differences, save_differences
 from models.zoo.lean_fitting import fit_lean
@@ -69,3 +70,13 @@ def test_another_file_is_refused(tmp_path):
             load_differences(path)
     with pytest.raises(FileNotFoundError):
         load_differences(tmp_path / "none.gz")
+
+
+def test_the_packaged_ones_are_small_and_minilms():
+    path = text_family.profile_path("minilm")
+    assert path is not None
+    differences = text_family.differences_beside(path)
+    assert differences.stat().st_size < 300_000
+    learned = load_differences(differences)
+    assert [len(layer.kept) for layer in learned] == [1152] * 6
+    assert all(layer.products["up"].left.shape[0] == 1152 for layer in learned)
