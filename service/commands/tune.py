@@ -64,10 +64,10 @@ def tune(
     """Tune a model for its gates on unlabelled texts or recordings, and write its tuned profile.
 
     The dense model teaches low-rank differences of its lean layers, or what stands for what a model of speech or a
-    language model skips; it stays as it is, and is what level 0 serves. An interrupted tuning goes on when it is started again with the same
-    data and options. Where no other data is given for it, a third is kept to measure the profile on. What was not tuned
-    is measured too, and the better is written. A model of speech and a language model must have a profile, whose points
-    stay.
+    language model skips; it stays as it is, and is what level 0 serves. An interrupted tuning goes on when it is
+    started again with the same data and options. Where no other data is given for it, a third is kept to measure the
+    profile on. What was not tuned is measured too, and the better is written. A model of speech and a language model
+    must have a profile, whose points stay.
     """
     require_torch("tuning")
     if language_family.recognises(model):
