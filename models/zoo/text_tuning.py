@@ -25,6 +25,7 @@ from models.zoo.bert import Bert
 from models.zoo.lean_differences import LayerDifference, LayerDifferences, NormDifference, ProductDifference
 from models.zoo.lean_layers import NORMS, PRODUCTS, LayerWeights, LeanLayers, Neurons
 from models.zoo.text_reader import Tokens
+from models.zoo.tuning_checkpoint import keep, resume
 
 Array = NDArray[np.float32]
 
@@ -164,10 +165,11 @@ def tune(
     torch.manual_seed(recipe.seed)
     teacher = [TorchLayer(encoder, encoder.dense_weights(number)) for number in range(encoder.shape.layers)]
     student = [TorchLayer(encoder, layer.weights, recipe.rank) for layer in fitted]
-    parameters = [parameter for layer in student for parameter in layer.parameters()]
+    learners = nn.ModuleList(student)
+    parameters = list(learners.parameters())
     optimiser = torch.optim.Adam(parameters, lr=recipe.rate, betas=(0.9, 0.98))
     about = f"{recipe} {encoder.digest} {[len(tokens) for tokens in sequences]}"
-    for step in range(_resume(checkpoint, about, student, optimiser), recipe.steps):
+    for step in range(resume(checkpoint, about, learners, optimiser), recipe.steps):
         warm, share = min(1.0, (step + 1) / 30), step / recipe.steps
         for group in optimiser.param_groups:
             group["lr"] = recipe.rate * warm * (0.02 + 0.98 * (1 + math.cos(math.pi * share)) / 2)
@@ -183,7 +185,7 @@ def tune(
         optimiser.step()
         report(Step(step + 1, recipe.steps, float(cosine.detach())))
         if checkpoint is not None and ((step + 1) % recipe.every == 0 or step + 1 == recipe.steps):
-            _keep(checkpoint, about, step + 1, student, optimiser)
+            keep(checkpoint, about, step + 1, learners, optimiser)
     return [layer.difference(part.kept) for layer, part in zip(student, fitted, strict=True)]
 
 
@@ -255,28 +257,3 @@ def join(x: Tensor, sizes: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     weighted = x * sizes[:, None]
     mean = weighted.index_add(0, targets, weighted[sources]) / total[:, None]
     return mean[kept], total[kept]
-
-
-def _keep(path: Path, about: str, step: int, student: Sequence[TorchLayer], optimiser: torch.optim.Optimizer) -> None:
-    partial = path.with_name(path.name + ".partial")
-    state = {
-        "about": about,
-        "step": step,
-        "layers": [layer.state_dict() for layer in student],
-        "optimiser": optimiser.state_dict(),
-    }
-    torch.save(state, partial)
-    partial.replace(path)
-
-
-def _resume(path: Path | None, about: str, student: Sequence[TorchLayer], optimiser: torch.optim.Optimizer) -> int:
-    """The steps that are done; none where the checkpoint is that of another tuning."""
-    if path is None or not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True)
-    if state["about"] != about:
-        return 0
-    for layer, kept in zip(student, state["layers"], strict=True):
-        layer.load_state_dict(kept)
-    optimiser.load_state_dict(state["optimiser"])
-    return int(state["step"])
