@@ -44,14 +44,8 @@ ReducedScratch &reduced_scratch() {
     return kept;
 }
 
-// Which tiles of weights take part. In place they are those of a tap with an active input. Packed, the lines with an
-// active input are moved together, so that they fill fewer tiles.
-struct Depth {
-    bool packed;
-    std::size_t tap_steps;  // tiles of a tap
-};
-
-// The places of the active inputs in the tiles of one tap.
+// The places of the active inputs in the tiles of one tap. In place, those tiles take part that have one. Packed, the lines
+// with an active input are moved together, so that they fill fewer tiles.
 class Inputs {
 public:
     Inputs(const ReducedWeights &weights, Channels inputs) : weights_(weights), inputs_(inputs) {
@@ -67,6 +61,7 @@ public:
         }
     }
 
+    std::size_t count() const { return inputs_.count; }
     std::size_t tiles_in_place() const { return inputs_.ids ? tiles_ : weights_.tap_lines() / kTileLines; }
     std::size_t tiles_packed() const { return inputs_.ids ? divide_up(groups_, kTileLines) : tiles_in_place(); }
 
@@ -110,6 +105,12 @@ private:
     const ReducedWeights &weights_;
     Channels inputs_;
     std::size_t groups_ = 0, tiles_ = 0;
+};
+
+// What is packed, decided for all outputs of a call over so many tiles of positions; see kPackingCost. Threads that share
+// the outputs follow one plan: where inputs are packed they are summed in another order.
+struct Plan {
+    bool inputs, outputs;
 };
 
 // One call, once the activations know their shape.
@@ -179,10 +180,6 @@ struct ReducedProduct {
         return c;
     }
 
-    // Decides, for a call over so many tiles of positions, what is packed; see kPackingCost.
-    struct Plan {
-        bool inputs, outputs;
-    };
     Plan plan(const Inputs &inputs, std::size_t tiles) const {
         const Count c = count();
         const std::size_t in_place = inputs.tiles_in_place(), packed = inputs.tiles_packed();
@@ -331,13 +328,16 @@ ReducedWeights reduce_weights(const float *weight, std::size_t outputs, std::siz
 
 namespace {
 
-void multiply_part(const ReducedWeights &weights, const float *x, std::size_t rows, Channels inputs, Channels outputs,
-                   const Epilogue &epilogue, float *out, std::size_t stride) {
+Plan planned(const ReducedWeights &weights, const Inputs &active, Channels outputs, const Epilogue &epilogue,
+             std::size_t positions) {
+    return ReducedProduct{weights, outputs, epilogue, reduced_scratch()}.plan(active, divide_up(positions, kTileLines));
+}
+
+void multiply_part(const ReducedWeights &weights, const float *x, std::size_t rows, const Inputs &active, Plan plan,
+                   Channels outputs, const Epilogue &epilogue, float *out, std::size_t stride) {
     ReducedScratch &scratch = reduced_scratch();
     ReducedProduct product{weights, outputs, epilogue, scratch};
     Job &job = product.job;
-    const Inputs active(weights, inputs);
-    const auto plan = product.plan(active, divide_up(rows, kTileLines));
     active.lay_out(plan.inputs, scratch);
     product.find_strips(plan);
     const std::size_t steps = scratch.slots.size(), tile_lines = steps * kTileLines;
@@ -357,7 +357,7 @@ void multiply_part(const ReducedWeights &weights, const float *x, std::size_t ro
         float *scales = ReducedScratch::reserve(scratch.row_scales, count);
         for (std::size_t row = 0; row < count; ++row) {
             const std::size_t line = row / job.tile_rows * tile_lines + row % job.tile_rows;
-            scales[row] = weights.set->convert(x + (first + row) * inputs.count, inputs.count, scratch.slots.data(), steps,
+            scales[row] = weights.set->convert(x + (first + row) * active.count(), active.count(), scratch.slots.data(), steps,
                                                activations + line * sizeof(Line), kTileLines * sizeof(Line));
         }
         job.activations = activations;
@@ -365,23 +365,29 @@ void multiply_part(const ReducedWeights &weights, const float *x, std::size_t ro
     }
 }
 
-void convolve_part(const ReducedWeights &weights, const Convolution &shape, const float *x, Channels inputs,
-                   Channels outputs, const Epilogue &epilogue, float *out, std::size_t stride) {
+// Rows of the image lie `pitch` pixels apart with zeros between them, which are the right border of one and the left
+// border of the next. Positions of the result are numbered at the same pitch, so that a tile of them is evenly spaced in
+// the image even where it spans rows; those that fall between rows are not stored.
+std::size_t pitch_of(const Convolution &shape) {
+    const std::size_t most = 2 * shape.padding + 1;
+    return shape.width + std::max(shape.padding, most - std::min(shape.kernel, most));
+}
+
+std::size_t positions_of(const Convolution &shape) {
+    return (shape.out_height() - 1) * pitch_of(shape) + shape.out_width();
+}
+
+void convolve_part(const ReducedWeights &weights, const Convolution &shape, const float *x, const Inputs &active,
+                   Plan plan, Channels outputs, const Epilogue &epilogue, float *out, std::size_t stride) {
     ReducedScratch &scratch = reduced_scratch();
     ReducedProduct product{weights, outputs, epilogue, scratch};
     Job &job = product.job;
-    // Rows of the image lie `pitch` pixels apart with zeros between them, which are the right border of one and the left
-    // border of the next. Positions of the result are numbered at the same pitch, so that a tile of them is evenly
-    // spaced in the image even where it spans rows; those that fall between rows are not stored.
-    const std::size_t out_height = shape.out_height(), out_width = shape.out_width();
-    const std::size_t pitch = shape.width + std::max(shape.padding, 2 * shape.padding + 1 - std::min(shape.kernel, 2 * shape.padding + 1));
-    job.width = out_width;
+    const std::size_t pitch = pitch_of(shape);
+    job.width = shape.out_width();
     job.pitch = pitch;
-    job.positions = (out_height - 1) * pitch + out_width;
+    job.positions = positions_of(shape);
     job.tiles = divide_up(job.positions, kTileLines);
     job.tile_rows = divide_up(job.positions, job.tiles);
-    const Inputs active(weights, inputs);
-    const auto plan = product.plan(active, job.tiles);
     active.lay_out(plan.inputs, scratch);
     const std::size_t steps = scratch.slots.size();
     const std::size_t last = (job.tiles * job.tile_rows - 1) * shape.stride + (shape.kernel - 1) * (pitch + 1);
@@ -392,7 +398,7 @@ void convolve_part(const ReducedWeights &weights, const Convolution &shape, cons
     for (std::size_t y = 0; y < shape.height; ++y) {
         for (std::size_t column = 0; column < shape.width; ++column) {
             const std::size_t pixel = (y + shape.padding) * pitch + shape.padding + column;
-            weights.set->convert(x + (y * shape.width + column) * inputs.count, inputs.count, scratch.slots.data(),
+            weights.set->convert(x + (y * shape.width + column) * active.count(), active.count(), scratch.slots.data(),
                                  steps, image[pixel * steps].bytes, sizeof(Line));
         }
     }
@@ -414,16 +420,20 @@ void convolve_part(const ReducedWeights &weights, const Convolution &shape, cons
 void multiply_reduced(const ReducedWeights &weights, const float *x, std::size_t rows, Channels inputs,
                       Channels outputs, const Epilogue &epilogue, float *out, Threads *threads) {
     if (rows == 0 || outputs.count == 0) return;
+    const Inputs active(weights, inputs);
+    const Plan plan = planned(weights, active, outputs, epilogue, rows);
     share_outputs(threads, outputs, epilogue, [&](Channels part, const Epilogue &own, std::size_t first) {
-        multiply_part(weights, x, rows, inputs, part, own, out + first, outputs.count);
+        multiply_part(weights, x, rows, active, plan, part, own, out + first, outputs.count);
     });
 }
 
 void convolve_reduced(const ReducedWeights &weights, const Convolution &shape, const float *x, Channels inputs,
                       Channels outputs, const Epilogue &epilogue, float *out, Threads *threads) {
     if (outputs.count == 0) return;
+    const Inputs active(weights, inputs);
+    const Plan plan = planned(weights, active, outputs, epilogue, positions_of(shape));
     share_outputs(threads, outputs, epilogue, [&](Channels part, const Epilogue &own, std::size_t first) {
-        convolve_part(weights, shape, x, inputs, part, own, out + first, outputs.count);
+        convolve_part(weights, shape, x, active, plan, part, own, out + first, outputs.count);
     });
 }
 
