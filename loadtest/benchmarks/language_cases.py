@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtest.benchmarks import language_engines
-from loadtest.benchmarks.model_cases import INPUTS, Case, Level, Run
+from loadtest.benchmarks.model_cases import Case, Level, Run
 from loadtest.benchmarks.model_engines import Engine
 from models.model import GateContext
 from models.zoo import language_family, text_data
@@ -17,6 +17,9 @@ from models.zoo.language_gates import windows
 from models.zoo.language_model import Generation, LanguageModel
 
 ENGINES = ("torch", "llama-cpp")
+
+TEXTS = 32
+"""Different texts of a size: single tokens differ more in what they need than texts do."""
 
 
 def language_cases(
@@ -47,7 +50,7 @@ def _step_case(
     if not 2 <= tokens <= model.context_length:
         raise ValueError(f"a size is 2 to {model.context_length} tokens, got {tokens}")
     text = model.encode(" ".join(text_data.sample()))
-    inputs = [np.array(window) for window in windows(text, INPUTS, tokens)]
+    inputs = [np.array(window) for window in windows(text, TEXTS, tokens)]
     step = _Step(model)
     peers = [
         Run(engine, _engine(engine, name, model, datatype, tokens))
