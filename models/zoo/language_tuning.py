@@ -21,7 +21,7 @@ from models.zoo.language_model import LanguageModel
 from models.zoo.llama import GATES, SINKS, care_name, gate_name
 from models.zoo.llama_packing import Array, Weights
 from models.zoo.llama_torch import TorchLlama
-from models.zoo.tuning_checkpoint import keep, resume
+from models.zoo.tuning_checkpoint import Step, keep, resume
 
 STOOD_FOR = ("attention", "output", "feed_forward", "down")
 """The gates whose skipped channels something stands for."""
@@ -38,15 +38,6 @@ class TuningRecipe:
     lowest: float = 0.4
     every: int = 20
     seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A step, counted from 1, and the divergence from the dense model in it, in nats a token."""
-
-    number: int
-    steps: int
-    divergence: float
 
 
 class Student(nn.Module):

@@ -4,6 +4,7 @@ the layers themselves."""
 
 import gzip
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,7 +99,7 @@ def load_differences(path: Path) -> LayerDifferences:
         arrays = load(gzip.decompress(path.read_bytes()))
         layers = len({name.partition(".")[0] for name in arrays})
         return [_layer(arrays, f"layer{number + 1}") for number in range(layers)]
-    except (gzip.BadGzipFile, SafetensorError, EOFError, KeyError) as error:
+    except (gzip.BadGzipFile, zlib.error, SafetensorError, EOFError, KeyError) as error:
         raise OtherWeights(f"{path} has no differences of lean layers: {error}") from None
 
 

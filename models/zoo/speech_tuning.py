@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from models.model import GateContext
 from models.zoo.speech import SpeechRecognizer
 from models.zoo.speech_calibration import Example
-from models.zoo.tuning_checkpoint import keep, resume
+from models.zoo.tuning_checkpoint import Step, keep, resume
 from models.zoo.whisper import HEADS_GATE, POSITIONS_GATE
 from models.zoo.whisper_heads import CalibratedHeads
 from models.zoo.whisper_layers import SAMPLED, Array
@@ -39,15 +39,6 @@ class TuningRecipe:
     lowest: float = 0.4
     every: int = 10
     seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A step, counted from 1, and the divergence from the dense model in it, in nats a token."""
-
-    number: int
-    steps: int
-    divergence: float
 
 
 class Student(nn.Module):

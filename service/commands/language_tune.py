@@ -3,13 +3,12 @@
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from models.zoo import language_calibration, language_family, text_data
 from models.zoo.family import UnknownModel, split_datatype
 from models.zoo.folder import Tensors, weights_path
 from models.zoo.language_gates import save_calibration, windows
-from service.commands.output import fail
+from service.commands.output import fail, step_progress
 from service.commands.tables import print_profile
 from service.settings import SettingsError, load_settings
 
@@ -31,7 +30,8 @@ def tune_language(
     texts that are kept from tuning."""
     import torch
 
-    from models.zoo.language_tuning import Step, TuningRecipe, tune
+    from models.zoo.language_tuning import TuningRecipe, tune
+    from models.zoo.tuning_checkpoint import Step
 
     try:
         texts = text_data.read_texts(data, prose)
@@ -51,8 +51,7 @@ def tune_language(
         recipe = TuningRecipe(seed=seed) if steps is None else TuningRecipe(steps=steps, seed=seed)
         read = windows(model.encode(tuning), MOST_WINDOWS)
         torch.set_num_threads(1)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        with step_progress() as bar:
             tasks = [bar.add_task(phase, total=None) for phase in ("tuning", "measuring")]
 
             def report(step: Step) -> None:

@@ -6,6 +6,7 @@ import orjson
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
 def print_json(value: Any) -> None:
@@ -17,3 +18,9 @@ def fail(message: str) -> NoReturn:
     """Ends the command with status 1 and a message, without a traceback."""
     Console(stderr=True).print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     raise typer.Exit(1)
+
+
+def step_progress() -> Progress:
+    """For work of many steps, on stderr: how many are done, the time that they took, and what is left of it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))

@@ -3,14 +3,13 @@
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from models.zoo import speech_calibration, speech_data, speech_family
 from models.zoo.audio import COMMAND
 from models.zoo.family import DATATYPES, UnknownModel, split_datatype
 from models.zoo.whisper_files import read_whisper
 from models.zoo.whisper_words import Calibrated
-from service.commands.output import fail
+from service.commands.output import fail, step_progress
 from service.commands.tables import print_profile
 from service.settings import SettingsError, load_settings
 
@@ -29,7 +28,8 @@ def tune_speech(
     recordings that are kept from tuning."""
     import torch
 
-    from models.zoo.speech_tuning import Step, TuningRecipe, tune
+    from models.zoo.speech_tuning import TuningRecipe, tune
+    from models.zoo.tuning_checkpoint import Step
 
     try:
         settings, (place, datatype) = load_settings(), split_datatype(name)
@@ -47,8 +47,7 @@ def tune_speech(
             made.mkdir(parents=True, exist_ok=True)
         recipe = TuningRecipe(seed=seed) if steps is None else TuningRecipe(steps=steps, seed=seed)
         torch.set_num_threads(1)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        with step_progress() as bar:
             tasks = [bar.add_task(phase, total=None) for phase in ("hearing", "tuning", "measuring")]
             heard = []
             for number, clip in enumerate(tuning, 1):

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from models.gating.agreement import gain
 from models.gating.profile import Profile
@@ -17,7 +16,7 @@ from models.zoo.text_inputs import request_of
 from models.zoo.text_model import open_text_model
 from service.commands.language_tune import tune_language
 from service.commands.options import Json, require_torch
-from service.commands.output import fail
+from service.commands.output import fail, step_progress
 from service.commands.speech_tune import tune_speech
 from service.commands.tables import print_profile
 from service.settings import SettingsError, load_settings
@@ -97,8 +96,7 @@ def tune(
             tokens for text in tuning for tokens in dense.read(request_of(text, dense)) if len(tokens) <= LONGEST
         ]
         torch.set_num_threads(1)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        with step_progress() as bar:
 
             def calibrated(named: str, layers: LeanLayers | None) -> tuple[Profile, LeanLayers]:
                 task = bar.add_task(f"calibrating {named} layers", total=1.0)

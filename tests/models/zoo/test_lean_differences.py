@@ -64,7 +64,8 @@ def test_those_of_other_layers_are_refused(layers, differences):
 
 def test_another_file_is_refused(tmp_path):
     path = tmp_path / "learned.gz"
-    for content in (b"no gzip", gzip.compress(b"no safetensors"), gzip.compress(save({"layer1": np.zeros(3)}))):
+    broken = gzip.compress(b"whatever")[:10] + b"\xff" * 20
+    for content in (b"no gzip", broken, gzip.compress(b"no safetensors"), gzip.compress(save({"layer1": np.zeros(3)}))):
         path.write_bytes(content)
         with pytest.raises(OtherWeights, match="has no differences"):
             load_differences(path)
