@@ -82,12 +82,14 @@ def figures(samples: Sequence[Sample], slo_at: Callable[[float], Objective]) -> 
     """The numbers of some arrivals. Those that nothing is known for (no arrivals, no answers, no labels) are None."""
     served = [sample for sample in samples if sample.outcome == "ok"]
     met = sum(sample.met(slo_at(sample.scheduled)) for sample in samples)
+    levels = [sample.level for sample in served if sample.level is not None]
     return {
         "arrivals": len(samples),
         "outcomes": dict(Counter(sample.outcome for sample in samples)),
         "attainment": met / len(samples) if samples else None,
         "quality": _mean(sample.score for sample in served),
-        "level": _mean(sample.level for sample in served),
+        "level": _mean(levels),
+        "median_level": float(np.median(levels)) if levels else None,
         "latency_ms": _percentiles([sample.latency for sample in served]),
         **_of_generations(served),
     }

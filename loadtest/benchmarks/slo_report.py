@@ -27,6 +27,7 @@ def report_tables(comparison: dict[str, Any]) -> Iterator[Table]:
             f"SLO {slo['percentile']:g} % within {slo['latency_ms']:.1f} ms",
             caption=f"Dense capacity allows {comparison['capacity_share'][f'{overload:g}']:.1%} of the "
             f"{arrivals} arrivals. Refused, failed and late requests are misses. "
+            "Level: the median and, in brackets, the mean, which a few clumps move. "
             "Speed: the machine's before and after the run, of what the capacity was measured at.",
         )
         for run in own:
@@ -46,12 +47,17 @@ def _cells(run: dict[str, Any]) -> tuple[str, ...]:
         number(run["quality"], ".2%"),
         number(latency["50"], ".1f"),
         number(latency["99"], ".1f"),
-        number(calm["level"], ".3f"),
-        number(burst["level"], ".3f"),
-        number(after["level"], ".3f"),
+        _level(calm),
+        _level(burst),
+        _level(after),
         "–".join(number(speed, ".2f") for speed in run["speed"]),
         ", ".join(f"{count} {outcome}" for outcome, count in lost.items()),
     )
+
+
+def _level(figures: dict[str, Any]) -> str:
+    median, mean = figures["median_level"], figures["level"]
+    return "–" if median is None else f"{median:.3f} ({mean:.3f})"
 
 
 def _failure(run: dict[str, Any]) -> tuple[str, ...]:

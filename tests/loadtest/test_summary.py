@@ -37,6 +37,14 @@ def test_quality_is_that_of_the_answers_and_only_of_those_with_labels():
     assert figures([], SLO_10.at)["attainment"] is None
 
 
+def test_a_clump_moves_the_mean_of_the_levels_and_not_their_median():
+    samples = [served(0, 0.001, level) for level in (0.0, 0.0, 0.3)] + [lost(1, "refused")]
+    result = figures(samples, SLO_10.at)
+    assert result["level"] == pytest.approx(0.1)
+    assert result["median_level"] == 0.0
+    assert figures([lost(0, "error")], SLO_10.at)["median_level"] is None
+
+
 def test_latency_counts_from_the_scheduled_time():
     waited = Sample(scheduled=1.0, sent=1.5, finished=1.501, outcome="ok")
     assert waited.latency == pytest.approx(0.501)
