@@ -10,7 +10,10 @@ ROOM = 0.12
 and stalls, go into it before they go past the deadline.
 """
 _IMPOSSIBLE_ALLOWANCE = 4.0
-_LEARNING = 0.03
+_MEMORY = 33.0
+"""Promises whose end is remembered: whether clients come back changes with who they are."""
+_PRIOR = 2.0
+"""What the share that is presumed at first counts for, in promises."""
 _ROUNDING = 1 + 1e-9
 
 
@@ -75,6 +78,7 @@ class Promises:
     _first: dict[int, int] = field(default_factory=dict)
     """Of each phase of a second, the first slot that may have room: none before it will have any again."""
     _given: int = 0
+    _ended: int = 0
     _past: int = 0
 
     @property
@@ -108,7 +112,7 @@ class Promises:
         for promise in self._open.get(key, ()):
             if promise.at <= now + self.early:
                 self._close(promise)
-                self.taken += (1 - self.taken) * _LEARNING
+                self._learn(1.0)
                 return True
         return False
 
@@ -133,12 +137,17 @@ class Promises:
         if not same:
             del self._open[promise.key]
 
+    def _learn(self, came: float) -> None:
+        """One that was told so came back, 1, or did not, 0."""
+        self._ended += 1
+        self.taken += (came - self.taken) / min(self._ended + _PRIOR, _MEMORY)
+
     def _forget(self, now: float) -> None:
         while self._coming and self._coming[0][0] < now - self.late:
             promise = heappop(self._coming)[2]
             if promise in self._open.get(promise.key, ()):
                 self._close(promise)
-                self.taken -= self.taken * _LEARNING
+                self._learn(0.0)
         past = int((now - 2 * self.late) / self.slot)
         for slot in range(max(self._past, past - 1000), past):
             self._booked.pop(slot, None)

@@ -95,6 +95,15 @@ def test_room_is_kept_for_as_many_as_do_come_back():
     assert promises.taken > 0.9
 
 
+def test_the_first_who_stay_away_tell_most():
+    """Else the first overload keeps room for many who never come."""
+    promises = Promises()
+    for key in range(20):
+        promises.give(0.0, key, 0.001)
+    promises.claim(60.0, "nobody")
+    assert promises.taken < 0.1
+
+
 def test_a_long_overload_is_told_the_longest_wait():
     promises = Promises(longest=3)
     assert [promises.give(0.0, key, 0.001) for key in range(4)] == [1, 2, 3, 3]
