@@ -115,8 +115,11 @@ class HostedModel:
 
     def ran(self, entry: Entry, ran: Ran) -> None:
         """Learns from a run and counts its work."""
-        context = ran.context
-        self.latency.observe(context.macs - context.macs_skipped, ran.ended - ran.since)
+        context, macs = ran.context, ran.context.macs - ran.context.macs_skipped
+        if self._sample_rate:
+            # How long a text will be, nobody knows before: what is learned is the time of what was expected.
+            macs = round(entry.macs * self.dial.macs_ratio(context.level))
+        self.latency.observe(macs, ran.ended - ran.since)
         self.gated.add(ran.ended, context)
         self.counts.executions += 1
         self.counts.inferences += items(entry)
