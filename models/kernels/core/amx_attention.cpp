@@ -20,33 +20,24 @@ constexpr float kLog2E = 1.44269504f;
 
 constexpr std::size_t divide_up(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
 
-// Sixteenths of powers of two, 2^(i/16), less the i that shifting a sum of `kToSixteenths` leaves in their bits.
-struct Sixteenths {
-    __m512i bits;
+// Scores that become rounded powers are in 2^-10 of an octave, so that they fit 16 bits.
+template <std::size_t Count>
+constexpr float kOctave = Count == 1 ? 1024.0f : 1.0f;
 
-    Sixteenths() {
-        alignas(64) static constexpr float kPowers[16] = {
-            1.0f,         1.04427378f, 1.09050773f, 1.13878863f, 1.18920712f, 1.24185781f, 1.29683955f, 1.35425555f,
-            1.41421356f, 1.47682615f, 1.54221083f, 1.61049033f, 1.68179283f, 1.75625216f, 1.83400809f, 1.91520656f};
-        const __m512i number = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-        bits = _mm512_sub_epi32(_mm512_castps_si512(_mm512_load_ps(kPowers)), _mm512_slli_epi32(number, 19));
-    }
-};
-
-// To add it leaves x in sixteenths in the low bits.
-constexpr float kToSixteenths = 1.5f * (1 << 19);
-
-// 2^x for x ≤ 127, to 1.2e-4 of it, a sixteenth of what rounding to bf16 adds; 0 below −126, NaN of NaN.
-inline __m512 rough_power(__m512 x, const Sixteenths &sixteenths) {
-    const __mmask16 counts = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-126.0f), _CMP_NLT_UQ);
-    const __m512 shifted = x + _mm512_set1_ps(kToSixteenths), rest = x - (shifted - _mm512_set1_ps(kToSixteenths));
-    const __m512i whole = _mm512_castps_si512(shifted);
-    const __m512i power = _mm512_add_epi32(_mm512_permutexvar_epi32(whole, sixteenths.bits), _mm512_slli_epi32(whole, 19));
-    const __m512 left = _mm512_fmadd_ps(rest, _mm512_set1_ps(0.69314718f), _mm512_set1_ps(1.0f + 1.17e-4f));
-    return _mm512_maskz_mul_ps(counts, _mm512_castsi512_ps(power), left);
+// 32 powers 2^(x / 1024) rounded to bf16, in the order that packing leaves them in (key_in_step()); 0 below 2^-32. Halves of
+// registers do: x is eight times the bits of a power, but that 2^f of its fraction is 1 + f − f (1 − f) (a + b f).
+// Rounding aside, it is off by 5e-4 of itself and a common factor.
+inline __m512i rounded_powers(__m512 low, __m512 high) {
+    const __m512i x = _mm512_packs_epi32(_mm512_cvtps_epi32(low), _mm512_cvtps_epi32(high));
+    const __m512i f = _mm512_slli_epi16(x, 6), rest = _mm512_xor_si512(f, _mm512_set1_epi16(-1));
+    const __m512i bend = _mm512_add_epi16(_mm512_mulhi_epu16(f, _mm512_set1_epi16(76)), _mm512_set1_epi16(313));
+    const __m512i power = _mm512_sub_epi16(x, _mm512_mulhi_epu16(_mm512_mulhi_epu16(f, rest), bend));
+    const __m512i eighth = _mm512_mulhrs_epi16(power, _mm512_set1_epi16(1 << 12));
+    const __mmask32 counts = _mm512_cmpgt_epi16_mask(x, _mm512_set1_epi16(-32768));
+    return _mm512_maskz_add_epi16(counts, eighth, _mm512_set1_epi16(127 << 7));
 }
 
-// The same to 1e-7, by a minimax polynomial of degree 5 on |x| ≤ 1/2.
+// 2^x for x ≤ 127, to 1e-7, by a minimax polynomial of degree 5 on |x| ≤ 1/2.
 inline __m512 exact_power(__m512 x) {
     const __mmask16 counts = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-126.0f), _CMP_NLT_UQ);
     const __m512 whole = _mm512_set1_ps(12582912.0f), shifted = x + whole;  // 1.5 · 2^23
@@ -67,60 +58,56 @@ struct Softened {
     Vector sum = {};
 };
 
-constexpr float kSlack = 16.0f;
+template <std::size_t Count>
+constexpr float kSlack = 16 * kOctave<Count>;
 
-// The scores of a row for a block of keys, in units of ln 2, become powers, 32 to a step; those from `count` on become 0.
-// Returns what the sums of earlier blocks are to be multiplied by. All the row is in registers.
-template <std::size_t Count, std::size_t Steps>
-float soften_steps(const float *scores, const float *bias, std::size_t count, Softened &state, std::uint8_t *to) {
-    const __m512 lowest = _mm512_set1_ps(-__builtin_inff());
-    __m512 s[2 * Steps], largest = lowest;
-#pragma GCC unroll 8
-    for (std::size_t v = 0; v < 2 * Steps; ++v) s[v] = _mm512_load_ps(scores + v * kLanes);
-    if (bias || count < Steps * kStep) {
-#pragma GCC unroll 8
-        for (std::size_t v = 0; v < 2 * Steps; ++v) {
-            const std::size_t at = v * kLanes;
-            const __mmask16 seen = count > at ? first_lanes(count - at) : 0;
-            if (bias) s[v] += _mm512_maskz_loadu_ps(seen, bias + at) * kLog2E;
-            s[v] = _mm512_mask_mov_ps(lowest, seen, s[v]);
-        }
+// Adds the bias to scores, and hides those from `count` on.
+template <std::size_t Count>
+void bias_scores(float *scores, const float *bias, std::size_t count, std::size_t steps) {
+    for (std::size_t at = 0; at < steps * kStep; at += kLanes) {
+        const __mmask16 seen = count > at ? first_lanes(count - at) : 0;
+        __m512 s = _mm512_load_ps(scores + at);
+        if (bias) s += _mm512_maskz_loadu_ps(seen, bias + at) * (kLog2E * kOctave<Count>);
+        _mm512_store_ps(scores + at, _mm512_mask_mov_ps(_mm512_set1_ps(-__builtin_inff()), seen, s));
     }
-#pragma GCC unroll 8
-    for (std::size_t v = 0; v < 2 * Steps; ++v) largest = _mm512_max_ps(s[v], largest);
+}
+
+// The scores of a row for a block of keys become powers, 32 to a step. Returns what the sums of earlier blocks are to be
+// multiplied by.
+template <std::size_t Count>
+inline float soften(const float *scores, std::size_t steps, Softened &state, std::uint8_t *to) {
+    __m512 largest = _mm512_max_ps(_mm512_load_ps(scores), _mm512_load_ps(scores + kLanes));
+    for (std::size_t at = kStep; at < steps * kStep; at += kStep) {
+        largest = _mm512_max_ps(_mm512_load_ps(scores + at), largest);
+        largest = _mm512_max_ps(_mm512_load_ps(scores + at + kLanes), largest);
+    }
     float kept = 1.0f;
-    if (_mm512_cmp_ps_mask(largest, _mm512_set1_ps(state.base + kSlack), _CMP_GT_OQ)) {
-        const float base = __builtin_ceilf(largest_of((Vector)largest)), by = state.base - base;
+    if (_mm512_cmp_ps_mask(largest, _mm512_set1_ps(state.base + kSlack<Count>), _CMP_GT_OQ)) {
+        constexpr float kUnit = kOctave<Count>;
+        const float base = __builtin_ceilf(largest_of((Vector)largest) / kUnit) * kUnit, by = (state.base - base) / kUnit;
         kept = _mm512_cvtss_f32(_mm512_scalef_ps(_mm512_set1_ps(by < -126.0f ? 0.0f : 1.0f), _mm512_set1_ps(by)));
         state = {base, state.sum * kept};
     }
     // Where all are −∞ so far, all powers are 0 and not NaN: a later block of keys may be visible.
     const __m512 base = _mm512_set1_ps(state.base == -__builtin_inff() ? 0.0f : state.base);
-    const Sixteenths sixteenths;
-    const auto power = [&](__m512 x) {
-        if constexpr (Count == 1) return rough_power(x - base, sixteenths);
-        else return exact_power(x - base);
-    };
-#pragma GCC unroll 4
-    for (std::size_t v = 0; v < 2 * Steps; v += 2, to += Count * kTileBytes) {
-        const __m512 low = power(s[v]), high = power(s[v + 1]);
-        state.sum += (Vector)(low + high);
-        const Halves<Count> powers = side_by_side<Count>(low, high);
+    __m512 sum = (__m512)state.sum;
+    for (std::size_t step = 0; step < steps; ++step, scores += kStep, to += Count * kTileBytes) {
+        const __m512 low = _mm512_load_ps(scores) - base, high = _mm512_load_ps(scores + kLanes) - base;
+        if constexpr (Count == 1) {
+            const __m512i powers = rounded_powers(low, high);
+            sum = _mm512_dpbf16_ps(sum, (__m512bh)powers, (__m512bh)_mm512_set1_epi16(127 << 7));
+            _mm512_store_si512(to, powers);
+        } else {
+            const __m512 first = exact_power(low), second = exact_power(high);
+            sum += first + second;
+            const Halves<Count> powers = side_by_side<Count>(first, second);
 #pragma GCC unroll 3
-        for (std::size_t part = 0; part < Count; ++part) _mm512_store_si512(to + part * kTileBytes, powers.part[part]);
+            for (std::size_t part = 0; part < Count; ++part)
+                _mm512_store_si512(to + part * kTileBytes, powers.part[part]);
+        }
     }
+    state.sum = (Vector)sum;
     return kept;
-}
-
-template <std::size_t Count>
-float soften(const float *scores, const float *bias, std::size_t count, std::size_t steps, Softened &state,
-             std::uint8_t *to) {
-    static_assert(kSteps<Count> <= 3);
-    switch (steps) {
-        case 1: return soften_steps<Count, 1>(scores, bias, count, state, to);
-        case 2: return soften_steps<Count, 2>(scores, bias, count, state, to);
-        default: return soften_steps<Count, kSteps<Count>>(scores, bias, count, state, to);
-    }
 }
 
 // A sum of products: one or two tiles of activations, [step][part] of each, by one or two strips of weights. Sums are
@@ -254,20 +241,22 @@ struct Head {
 
         std::size_t left() const { return left_; }
 
-        // Does steps until so many are left.
-        void advance(std::size_t left) {
-            for (; left_ > left; --left_) {
-                if (step_ == 0) {
-                    group_ = number_ < score_groups_
-                                 ? head_.template score_group<Tiles>(block_, number_, scores_)
-                                 : head_.template value_group<Tiles>(block_ - 2, number_ - score_groups_, value_steps_, powers_);
-                }
-                multiply_step<Tiles, Count>(group_, step_);
-                if (++step_ == group_.steps) {
-                    step_ = 0;
-                    ++number_;
-                }
+        void step() {
+            if (step_ == 0) {
+                group_ = number_ < score_groups_
+                             ? head_.template score_group<Tiles>(block_, number_, scores_)
+                             : head_.template value_group<Tiles>(block_ - 2, number_ - score_groups_, value_steps_, powers_);
             }
+            multiply_step<Tiles, Count>(group_, step_);
+            --left_;
+            if (++step_ == group_.steps) {
+                step_ = 0;
+                ++number_;
+            }
+        }
+
+        void finish() {
+            while (left_ > 0) step();
         }
 
     private:
@@ -292,26 +281,29 @@ struct Head {
         for (std::size_t tile = 0; tile < Tiles; ++tile) {
             const std::size_t at = tile * rows;
             pack_queries<Count>(from + at * attention.queries.stride, attention.queries.stride,
-                                count - at < rows ? count - at : rows, attention.head_size, attention.scale * kLog2E,
-                                queries + tile * query_tile);
+                                count - at < rows ? count - at : rows, attention.head_size,
+                                attention.scale * kLog2E * kOctave<Count>, queries + tile * query_tile);
         }
         const std::size_t end = attention.visible(first + count - 1), blocks = divide_up(end, kBlockKeys);
-        Products<Tiles>(*this, 0, end, scores[0], nullptr).advance(0);
+        Products<Tiles>(*this, 0, end, scores[0], nullptr).finish();
         for (std::size_t block = 0; block < blocks; ++block) {
             const std::size_t first_key = block * kBlockKeys, steps = steps_of(block, end);
             const std::size_t width = end - first_key < kBlockKeys ? end - first_key : kBlockKeys;
             Products<Tiles> products(*this, block + 1, end, scores[(block + 1) % 2], powers[(block + 1) % 2]);
             const std::size_t all = products.left();
+            std::size_t due = 0;  // in parts of a row: steps are spread evenly, without a division for each
             float kept[kQueries];
             bool rebased = false;
             each_row<Tiles>(count, rows, [&](std::size_t i, std::size_t tile, std::size_t row) {
                 const std::size_t sees = attention.visible(first + i), left = sees > first_key ? sees - first_key : 0;
                 const float *bias = attention.bias_of(number, first + i);
-                kept[i] = soften<Count>(scores[block % 2] + (tile * kTileLines + row) * kBlockKeys,
-                                        bias ? bias + first_key : nullptr, left < width ? left : width, steps, states[i],
+                float *row_scores = scores[block % 2] + (tile * kTileLines + row) * kBlockKeys;
+                if (bias || left < steps * kStep)
+                    bias_scores<Count>(row_scores, bias ? bias + first_key : nullptr, left < width ? left : width, steps);
+                kept[i] = soften<Count>(row_scores, steps, states[i],
                                         powers[block % 2] + tile * kBlockSteps * kStepBytes + row * sizeof(Line));
                 rebased |= kept[i] != 1.0f;
-                products.advance(all - (i + 1) * all / count);
+                for (due += all; due >= count; due -= count) products.step();
             });
             if (block == 0 || !rebased) continue;
             each_row<Tiles>(count, rows, [&](std::size_t i, std::size_t tile, std::size_t row) {
@@ -321,7 +313,7 @@ struct Head {
                 }
             });
         }
-        Products<Tiles>(*this, blocks + 1, end, nullptr, powers[(blocks + 1) % 2]).advance(0);
+        Products<Tiles>(*this, blocks + 1, end, nullptr, powers[(blocks + 1) % 2]).finish();
         each_row<Tiles>(count, rows, [&](std::size_t i, std::size_t tile, std::size_t row) {
             const Vector factor = broadcast(1.0f / sum_of(states[i].sum));
             const float *sum = sums + (tile * kTileLines + row) * kColumns;
@@ -364,15 +356,17 @@ void run(const Attention &attention, float *scratch, float *out) {
     leave();
 }
 
+// Of keys alone where powers are rounded: all else that is not a number makes a result that is none, but the power of a
+// score that is none would be 0.
 bool all_finite(const Attention &attention) {
     std::size_t key_heads = 0;
     for (std::size_t h = 0; h < attention.heads; ++h) {
         const auto own = static_cast<std::size_t>(attention.key_heads[h]) + 1;
         key_heads = own > key_heads ? own : key_heads;
     }
-    return finite(attention.queries, attention.heads * attention.head_size) &&
-           finite(attention.keys, key_heads * attention.head_size) &&
-           finite(attention.values, key_heads * attention.value_size);
+    if (!finite(attention.keys, key_heads * attention.head_size)) return false;
+    return attention.may_round || (finite(attention.queries, attention.heads * attention.head_size) &&
+                                   finite(attention.values, key_heads * attention.value_size));
 }
 
 void attend_on_tiles(const Attention &attention, float *scratch, float *out) {

@@ -86,6 +86,9 @@ void pack_keys(const Heads &keys, const float *rows, std::size_t depth, std::siz
     }
 }
 
+// The key whose power is the i-th of a step: rounded powers come 4 from one register and 4 from the next one in turn.
+constexpr std::size_t key_in_step(std::size_t i) { return i / 8 * 4 + i % 4 + i / 4 % 2 * kColumns; }
+
 // The values as weights, [strip of 16 columns][step of 32 keys][part][line].
 template <std::size_t Count>
 void pack_values(const Heads &values, const float *rows, std::size_t depth, std::size_t steps, std::uint8_t *to) {
@@ -93,7 +96,7 @@ void pack_values(const Heads &values, const float *rows, std::size_t depth, std:
         const __mmask16 there = first_lanes(depth - column);
         for (std::size_t step = 0; step < steps; ++step, to += Count * kTileBytes) {
             for (std::size_t line = 0; line < kTileLines; ++line) {
-                const std::size_t key = step * kStep + 2 * line;
+                const std::size_t key = step * kStep + (Count == 1 ? key_in_step(2 * line) : 2 * line);
                 const float *row = rows + key * values.stride + column;
                 const __mmask16 first = key < values.rows ? there : 0, second = key + 1 < values.rows ? there : 0;
                 const Halves<Count> pairs = in_turn<Count>(_mm512_maskz_loadu_ps(first, row),

@@ -214,8 +214,8 @@ void attend_alone(const InstructionSet &set, const Attention &attention, bool on
 bool goes_on_tiles(const InstructionSet &set, const Attention &attention) {
 #if defined(SLUICE_AMX)
     if (!set.tile_attention) return false;
-    if (attention.may_round) return attention.all_queries > kQueriesInPlace;
-    return attention.all_queries > kQueriesInParts && set.tile_attention->finite(attention);
+    return attention.all_queries > (attention.may_round ? kQueriesInPlace : kQueriesInParts) &&
+           set.tile_attention->finite(attention);
 #else
     return false;
 #endif

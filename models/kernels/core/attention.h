@@ -71,7 +71,8 @@ struct AttentionTiles {
 
 // What a tile unit does of attention.
 struct TileAttention {
-    // Whether all is finite: of what is not there are no parts, which products that may not be rounded are made of.
+    // Whether all is finite that has to be: of what is not there are no parts, which products that may not be rounded are
+    // made of.
     bool (*finite)(const Attention &);
     void (*attend)(const Attention &, float *scratch, float *out);  // `scratch` on a 64-byte boundary
 };

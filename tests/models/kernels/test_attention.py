@@ -67,6 +67,17 @@ def test_attention_in_parts_is_as_exact_as_float32(instruction_set, queries, key
     assert (np.abs(y - expected) <= 2e-6 * terms).all()
 
 
+@every_datatype
+@every_instruction_set
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_what_is_not_a_number_makes_none(instruction_set, datatype, which):
+    arrays = [normal(np.random.default_rng(6), 40, 32) for _ in range(3)]
+    arrays[which][7, 5] = np.nan
+    y = kernels.attention(*arrays, 32, datatype=datatype, instruction_set=instruction_set)
+    expected = [np.arange(40) == 7, np.full(40, True), np.full(40, True)][which]
+    np.testing.assert_array_equal(np.isnan(y).any(1), expected)
+
+
 @pytest.mark.skipif("amx" not in kernels.instruction_sets(), reason="there is no tile unit")
 @pytest.mark.parametrize("which", [0, 1, 2])
 @pytest.mark.parametrize("value", [np.inf, np.nan])
