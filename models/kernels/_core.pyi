@@ -225,7 +225,25 @@ def gated_matmul(
     threads: Threads | None = None,
 ) -> Floats:
     """The matrix product over active channels: x is [M, len(inputs)], the result [M, len(outputs)]; everything else
-    as in `gated_conv2d`."""
+    as in `gated_conv2d`. Rows of x may lie apart, or over each other."""
+
+def feed_forward(
+    x: Floats,
+    up: PackedMatrix,
+    down: PackedMatrix,
+    *,
+    neurons: Channels | None = None,
+    shift: Floats | None = None,
+    activation: str = "none",
+    bias: Floats | None = None,
+    residual: Floats | None = None,
+    out: Floats | None = None,
+    threads: Threads | None = None,
+) -> Floats:
+    """Both products of a feed-forward block over its active `neurons`, [M, inputs of up] to [M, outputs of down]:
+    residual + down(act(up(x) + shift)) + bias, `shift` of all neurons. As two calls of `gated_matmul`, but that the
+    neurons of a few rows at a time are in memory, and where both products are bf16 they are rounded there once. Rows of
+    x may lie apart, or over each other."""
 
 def depthwise_conv2d(
     x: Floats,

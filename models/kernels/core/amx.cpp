@@ -67,7 +67,11 @@ void sum_up(const Job &job, const Strip *strips, std::size_t tile, Sum<D> *out, 
     }
 }
 
-// The epilogue of a block is done a few rows at a time between the steps of the next one.
+// Steps of a block between two turns of the epilogue of the block before: a turn of a row or two is mostly branches, which
+// hold the tile unit up.
+constexpr std::size_t kStepsToTurn = 4;
+
+// The epilogue of a block is done some rows at a time between the steps of the next one.
 template <Datatype D>
 struct Pipeline {
     const Job &job;
@@ -79,9 +83,12 @@ struct Pipeline {
 
     template <std::size_t Tiles, std::size_t Strips>
     void add(const Strip *strips, std::size_t tile) {
-        const std::size_t share = job.steps ? (waiting.rows_left + job.steps - 1) / job.steps : 0;
+        const std::size_t turns = job.steps / kStepsToTurn, share = turns ? (waiting.rows_left + turns - 1) / turns : 0;
         Sum<D> *to = sums[odd];
-        sum_up<D, Tiles, Strips>(job, strips, tile, to, [&] { finish_rows(job, waiting, share); });
+        std::size_t step = 0;
+        sum_up<D, Tiles, Strips>(job, strips, tile, to, [&] {
+            if (++step % kStepsToTurn == 0) finish_rows(job, waiting, share);
+        });
         finish();
         waiting = Block<Sum<D>>(job, strips, Strips, tile, Tiles, to);
         odd = !odd;

@@ -63,6 +63,12 @@ Argument float_rows(nb::handle value, const char *name) {
     return argument;
 }
 
+Argument overlapping_rows(nb::handle value, const char *name) {
+    Argument argument = cpu_array(value, name, Items::float32, Layout::rows_anywhere);
+    check_rank(argument, name, 2);
+    return argument;
+}
+
 OptionalFloats optional_floats(nb::handle value, const char *name, std::size_t length, const char *what) {
     if (value.is_none()) return {};
     OptionalFloats floats{float_array(value, name, 1)};

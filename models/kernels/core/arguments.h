@@ -19,6 +19,9 @@ Argument float_array(nb::handle value, const char *name, std::size_t rank);
 // The same of rank 2, whose rows may lie apart: a slice of the columns of another array.
 Argument float_rows(nb::handle value, const char *name);
 
+// The same, whose rows may also lie over each other: what is only read.
+Argument overlapping_rows(nb::handle value, const char *name);
+
 // The same with an exact length, or none at all.
 struct OptionalFloats {
     Argument argument;

@@ -95,7 +95,9 @@ Argument cpu_array(nb::handle value, const char *name, Items items, Layout layou
     for (std::size_t axis = std::min(argument.rank, kMostRank); axis-- > 0;) {
         if (argument.shape[axis] > 1 && argument.items > 0 && argument.strides[axis] != stride) {
             if (layout == Layout::contiguous) reject(std::string(name) + " must be C-contiguous");
-            if (axis > 0 || argument.strides[axis] < stride)
+            if (layout == Layout::rows_anywhere) {
+                if (axis > 0 || argument.strides[axis] < 0) reject(std::string(name) + " must have contiguous rows");
+            } else if (axis > 0 || argument.strides[axis] < stride)
                 reject(std::string(name) + " must have contiguous rows that do not overlap");
         }
         stride *= static_cast<std::ptrdiff_t>(argument.shape[axis]);

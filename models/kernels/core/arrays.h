@@ -32,7 +32,7 @@ struct Argument {
 };
 
 enum class Items { float32, int32 };
-enum class Layout { contiguous, rows_apart };
+enum class Layout { contiguous, rows_apart, rows_anywhere };
 enum class Access { read, write };
 
 // The array that a value is. Raises a TypeError or a ValueError with the name for anything but one of these items and

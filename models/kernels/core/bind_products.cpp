@@ -169,7 +169,7 @@ nb::object gated_conv2d(nb::handle x_, const PackedConvolution &packed, nb::hand
 nb::object gated_matmul(nb::handle x_, const PackedMatrix &packed, nb::handle inputs, nb::handle outputs,
                         nb::handle scale, nb::handle shift, const std::string &activation, nb::handle saliency,
                         nb::handle residual_, nb::handle out, Threads *threads) {
-    const Argument x = float_array(x_, "x", 2);
+    const Argument x = overlapping_rows(x_, "x");
     const Gated gated(packed, inputs, outputs, scale, shift, activation, saliency, x.size(1));
     const auto extents = {x.size(0), gated.outputs.channels.count};
     const Argument residual = optional_array(residual_, "residual", extents);
@@ -178,14 +178,8 @@ nb::object gated_matmul(nb::handle x_, const PackedMatrix &packed, nb::handle in
     gated.check_apart(y, packed.array, residual);
     {
         const nb::gil_scoped_release released;
-        const Epilogue epilogue = gated.epilogue(residual);
-        if (packed.reduced) {
-            multiply_reduced(*packed.reduced, x.floats(), x.size(0), gated.inputs.channels, gated.outputs.channels,
-                             epilogue, y.data, threads);
-        } else {
-            multiply_matrix(*packed.set, packed.weights(), x.floats(), x.size(0), gated.inputs.channels,
-                            gated.outputs.channels, epilogue, y.data, threads);
-        }
+        multiply_rows(packed, {x.floats(), x.size(0), x.row_stride()}, gated.inputs.channels, gated.outputs.channels,
+                      gated.epilogue(residual), y.data, threads);
     }
     return y.object;
 }

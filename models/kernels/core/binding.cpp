@@ -15,6 +15,7 @@ NB_MODULE(_core, m) {
     sluice::import_numpy();
     sluice::bind_threads(m);
     sluice::bind_products(m);
+    sluice::bind_feed_forward(m);
     sluice::bind_gate(m);
     sluice::bind_network(m);
     sluice::bind_positions(m);

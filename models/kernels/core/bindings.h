@@ -7,6 +7,7 @@ namespace sluice {
 
 void bind_threads(nanobind::module_ &m);
 void bind_products(nanobind::module_ &m);
+void bind_feed_forward(nanobind::module_ &m);
 void bind_gate(nanobind::module_ &m);
 void bind_network(nanobind::module_ &m);
 void bind_positions(nanobind::module_ &m);

@@ -68,13 +68,13 @@ void convolve(const InstructionSet &set, const Weights &weights, const Convoluti
     });
 }
 
-void multiply_matrix(const InstructionSet &set, const Weights &weights, const float *x, std::size_t rows,
-                     Channels inputs, Channels outputs, const Epilogue &epilogue, float *out, Threads *threads) {
+void multiply_matrix(const InstructionSet &set, const Weights &weights, const InputRows &x, Channels inputs, Channels outputs,
+                     const Epilogue &epilogue, float *out, Threads *threads) {
     std::vector<const float *> &activations = scratch().activations;
-    activations.resize(rows);
-    for (std::size_t row = 0; row < rows; ++row) activations[row] = x + row * inputs.count;
+    activations.resize(x.count);
+    for (std::size_t row = 0; row < x.count; ++row) activations[row] = x.row(row);
     share_outputs(threads, outputs, epilogue, [&](Channels part, const Epilogue &own, std::size_t first) {
-        multiply(set, weights, activations.data(), rows, inputs, part, own, scratch(), out + first, outputs.count);
+        multiply(set, weights, activations.data(), x.count, inputs, part, own, scratch(), out + first, outputs.count);
     });
 }
 

@@ -21,9 +21,8 @@ struct Convolution {
 void convolve(const InstructionSet &set, const Weights &weights, const Convolution &shape, const float *x,
               Channels inputs, Channels outputs, const Epilogue &epilogue, float *out, Threads *threads = nullptr);
 
-// x is [rows][inputs.count], out is [rows][outputs.count].
-void multiply_matrix(const InstructionSet &set, const Weights &weights, const float *x, std::size_t rows,
-                     Channels inputs, Channels outputs, const Epilogue &epilogue, float *out,
-                     Threads *threads = nullptr);
+// Rows of x are of inputs.count floats, out is [rows][outputs.count].
+void multiply_matrix(const InstructionSet &set, const Weights &weights, const InputRows &x, Channels inputs, Channels outputs,
+                     const Epilogue &epilogue, float *out, Threads *threads = nullptr);
 
 }  // namespace sluice

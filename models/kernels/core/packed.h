@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "arguments.h"
+#include "layers.h"
 #include "reduced_arguments.h"
 
 namespace sluice {
@@ -22,5 +23,11 @@ struct Packed {
 };
 struct PackedConvolution : Packed {};
 struct PackedMatrix : Packed {};
+
+inline void multiply_rows(const PackedMatrix &packed, const InputRows &x, Channels inputs, Channels outputs, const Epilogue &epilogue,
+                   float *out, Threads *threads) {
+    if (packed.reduced) return multiply_reduced(*packed.reduced, x, inputs, outputs, epilogue, out, threads);
+    multiply_matrix(*packed.set, packed.weights(), x, inputs, outputs, epilogue, out, threads);
+}
 
 }  // namespace sluice

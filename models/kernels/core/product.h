@@ -18,6 +18,15 @@ struct Channels {
     }
 };
 
+// Rows of floats, which may lie apart, or over each other as those do that a convolution sees.
+struct InputRows {
+    const float *values;
+    std::size_t count, stride;  // floats from one row to the next
+
+    const float *row(std::size_t i) const { return values + i * stride; }
+    InputRows part(std::size_t begin, std::size_t n) const { return {row(begin), n, stride}; }
+};
+
 // y = residual + saliency · act(scale · sum + shift). Null: 0, 1, 1 and 0.
 struct Epilogue {
     const float *scale = nullptr;     // [outputs]

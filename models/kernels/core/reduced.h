@@ -37,9 +37,14 @@ ReducedWeights reduce_weights(const float *weight, std::size_t outputs, std::siz
                               Datatype datatype, const ReducedSet &set);
 
 // As multiply_matrix() and convolve(); a convolution has square kernels and bf16 weights.
-void multiply_reduced(const ReducedWeights &weights, const float *x, std::size_t rows, Channels inputs,
-                      Channels outputs, const Epilogue &epilogue, float *out, Threads *threads = nullptr);
+void multiply_reduced(const ReducedWeights &weights, const InputRows &x, Channels inputs, Channels outputs,
+                      const Epilogue &epilogue, float *out, Threads *threads = nullptr);
 void convolve_reduced(const ReducedWeights &weights, const Convolution &shape, const float *x, Channels inputs,
                       Channels outputs, const Epilogue &epilogue, float *out, Threads *threads = nullptr);
+
+// Both products of a feed-forward block in bf16: `first` is the epilogue of its active neurons, `second` that of their sums.
+// In between they are rounded, and lie as the second product reads them.
+void feed_forward_reduced(const ReducedWeights &up, const ReducedWeights &down, const InputRows &x, Channels neurons,
+                          const Epilogue &first, const Epilogue &second, float *out, Threads *threads = nullptr);
 
 }  // namespace sluice

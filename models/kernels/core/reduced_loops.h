@@ -156,82 +156,157 @@ inline void gather(const Gather &p, const std::int32_t *lines, std::size_t count
 
 #endif
 
-// The epilogue of one position and strip.
-template <typename Item, typename Act>
-inline void finish(const Job &job, const Strip &strip, const Item *sums, float row_scale, std::size_t place, Act act) {
+// Sums of one strip at neighbouring positions, and where their results go.
+template <typename Item>
+struct Run {
+    const Item *sums;
+    std::size_t count;
+    const float *row_scales;  // null: 1
+    float *out;
+    const float *residual;  // null: none
+    std::size_t stride;     // floats from one position of the result to the next
+};
+
+// Columns c and following of a position. The residual is added here, so that it is rounded alike wherever the rest goes.
+template <bool Residual, typename Item, typename Act>
+inline Vector finished(const Strip &strip, const Run<Item> &run, std::size_t position, std::size_t c,
+                       const float *residual, Act act) {
     typedef Item ItemVector __attribute__((vector_size(LANES * sizeof(float)), may_alias));
-    alignas(64) float whole[kColumns];
-    const bool all = strip.active == 0xffff;
-    float *out = job.out + place + strip.column;
-    const float *residual = job.residual ? job.residual + place + strip.column : nullptr;
-#pragma GCC unroll 4
-    for (std::size_t c = 0; c < kColumns; c += kLanes) {
-        const Vector sum = __builtin_convertvector(*reinterpret_cast<const ItemVector *>(sums + c), Vector);
-        Vector y = act(sum * (load(strip.scale + c) * row_scale) + load(strip.shift + c)) * load(strip.saliency + c);
-        if (!all) {
-            store(whole + c, y);
-            continue;
-        }
-        if (residual) y += load(residual + c);
-        store(out + c, y);
-    }
-    if (all) return;
-#if LANES == 16
-    const __mmask16 mask = static_cast<__mmask16>(strip.active);
-    const auto stored = static_cast<__mmask16>((1u << __builtin_popcount(mask)) - 1);
-    __m512 y = _mm512_maskz_compress_ps(mask, _mm512_load_ps(whole));
-    if (residual) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(stored, residual));
-    _mm512_mask_storeu_ps(out, stored, y);
-#else
-    std::size_t next = 0;
-    for (std::size_t j = 0; j < kColumns; ++j) {
-        if (!(strip.active >> j & 1)) continue;
-        out[next] = whole[j] + (residual ? residual[next] : 0.0f);
-        ++next;
-    }
-#endif
+    const Item *sums = run.sums + position * kColumns + c;
+    const float row_scale = run.row_scales ? run.row_scales[position] : 1.0f;
+    const Vector sum = __builtin_convertvector(*reinterpret_cast<const ItemVector *>(sums), Vector);
+    Vector y = act(sum * (load(strip.scale + c) * row_scale) + load(strip.shift + c)) * load(strip.saliency + c);
+    if constexpr (Residual) y += load(residual + c);
+    return y;
 }
 
-// The sums of some strips by some tiles of positions, [strip][tile][row][16], and the row whose epilogue is next. A row
-// is found by counting: a division takes longer than its epilogue.
+// The epilogue where all columns are stored, which is nearly always: short, since it runs beside the tile unit.
+template <bool Residual, typename Item, typename Act>
+inline void finish_whole(const Strip &strip, const Run<Item> &run, Act act) {
+    float *out = run.out;
+    const float *residual = run.residual;
+    for (std::size_t i = 0; i < run.count; ++i, out += run.stride) {
+#pragma GCC unroll 4
+        for (std::size_t c = 0; c < kColumns; c += kLanes)
+            store(out + c, finished<Residual>(strip, run, i, c, residual, act));
+        if constexpr (Residual) residual += run.stride;
+    }
+}
+
+// The same where some columns are stored, side by side.
+template <bool Residual, typename Item, typename Act>
+void finish_part(const Strip &strip, const Run<Item> &run, Act act) {
+    for (std::size_t i = 0; i < run.count; ++i) {
+        float *out = run.out + i * run.stride;
+        alignas(64) float whole[kColumns], added[kColumns] = {};
+        if constexpr (Residual) {
+            const float *residual = run.residual + i * run.stride;
+            for (std::size_t j = 0; j < kColumns; ++j) {
+                if (strip.active >> j & 1) added[j] = *residual++;
+            }
+        }
+        for (std::size_t c = 0; c < kColumns; c += kLanes)
+            store(whole + c, finished<Residual>(strip, run, i, c, added, act));
+#if LANES == 16
+        _mm512_mask_compressstoreu_ps(out, static_cast<__mmask16>(strip.active), _mm512_load_ps(whole));
+#else
+        for (std::size_t j = 0; j < kColumns; ++j) {
+            if (strip.active >> j & 1) *out++ = whole[j];
+        }
+#endif
+    }
+}
+
+// 16 columns of each position become half a line of a tile of activations.
+template <typename Item, typename Act>
+inline void finish_rounded(const Strip &strip, const Run<Item> &run, std::uint8_t *to, Act act) {
+    for (std::size_t i = 0; i < run.count; ++i, to += sizeof(Line)) {
+#if defined(__AVX512BF16__)
+        const __m256bh rounded = _mm512_cvtneps_pbh((__m512)finished<false>(strip, run, i, 0, nullptr, act));
+        __builtin_memcpy(to, &rounded, sizeof rounded);
+#else
+        for (std::size_t c = 0; c < kColumns; c += kLanes) {
+            const Vector y = finished<false>(strip, run, i, c, nullptr, act);
+            for (std::size_t lane = 0; lane < kLanes; ++lane) {
+                const std::uint16_t rounded = to_bf16(y[lane]);
+                __builtin_memcpy(to + 2 * (c + lane), &rounded, sizeof rounded);
+            }
+        }
+#endif
+    }
+}
+
+// The sums of some strips by some tiles of positions, [strip][tile][row][16], and the row whose epilogue is next.
 template <typename Item>
 struct Block {
     const Strip *strips = nullptr;
     std::size_t strip_count = 0, tiles = 0;
     const Item *sums = nullptr;
     std::size_t rows_left = 0;
-    std::size_t row = 0, tile_row = 0, position = 0, at = 0, result = 0;  // `at` is within a line of `pitch` positions
+    std::size_t row = 0, tile = 0, tile_row = 0, position = 0, at = 0, result = 0;  // `at` is within a line of `pitch` positions
 
     Block() = default;
     Block(const Job &job, const Strip *strips_, std::size_t strip_count_, std::size_t first_tile, std::size_t tiles_,
           const Item *sums_)
-        : strips(strips_), strip_count(strip_count_), tiles(tiles_), sums(sums_), position(first_tile * job.tile_rows) {
+        : strips(strips_), strip_count(strip_count_), tiles(tiles_), sums(sums_), tile(first_tile),
+          position(first_tile * job.tile_rows) {
         const std::size_t rows = tiles * job.tile_rows, left = job.positions - position;
         rows_left = rows < left ? rows : left;
         at = position % job.pitch;
         result = position / job.pitch * job.width + (at < job.width ? at : job.width);
     }
 
-    void advance(const Job &job) {
-        if (at < job.width) ++result;
-        if (++at == job.pitch) at = 0;
-        ++position;
-        ++row;
-        if (++tile_row == job.tile_rows) {
+    // How many of the next `most` rows are neighbours in the sums and in the result, or are both not stored.
+    std::size_t run(const Job &job, std::size_t most) const {
+        const std::size_t in_tile = job.tile_rows - tile_row, in_line = (at < job.width ? job.width : job.pitch) - at;
+        const std::size_t both = in_tile < in_line ? in_tile : in_line;
+        return both < most ? both : most;
+    }
+
+    void advance(const Job &job, std::size_t count) {
+        if (at < job.width) result += count;
+        at += count;
+        if (at == job.pitch) at = 0;
+        position += count;
+        row += count;
+        tile_row += count;
+        if (tile_row == job.tile_rows) {
             tile_row = 0;
             row += kTileLines - job.tile_rows;
+            ++tile;
         }
     }
 };
 
+template <typename Item>
+inline std::uint8_t *rounded_place(const Job &job, const Block<Item> &block, std::size_t column) {
+    constexpr std::size_t kInputs = tile_inputs(Datatype::bf16);
+    return job.rounded + block.tile * job.rounded_tile_bytes +
+           (column / kInputs * kTileLines + block.tile_row) * sizeof(Line) + 2 * (column % kInputs);
+}
+
 template <typename Item, typename Act>
 void finish_rows(const Job &job, Block<Item> &block, std::size_t count, Act act) {
-    for (; count > 0; --count, block.advance(job)) {
-        if (block.at >= job.width) continue;
-        const Item *sums = block.sums + block.row * kColumns;
-        const float row_scale = job.row_scales ? job.row_scales[block.position] : 1.0f;
-        for (std::size_t s = 0; s < block.strip_count; ++s, sums += block.tiles * kTileItems)
-            finish(job, block.strips[s], sums, row_scale, block.result * job.out_stride, act);
+    while (count > 0) {
+        const std::size_t together = block.run(job, count);
+        if (block.at < job.width) {
+            const Item *sums = block.sums + block.row * kColumns;
+            const std::size_t place = block.result * job.out_stride;
+            const float *row_scales = job.row_scales ? job.row_scales + block.position : nullptr;
+            for (std::size_t s = 0; s < block.strip_count; ++s, sums += block.tiles * kTileItems) {
+                const Strip &strip = block.strips[s];
+                const std::size_t at = place + strip.column;
+                const Run<Item> run{sums, together, row_scales, job.rounded ? nullptr : job.out + at,
+                                    job.residual ? job.residual + at : nullptr, job.out_stride};
+                if (job.rounded) finish_rounded(strip, run, rounded_place(job, block, strip.column), act);
+                else if (strip.active == 0xffff && run.residual) finish_whole<true>(strip, run, act);
+                else if (strip.active == 0xffff) finish_whole<false>(strip, run, act);
+                else if (run.residual) finish_part<true>(strip, run, act);
+                else finish_part<false>(strip, run, act);
+            }
+        }
+        block.advance(job, together);
+        count -= together;
     }
 }
 

@@ -56,6 +56,10 @@ struct Job {
     const float *residual;  // null: none
     float *out;
     std::size_t out_stride;  // floats from one position of the result to the next
+    // Not null: results are rounded to bf16 here in place of `out`, as activations of a product of the same positions,
+    // whose tiles of them lie so far apart. All columns of a strip are stored, which begins at a multiple of 16.
+    std::uint8_t *rounded;
+    std::size_t rounded_tile_bytes;
 };
 
 // Picks 16 columns out of the strips that hold them: lane j is lane `lanes[j]` of the strip whose mask has bit j.

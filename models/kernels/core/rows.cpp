@@ -254,7 +254,7 @@ void multiply_many(const RowWeights &w, const float *x, std::size_t rows, Channe
         if (w.datatype == Datatype::fp32) {
             float *packed = kept.floats.reserve(packed_size(part, inputs.count, 1));
             unpack_floats(w, inputs, outputs, first, count, packed);
-            multiply_matrix(*w.floats, {packed, count, inputs.count, 1}, x, rows, {nullptr, inputs.count},
+            multiply_matrix(*w.floats, {packed, count, inputs.count, 1}, {x, rows, inputs.count}, {nullptr, inputs.count},
                             {nullptr, count}, epilogue, result);
         } else {
             reduced.outputs = count;
@@ -267,7 +267,7 @@ void multiply_many(const RowWeights &w, const float *x, std::size_t rows, Channe
             reduced.line_count = lines;
             unpack_lines(w, inputs, outputs, first, count, reduced.tap_lines(), kept.lines.get());
             if (scales) epilogue.scale = scales + first;
-            multiply_reduced(reduced, x, rows, {nullptr, inputs.count}, {nullptr, count}, epilogue, result);
+            multiply_reduced(reduced, {x, rows, inputs.count}, {nullptr, inputs.count}, {nullptr, count}, epilogue, result);
         }
         for (std::size_t r = 0; r < rows; ++r) {
             const std::size_t at = r * outputs.count + first;

@@ -48,9 +48,9 @@ struct Step {
     static void multiply_rows(const Linear &linear, const float *from, std::size_t rows, Channels inputs,
                               Channels outputs, const Epilogue &epilogue, float *to) {
         if (linear.reduced) {
-            multiply_reduced(*linear.reduced, from, rows, inputs, outputs, epilogue, to);
+            multiply_reduced(*linear.reduced, {from, rows, inputs.count}, inputs, outputs, epilogue, to);
         } else {
-            multiply_matrix(*linear.set, linear.weights, from, rows, inputs, outputs, epilogue, to);
+            multiply_matrix(*linear.set, linear.weights, {from, rows, inputs.count}, inputs, outputs, epilogue, to);
         }
     }
 

@@ -33,6 +33,7 @@ from models.kernels.reference.positions import merge_positions
 from models.kernels.reference.products import (
     PackedConvolution,
     PackedMatrix,
+    feed_forward,
     gated_conv2d,
     gated_matmul,
     pack_convolution,
@@ -67,6 +68,7 @@ __all__ = [
     "decoder",
     "decoder_layer",
     "depthwise_conv2d",
+    "feed_forward",
     "gate_channels",
     "gated_conv2d",
     "gated_layer",

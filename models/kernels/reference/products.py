@@ -218,6 +218,36 @@ def gated_matmul(
     return deliver(epilogue(sums, packed.outputs, kept, scale, shift, activation, saliency, residual), out)
 
 
+def feed_forward(
+    x: Floats,
+    up: PackedMatrix,
+    down: PackedMatrix,
+    *,
+    neurons: Channels | None = None,
+    shift: Floats | None = None,
+    activation: str = "none",
+    bias: Floats | None = None,
+    residual: Floats | None = None,
+    out: Floats | None = None,
+    threads: Threads | None = None,
+) -> NDArray[Any]:
+    """Both products of a feed-forward block over its active neurons, [M, inputs of up] to [M, outputs of down]:
+    residual + down(act(up(x) + shift)) + bias."""
+    if down.inputs != up.outputs:
+        raise ValueError(f"down must have {up.outputs} inputs, the neurons of up, not {down.inputs}")
+    dtype = up.weight.dtype
+    channels = float_tensor(x, "x", 2, dtype).shape[-1]
+    if channels != up.inputs:
+        raise ValueError(f"x must have {up.inputs} channels, not {channels}")
+    channel_ids(neurons, "neurons", up.outputs)
+    if shift is not None:
+        per_channel(shift, "shift", up.outputs, "neurons", dtype)
+    if bias is not None:
+        per_channel(bias, "bias", down.outputs, "outputs", dtype)
+    made = gated_matmul(x, up, outputs=neurons, shift=shift, activation=activation)
+    return gated_matmul(made, down, inputs=neurons, shift=bias, residual=residual, out=out)
+
+
 def _active(weight: Tensor, inputs: Channels | None, outputs: Channels | None, channels: int) -> tuple[Tensor, Tensor]:
     """The active part of a weight, and the ids of the active outputs."""
     read = channel_ids(inputs, "inputs", weight.shape[1])

@@ -172,3 +172,16 @@ def test_the_result_can_be_added_to_the_residual_in_place(instruction_set):
     packed = kernels.pack_convolution(case.weight, padding=1, instruction_set=instruction_set)
     kernels.gated_conv2d(case.x, packed, saliency=case.saliency, residual=total, out=total)
     np.testing.assert_array_equal(total, expected)
+
+
+@pytest.mark.parametrize("datatype", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("rows", [1, 5, 100])
+def test_rows_that_lie_over_each_other_are_taken_as_they_are(datatype, rows):
+    random = np.random.default_rng(8)
+    packed = kernels.pack_matrix(random.standard_normal((33, 48), dtype=np.float32), datatype)
+    values = random.standard_normal(48 * rows + 48, dtype=np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(values, 48)[: 16 * rows : 16]
+    y = kernels.gated_matmul(windows, packed)
+    np.testing.assert_array_equal(y, kernels.gated_matmul(windows.copy(), packed))
+    with pytest.raises(ValueError, match="out must not overlap x"):
+        kernels.gated_matmul(windows, packed, out=values[: 33 * rows].reshape(rows, 33))
