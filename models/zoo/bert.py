@@ -220,9 +220,8 @@ class Bert:
                 done += shape.gate_macs(positions)
                 x, sizes = kernels.merge_positions(x, sizes, threshold)
             context.record(names.positions, positions, len(x))
-            neurons = product(x, feed_forward.up, context.threads, activation="gelu")
-            x = self.normalised(product(neurons, feed_forward.down, context.threads), feed_forward.norm, residual=x)
-            done += shape.feed_forward_macs(len(x), neurons.shape[1])
+            x = self.normalised(summed_neurons(x, feed_forward, context.threads), feed_forward.norm, residual=x)
+            done += shape.feed_forward_macs(len(x), feed_forward.up.packed.outputs)
         context.macs += shape.macs(len(ids))
         context.macs_skipped += max(0, shape.macs(len(ids)) - done)
         return Encoded(x, sizes)
@@ -267,8 +266,7 @@ class Bert:
         attention, feed_forward = layer.attention, layer.feed_forward
         heads = self.attend(x, attention, self.distances(len(x)))
         x = self.normalised(product(heads, attention.output), attention.norm, residual=x)
-        neurons = product(x, feed_forward.up, activation="gelu")
-        return self.normalised(product(neurons, feed_forward.down), feed_forward.norm, residual=x)
+        return self.normalised(summed_neurons(x, feed_forward), feed_forward.norm, residual=x)
 
     def normalised(self, x: Array, norm: Norm, residual: Array | None = None) -> Array:
         """The norm of x, or of its sum with the residual."""
@@ -278,6 +276,14 @@ class Bert:
 def product(x: Array, linear: Linear, threads: kernels.Threads | None = None, activation: str = "none") -> Array:
     """activation(weight @ x + bias), of each row of x."""
     return kernels.gated_matmul(x, linear.packed, shift=linear.bias, activation=activation, threads=threads)
+
+
+def summed_neurons(x: Array, layer: FeedForward, threads: kernels.Threads | None = None) -> Array:
+    """down(gelu(up(x))), of each row of x."""
+    up, down = layer.up, layer.down
+    return kernels.feed_forward(
+        x, up.packed, down.packed, shift=up.bias, activation="gelu", bias=down.bias, threads=threads
+    )
 
 
 def _positions(tensors: Tensors, shape: BertShape) -> tuple[Array, Array | None]:

@@ -166,7 +166,7 @@ class Whisper:
         kept = active_positions(-(-speech // 2), shape.positions, thresholds.get(POSITIONS_GATE, 0.0))
         context.record(POSITIONS_GATE, shape.positions, len(kept))
         first, second = (partial(weights, activation="gelu", threads=context.threads) for weights in self._stem)
-        x = convolved(spectrum, first, second, kept) + self._positions[kept.all_ids]
+        x = convolved(spectrum, first, second, kept, self._positions)
         if self._silence is not None:
             x[kept.near :] += self._silence
         bias, size, threads = kept.bias(), shape.hidden // shape.encoder_heads, context.threads

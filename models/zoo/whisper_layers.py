@@ -16,9 +16,6 @@ Watch = Callable[[str, Array], None]
 SAMPLED = 8
 """Every so manieth position of the encoder tells which neurons are needed."""
 
-AT_ONCE = 256
-"""Positions whose neurons are computed and summed before those of others: so many neurons stay in the second cache."""
-
 EPSILON = 1e-5
 
 
@@ -45,10 +42,19 @@ class Linear:
         x: Array,
         activation: str = "none",
         outputs: Channels | None = None,
+        residual: Array | None = None,
         threads: kernels.Threads | None = None,
+        out: Array | None = None,
     ) -> Array:
         return kernels.gated_matmul(
-            x, self.packed, outputs=outputs, shift=self.bias, activation=activation, threads=threads
+            x,
+            self.packed,
+            outputs=outputs,
+            shift=self.bias,
+            activation=activation,
+            residual=residual,
+            threads=threads,
+            out=out,
         )
 
 
@@ -82,37 +88,29 @@ class FeedForward:
         if self.gate is None or not threshold:
             if self.gate is not None:
                 context.record(self.name, neurons, neurons)
-            return self._summed(rows, x, self.down.bias, None, context), neurons
-        sample = self.up(np.ascontiguousarray(rows[::SAMPLED]), "gelu")
+            return self._summed(rows, x, self.down.bias, None, context.threads), neurons
+        sample = self.up(rows[::SAMPLED], "gelu")
         active, _ = kernels.select_channels(sample, self.gate.means, self.gate.norms, threshold)
         context.record(self.name, neurons, len(active), active)
         mean = self.gate.means[active][None]
         bias = self.gate.bias - kernels.gated_matmul(mean, self.down.packed, inputs=active)[0]
-        return self._summed(rows, x, bias, active, context), len(active)
+        return self._summed(rows, x, bias, active, context.threads), len(active)
 
-    def _summed(self, rows: Array, x: Array, bias: Array, active: Channels | None, context: GateContext) -> Array:
+    def _summed(
+        self, rows: Array, x: Array, bias: Array, active: Channels | None, threads: kernels.Threads | None
+    ) -> Array:
         """x and the sums of the active neurons, of all where that is None."""
-        summed = np.empty_like(x)
-        for i in range(0, len(x), AT_ONCE):
-            own = slice(i, i + AT_ONCE)
-            values = kernels.gated_matmul(
-                rows[own],
-                self.up.packed,
-                outputs=active,
-                shift=self.up.bias,
-                activation="gelu",
-                threads=context.threads,
-            )
-            kernels.gated_matmul(
-                values,
-                self.down.packed,
-                inputs=active,
-                shift=bias,
-                residual=x[own],
-                threads=context.threads,
-                out=summed[own],
-            )
-        return summed
+        return kernels.feed_forward(
+            rows,
+            self.up.packed,
+            self.down.packed,
+            neurons=active,
+            shift=self.up.bias,
+            activation="gelu",
+            bias=bias,
+            residual=x,
+            threads=threads,
+        )
 
 
 def mixed_in(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from models.zoo.whisper_shape import TAPS
 
 Array = NDArray[np.float32]
-Product = Callable[[Array], Array]
+Product = Callable[..., Array]
 
 STANDS_FOR = 25
 """How many positions past the margin one stands for: half a second."""
@@ -52,24 +52,28 @@ def active_positions(speech: int, window: int, threshold: float) -> Positions:
     return Positions(near, (starts + ends - 1) // 2, np.concatenate([np.ones(near, np.intp), ends - starts]))
 
 
-def convolved(spectrum: Array, first: Product, second: Product, positions: Positions) -> Array:
+def convolved(spectrum: Array, first: Product, second: Product, positions: Positions, places: Array) -> Array:
     """Both convolutions of three taps, the second with stride 2, at the positions that are there: the spectrum [frames,
-    mels] to [near + n, hidden]. They are products of windows [rows, taps · inputs]."""
+    mels] to [near + n, hidden], and their rows of `places` [positions, hidden], which are added. They are products of
+    windows [rows, taps · inputs]."""
     near, frames = positions.near, len(spectrum)
     # One frame more, for the last taps to see what is there and not the zeros past a window's end.
-    beginning = first(_windows(spectrum[: 2 * near + 1], 1))
-    parts = [second(_windows(beginning, 2)[:near])]
+    heard = np.pad(spectrum[: 2 * near + 1], ((1, 1), (0, 0)))
+    beginning = np.empty((len(heard), places.shape[1]), np.float32)
+    beginning[0] = beginning[-1] = 0
+    first(_windows(heard, 1), out=beginning[1:-1])
+    parts = [second(_windows(beginning, 2)[:near], residual=places[:near])]
     if len(positions.ids):
         rows = (2 * positions.ids[:, None] + np.arange(-1, TAPS - 1)).reshape(-1)
         padded = np.pad(spectrum, ((1, 1), (0, 0)))
         seen = first(padded[rows[:, None] + np.arange(TAPS)].reshape(len(rows), -1))
         seen[rows >= frames] = 0
-        parts.append(second(seen.reshape(len(positions.ids), -1)))
+        parts.append(second(seen.reshape(len(positions.ids), -1), residual=places[positions.ids]))
     return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
-def _windows(x: Array, stride: int) -> Array:
-    """The rows that each output of a convolution sees, side by side: [n, inputs] to [⌈n / stride⌉, taps · inputs]."""
-    channels = x.shape[1]
-    padded = np.pad(x, ((1, 1), (0, 0))).reshape(-1)
-    return np.ascontiguousarray(sliding_window_view(padded, TAPS * channels)[:: stride * channels])
+def _windows(padded: Array, stride: int) -> Array:
+    """The rows that each output of a convolution sees, side by side: [n + 2, inputs] to [⌈n / stride⌉, taps · inputs],
+    which lie over each other."""
+    channels = padded.shape[1]
+    return sliding_window_view(padded.reshape(-1), TAPS * channels)[:: stride * channels]
