@@ -58,10 +58,10 @@ nb::object feed_forward(nb::handle x_, const PackedMatrix &up, const PackedMatri
     {
         const nb::gil_scoped_release released;
         const InputRows rows{x.floats(), x.size(0), x.row_stride()};
-        const bool alone = !threads || threads->count() == 1;
-        if (is_bf16(up) && is_bf16(down) && (alone || rows.count >= kSharedRows))
-            feed_forward_reduced(*up.reduced, *down.reduced, rows, neurons.channels, first, second, y.data, threads);
-        else in_two_calls(up, down, rows, neurons.channels, first, second, y.data, threads);
+        const bool shares_rows = !threads || threads->count() == 1 || rows.count >= kSharedRows;
+        if (!is_bf16(up) || !is_bf16(down) || !shares_rows ||
+            !feed_forward_reduced(*up.reduced, *down.reduced, rows, neurons.channels, first, second, y.data, threads))
+            in_two_calls(up, down, rows, neurons.channels, first, second, y.data, threads);
     }
     return y.object;
 }

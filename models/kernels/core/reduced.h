@@ -43,8 +43,9 @@ void convolve_reduced(const ReducedWeights &weights, const Convolution &shape, c
                       Channels outputs, const Epilogue &epilogue, float *out, Threads *threads = nullptr);
 
 // Both products of a feed-forward block in bf16: `first` is the epilogue of its active neurons, `second` that of their sums.
-// In between they are rounded, and lie as the second product reads them.
-void feed_forward_reduced(const ReducedWeights &up, const ReducedWeights &down, const InputRows &x, Channels neurons,
+// In between they are rounded, and lie in the tiles that the second product reads. Returns false, and does nothing, where it
+// is better to move those of neurons here and there together.
+bool feed_forward_reduced(const ReducedWeights &up, const ReducedWeights &down, const InputRows &x, Channels neurons,
                           const Epilogue &first, const Epilogue &second, float *out, Threads *threads = nullptr);
 
 }  // namespace sluice
