@@ -24,8 +24,8 @@ struct Packed {
 struct PackedConvolution : Packed {};
 struct PackedMatrix : Packed {};
 
-inline void multiply_rows(const PackedMatrix &packed, const InputRows &x, Channels inputs, Channels outputs, const Epilogue &epilogue,
-                   float *out, Threads *threads) {
+inline void multiply_rows(const PackedMatrix &packed, const InputRows &x, Channels inputs, Channels outputs,
+                          const Epilogue &epilogue, float *out, Threads *threads) {
     if (packed.reduced) return multiply_reduced(*packed.reduced, x, inputs, outputs, epilogue, out, threads);
     multiply_matrix(*packed.set, packed.weights(), x, inputs, outputs, epilogue, out, threads);
 }

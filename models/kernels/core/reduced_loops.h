@@ -243,7 +243,8 @@ struct Block {
     std::size_t strip_count = 0, tiles = 0;
     const Item *sums = nullptr;
     std::size_t rows_left = 0;
-    std::size_t row = 0, tile = 0, tile_row = 0, position = 0, at = 0, result = 0;  // `at` is within a line of `pitch` positions
+    std::size_t row = 0, tile = 0, tile_row = 0, position = 0, result = 0;
+    std::size_t at = 0;  // within a line of `pitch` positions
 
     Block() = default;
     Block(const Job &job, const Strip *strips_, std::size_t strip_count_, std::size_t first_tile, std::size_t tiles_,

@@ -3,8 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 
 #include "reduced.h"
 
@@ -28,8 +26,8 @@ struct ReducedScratch {
     std::vector<Slots> slots;
     std::vector<std::int32_t> lines;
     std::vector<std::size_t> activation_steps, weight_steps;
-    std::vector<Strip> whole;              // strips that are read where they lie
-    std::vector<std::size_t> part;         // ids of those that are packed
+    std::vector<Strip> whole;       // strips that are read where they lie
+    std::vector<std::size_t> part;  // ids of those that are packed
 
     template <typename Item>
     static Item *reserve(std::vector<Item> &items, std::size_t count) {
