@@ -249,7 +249,13 @@ class Bert:
         self, x: Array, attention: Attention, bias: Array | None, threads: kernels.Threads | None = None
     ) -> Array:
         """What the heads of a layer give for its input x [positions, hidden], side by side: [positions, hidden]."""
-        qkv, scored = product(x, attention.qkv, threads), self.shape.heads * attention.head_size
+        return self.heads(product(x, attention.qkv, threads), attention, bias, threads)
+
+    def heads(
+        self, qkv: Array, attention: Attention, bias: Array | None, threads: kernels.Threads | None = None
+    ) -> Array:
+        """The same, from the queries, keys and values of a text, side by side."""
+        scored = self.shape.heads * attention.head_size
         return kernels.attention(
             qkv[:, :scored],
             qkv[:, scored : 2 * scored],

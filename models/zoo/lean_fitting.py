@@ -13,6 +13,7 @@ A position counts by what the norm behind makes of its error. To let each layer 
 such a fit takes the noise of its inputs for a reason to give less of everything, and embeddings got worse.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -29,18 +30,22 @@ Double = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class LeanRecipe:
-    """The shares of a head's channels that score, and of the neurons that are kept, rounded to whole cache lines of
-    `LINE` columns; `ridge` is what the fits add to the variance of each channel, as a share of it."""
+    """The share of a head's channels that score, of the first layer and of the last, each layer between them keeping
+    the same share of what the one before it keeps; and the share of the neurons that are kept. Both are rounded, to
+    groups of `SCORED` channels and to cache lines of `LINE` columns. `ridge` is what the fits add to the variance of
+    each channel, as a share of it.
 
-    scores: float = 0.5
-    neurons: float = 0.75
+    The first layers' scores can spare least for the work, the last ones' most; neurons cost about the same in all."""
+
+    scores: tuple[float, float] = (0.75, 0.375)
+    neurons: float = 0.79
     ridge: float = 0.03
 
 
-FITTING = 2
+FITTING = 3
 """Counts the ways of fitting that there were: what was kept of another is made anew."""
 
-LINE = 16
+SCORED, LINE = 4, 16
 AT_A_TIME = 16
 """Neurons that are left out together: those that are missed least hardly stand in for each other."""
 
@@ -61,10 +66,8 @@ class Moments:
 
     def add(self, rows: Array, weights: Array | float = 1.0, one: float = 1.0) -> None:
         """Rows [n, size], each times its weight, as is the `one` behind it."""
-        columns = np.ascontiguousarray(
-            (np.hstack([rows, np.full((len(rows), 1), one, np.float32)]) * np.float32(weights)).T
-        )
-        self.total += kernels.gated_matmul(columns, kernels.pack_matrix(columns))
+        weighted = np.hstack([rows, np.full((len(rows), 1), one, np.float32)]) * np.float32(weights)
+        self.total += weighted.T @ weighted  # of one array with itself: half of the work of a product, on all cores
         self.rows += len(rows)
 
     @property
@@ -95,31 +98,39 @@ def fit_lean(
         if sum(map(len, given[-1])) >= AT_ONCE:
             given.append([])
         given[-1].append(encoder.embed(tokens.ids, tokens.types))
+    threads = kernels.Threads(_cores())
     layers = []
     for number in range(encoder.shape.layers):
-        layer, given = _fit(encoder, number, given, recipe, kept[number] if kept else None)
+        layer, given = _fit(encoder, number, given, recipe, kept[number] if kept else None, threads)
         layers.append(layer)
         report((number + 1) / encoder.shape.layers)
     return layers
 
 
 def _fit(
-    encoder: Bert, number: int, given: list[list[Array]], recipe: LeanRecipe, kept: Neurons | None
+    encoder: Bert,
+    number: int,
+    given: list[list[Array]],
+    recipe: LeanRecipe,
+    kept: Neurons | None,
+    threads: kernels.Threads,
 ) -> tuple[LeanLayer, list[list[Array]]]:
     """A lean layer, and what the dense one gives for what it is `given`, text by text."""
     dense, shape = encoder.dense_weights(number), encoder.shape
     lean = dict(dense)
-    channels = _whole_lines(recipe.scores * shape.head_size, shape.head_size)
+    first, last = recipe.scores
+    scored = np.geomspace(first, last, shape.layers)[number] * shape.head_size
+    channels = _rounded(scored, SCORED, shape.head_size)
     lean["query"], lean["key"], lost_scores = score_bases(dense, shape.heads, channels, given)
-    scored = replace(
+    fewer = replace(
         encoder.layers[number].attention, qkv=pack(lean, "fp32", "query", "key", "value"), head_size=channels
     )
     heads, neurons = Moments(2 * shape.hidden), Moments(shape.feed_forward)
-    returned = [_watch(encoder, number, scored, texts, heads, neurons) for texts in given]
+    returned = [_watch(encoder, number, fewer, texts, heads, neurons, threads) for texts in given]
     if number + 1 < shape.layers:  # with that of the last fitted too, embeddings were further from the dense ones
         lean["output"] = _as_output(dense["output"], heads, recipe.ridge)
     if kept is None:
-        count = _whole_lines(recipe.neurons * shape.feed_forward, shape.feed_forward)
+        count = _rounded(recipe.neurons * shape.feed_forward, LINE, shape.feed_forward)
         kept = keep_neurons(neurons.covariance, dense["down"][0].astype(np.float64), count)
     lean["up"] = dense["up"][0][kept], dense["up"][1][kept]
     lean["down"], lost_neurons = _as_down(dense["down"], neurons, kept, recipe.ridge)
@@ -174,24 +185,34 @@ def keep_neurons(covariance: Double, weight: Double, count: int) -> Neurons:
 
 
 def _watch(
-    encoder: Bert, number: int, scored: Attention, texts: list[Array], heads: Moments, neurons: Moments
+    encoder: Bert,
+    number: int,
+    scored: Attention,
+    texts: list[Array],
+    heads: Moments,
+    neurons: Moments,
+    threads: kernels.Threads,
 ) -> list[Array]:
     """Runs a dense layer on texts, and adds its moments: of what the heads give that score with fewer channels, beside
     what the dense ones give, and of the neurons."""
     attention, feed_forward = encoder.layers[number].attention, encoder.layers[number].feed_forward
+    x, ends = np.concatenate(texts), np.cumsum([len(text) for text in texts])[:-1]
     given, fewer = (
-        np.concatenate([encoder.attend(x, half, encoder.distances(len(x))) for x in texts])
-        for half in (attention, scored)
+        np.concatenate([encoder.heads(qkv, half, encoder.distances(len(qkv))) for qkv in np.split(projected, ends)])
+        for half, projected in ((half, product(x, half.qkv, threads)) for half in (attention, scored))
     )
-    x = np.concatenate(texts)
-    added = product(given, attention.output)
+    added = product(given, attention.output, threads)
     heads.add(np.hstack([fewer, given]), _multipliers(x + added))
     x = encoder.normalised(added, attention.norm, residual=x)
-    active = product(x, feed_forward.up, activation="gelu")
-    added = product(active, feed_forward.down)
+    active = product(x, feed_forward.up, threads, activation="gelu")
+    added = product(active, feed_forward.down, threads)
     neurons.add(active, _multipliers(x + added))
     x = encoder.normalised(added, feed_forward.norm, residual=x)
-    return np.split(x, np.cumsum([len(text) for text in texts])[:-1])
+    return np.split(x, ends)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 def _multipliers(summed: Array) -> Array:
@@ -238,8 +259,9 @@ def _roots(moment: Double) -> tuple[Double, Double]:
     return vectors * root, vectors / root
 
 
-def _whole_lines(wanted: float, most: int) -> int:
-    return min(most, max(LINE, round(wanted / LINE) * LINE))
+def _rounded(wanted: float, group: int, most: int) -> int:
+    """To whole groups, one at least."""
+    return min(most, max(group, round(wanted / group) * group))
 
 
 def _product(columns: Double) -> Product:

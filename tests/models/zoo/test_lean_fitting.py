@@ -25,12 +25,19 @@ def closed(folder_of, parts, gate):
 
 def test_lean_layers_that_keep_all_are_the_dense_ones(tmp_path, sequences):
     folder = write_random_bert(tmp_path)
-    parts = fit_lean(Bert(folder), sequences, recipe=LeanRecipe(scores=1, neurons=1))
+    parts = fit_lean(Bert(folder), sequences, recipe=LeanRecipe(scores=(1, 1), neurons=1))
     lean = Bert(folder, parts)
     wanted = lean(sequences[0].ids, GateContext(0.0)).states
     found = lean(sequences[0].ids, GateContext(0.0), dict.fromkeys(lean.channel_gates, 1e9)).states
     assert np.abs(found - wanted).max() < 1e-3 * np.abs(wanted).max()
     assert all(saliency < 1e-6 for saliency in lean.channel_gates.values())
+
+
+def test_the_last_layers_score_with_the_fewest_channels(tmp_path, sequences):
+    encoder = Bert(write_random_bert(tmp_path))
+    parts = fit_lean(encoder, sequences, recipe=LeanRecipe(scores=(0.75, 0.25)))
+    size = encoder.shape.head_size
+    assert [len(part.weights["key"][0]) / encoder.shape.heads / size for part in parts] == [0.75, 0.25]
 
 
 @pytest.mark.parametrize("gate", ["scores", "neurons"])
