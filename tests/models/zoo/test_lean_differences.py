@@ -12,6 +12,7 @@ from models.zoo import text_family
 from models.zoo.bert import Bert
 from models.zoo.lean_differences import add_differences, load_differences, save_differences
 from models.zoo.lean_fitting import fit_lean
+from models.zoo.lean_layers import PRODUCTS
 from models.zoo.text_profile import OtherWeights
 from models.zoo.text_reader import Tokens
 from tests.models.zoo.random_bert import WORDS, write_random_bert
@@ -44,11 +45,20 @@ def test_they_survive_their_file_nearly(differences, tmp_path):
         assert np.array_equal(kept.kept, wanted.kept)
         for name, one in wanted.products.items():
             apart = kept.products[name].left @ kept.products[name].right - one.left @ one.right
-            assert np.linalg.norm(apart) < 0.02 * np.linalg.norm(one.left @ one.right)
+            assert np.linalg.norm(apart) < 0.15 * np.linalg.norm(one.left @ one.right)
             assert kept.products[name].bias == pytest.approx(one.bias, abs=0.02)
         for name, norm in wanted.norms.items():
             assert kept.norms[name].weight == pytest.approx(norm.weight, abs=0.02)
     assert [path.name for path in tmp_path.iterdir()] == ["learned.gz"]
+
+
+def test_a_number_of_a_rank_takes_half_a_byte(layers, tmp_path):
+    sizes = []
+    for rank in (10, 50):
+        save_differences([random_difference(layers[0], rank=rank)], tmp_path / "learned.gz")
+        sizes.append((tmp_path / "learned.gz").stat().st_size)
+    numbers = 40 * sum(sum(layers[0].weights[name][0].shape) for name in PRODUCTS)
+    assert sizes[1] - sizes[0] < 0.6 * numbers  # with their scales
 
 
 def test_those_of_other_layers_are_refused(layers, differences):
@@ -77,7 +87,7 @@ def test_the_packaged_ones_are_small_and_minilms():
     path = text_family.profile_path("minilm")
     assert path is not None
     differences = text_family.differences_beside(path)
-    assert differences.stat().st_size < 300_000
+    assert differences.stat().st_size < 420_000
     learned = load_differences(differences)
-    assert [len(layer.kept) for layer in learned] == [1152] * 6
-    assert all(layer.products["up"].left.shape[0] == 1152 for layer in learned)
+    assert [len(layer.kept) for layer in learned] == [1216] * 6
+    assert all(layer.products["up"].left.shape[0] == 1216 for layer in learned)
