@@ -24,9 +24,6 @@ from service.settings import SettingsError, load_settings
 MEASURED = 400
 """Texts that the profile is measured on, at most."""
 
-LONGEST = 128
-"""Tokens of a text that tuning looks at: longer ones take it more time than they teach."""
-
 
 def tune(
     model: Annotated[
@@ -48,8 +45,8 @@ def tune(
         int | None,
         typer.Option(
             min=1,
-            help="Of a model of texts 1500, of 32 texts each; of a language model 300, of 512 tokens; of a model of "
-            "speech 300, of 4 recordings",
+            help="Of a model of texts 1400, of about 1024 tokens each; of a language model 300, of 512 tokens; of a "
+            "model of speech 300, of 4 recordings",
         ),
     ] = None,
     output: Annotated[
@@ -92,9 +89,7 @@ def tune(
             made.mkdir(parents=True, exist_ok=True)
         path = target / f"{name}{text_family.TUNED_SUFFIX}"
         dense = open_text_model(name, folder)
-        sequences = [
-            tokens for text in tuning for tokens in dense.read(request_of(text, dense)) if len(tokens) <= LONGEST
-        ]
+        sequences = [tokens for text in tuning for tokens in dense.read(request_of(text, dense))]
         torch.set_num_threads(1)
         with step_progress() as bar:
 

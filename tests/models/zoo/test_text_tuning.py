@@ -8,9 +8,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from models import kernels
 from models.model import GateContext
-from models.zoo import text_tuning
 from models.zoo.bert import DENSE, Bert
 from models.zoo.lean_differences import add_differences
 from models.zoo.lean_fitting import LeanRecipe, fit_lean
@@ -18,13 +16,13 @@ from models.zoo.lean_layers import load_lean, save_lean
 from models.zoo.text_calibration import calibrate
 from models.zoo.text_embeddings import TextEmbedder
 from models.zoo.text_reader import Tokens
-from models.zoo.text_tuning import TorchLayer, TuningRecipe, join, tune
+from models.zoo.text_tuning import POOLINGS, TuningRecipe, draw, tune
 from tests.models.zoo.random_bert import WORDS, write_random_bert
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 LEAN = LeanRecipe(neurons=0.5)
-RECIPE = TuningRecipe(steps=12, batch=6, rate=1e-3, joined=0.2)
+RECIPE = TuningRecipe(steps=12, positions=64, rate=1e-3, rank=8, joined=0.2)
 CLOSED = {f"layer{layer}.{gate}": 1e9 for layer in (1, 2) for gate in ("scores", "neurons")}
 """Thresholds at which both layers are lean."""
 
@@ -62,28 +60,17 @@ def tuned(folder, sequences, fitted, tmp_path_factory):
     return load_lean(path)
 
 
+def in_order(sequences):
+    ordered = sorted(sequences, key=len)
+    return ordered, np.array([len(tokens) for tokens in ordered])
+
+
 def cosine(encoder, sequences, thresholds):
     found = []
     for tokens in sequences:
         one, other = (encoder(tokens.ids, GateContext(0.0), at).mean for at in (thresholds, DENSE))
         found.append(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
     return float(np.mean(found))
-
-
-def test_the_served_layers_are_the_students(folder, sequences, tuned, monkeypatch):
-    encoder = Bert(folder, tuned)
-    ids = sequences[0].ids
-    x = torch.from_numpy(encoder.embed(ids))
-    monkeypatch.setattr(text_tuning.kernels, "instruction_set", lambda datatype: "portable")
-    with torch.no_grad():
-        for part in tuned:
-            layer = TorchLayer(encoder, part.weights)
-            x = layer.feed_forward(layer.attend(x, torch.ones(len(ids), dtype=torch.int64), [len(ids)]))
-    context = GateContext(0.0)
-    states = encoder(ids, context, CLOSED).states
-    assert np.abs(states - x.numpy()).max() < 1e-3 * np.abs(states).max()
-    assert context.layers["layer1.neurons"].skipped == 80
-    assert context.macs_skipped > 0
 
 
 def test_level_0_is_the_dense_encoder(folder, sequences, tuned):
@@ -98,7 +85,7 @@ def test_level_0_is_the_dense_encoder(folder, sequences, tuned):
 
 def test_tuning_brings_gated_embeddings_nearer_to_the_dense_ones(folder, sequences, fitted):
     encoder = Bert(folder)
-    recipe = TuningRecipe(steps=60, batch=8, rate=4e-3, joined=0, mixed=0)
+    recipe = TuningRecipe(steps=60, positions=96, rate=4e-3, rank=8, joined=0, mixed=0)
     learned = tune(encoder, ("mean",), sequences, fitted, recipe, lambda step: None)
     before, after = (
         cosine(Bert(folder, parts), sequences, CLOSED) for parts in (fitted, add_differences(fitted, learned))
@@ -114,7 +101,7 @@ def test_what_has_learned_nothing_yet_is_what_was_fitted(folder, sequences, fitt
 
 def test_an_interrupted_tuning_goes_on_where_it_was(folder, sequences, fitted, tmp_path):
     encoder = Bert(folder)
-    recipe = TuningRecipe(steps=8, batch=2, every=5)
+    recipe = TuningRecipe(steps=8, positions=24, every=5)
 
     class Interrupted(Exception):
         pass
@@ -143,16 +130,33 @@ def test_an_interrupted_tuning_goes_on_where_it_was(folder, sequences, fitted, t
     assert numbers[0] == 1  # the checkpoint is of other texts
 
 
-def test_joining_is_the_kernels():
-    random = np.random.default_rng(0)
-    x = random.standard_normal((9, 16), np.float32)
-    x[4] = x[3] + 0.1 * x[4]
-    sizes = np.array([1, 2, 1, 1, 3, 1, 1, 1, 1], np.float32)
-    states, counts = join(torch.from_numpy(x), torch.from_numpy(sizes).long(), 0.3)
-    wanted, wanted_counts = kernels.merge_positions(x, sizes, 0.3)
-    assert len(wanted) < 9
-    assert states.numpy() == pytest.approx(wanted, abs=1e-5)
-    assert counts.tolist() == wanted_counts.tolist()
+def test_a_batch_is_of_one_length(sequences):
+    ordered = in_order(sequences)
+    seen, longest = set(), max(map(len, sequences))
+    for seed in range(60):
+        recipe = TuningRecipe(positions=96, short=0.5, short_lengths=(3, 5))
+        texts = draw(*ordered, recipe, np.random.default_rng(seed))
+        assert len({len(tokens) for tokens in texts}) == 1
+        assert len(texts) == min(64, max(4, 96 // len(texts[0]))) or len(texts[0]) < longest
+        ends = {tuple(tokens.ids[-1:]) for tokens in sequences}
+        assert all(tuple(tokens.ids[-1:]) in ends for tokens in texts)
+        seen.add(len(texts[0]))
+    assert min(seen) == 3
+    assert max(seen) > 12
+
+
+def test_texts_are_cut_to_the_longest(sequences):
+    recipe = TuningRecipe(longest=7, short=0)
+    for seed in range(8):
+        assert len(draw(*in_order(sequences), recipe, np.random.default_rng(seed))[0]) <= 7
+
+
+@pytest.mark.parametrize("pooling", sorted(POOLINGS))
+def test_rows_of_no_position_are_not_pooled(pooling):
+    x = torch.randn(2, 3, 4)
+    pooled = POOLINGS[pooling](x, torch.tensor([[1.0, 2.0, 0.0], [1.0, 1.0, 1.0]]))
+    alone = POOLINGS[pooling](x[:1, :2], torch.tensor([[1.0, 2.0]]))
+    assert pooled[:1].numpy() == pytest.approx(alone.numpy(), abs=1e-6)
 
 
 def test_a_tuned_profile_goes_from_dense_to_the_least_quality(folder, texts, tuned):
