@@ -55,7 +55,7 @@ def recognises(name: str) -> bool:
 def load(name: str, calibrations: Path | None = None) -> TextModel:
     """A model of texts by its name, or by the path of its folder, whose last part is its name then. Behind a colon may
     stand the datatype of its products, as in "minilm:bf16". It is dense where it has no profile. MiniLM's lean layers
-    are fitted the first time, which takes a minute or two and shows its progress.
+    are fitted the first time, which takes half a minute and shows its progress.
 
     Raises `UnknownModel`, `MissingWeights`, or `ValueError` when the files do not fit each other.
     """
