@@ -18,8 +18,8 @@ from safetensors.numpy import load, save
 from models.zoo.lean_layers import NORMS, PRODUCTS, Array, LeanLayer, LeanLayers, Neurons
 from models.zoo.text_profile import OtherWeights
 
-RANK_STEP = 0.3
-"""In standard deviations of a rank: rounding to it adds less than a hundredth to its variance."""
+RANK_STEP = 0.4
+"""In standard deviations of a rank: rounding to it adds a hundredth to its variance."""
 
 
 @dataclass(frozen=True, slots=True)
