@@ -19,7 +19,7 @@ from models.zoo.lean_layers import NORMS, PRODUCTS, Array, LeanLayer, LeanLayers
 from models.zoo.text_profile import OtherWeights
 
 RANK_STEP = 0.4
-"""In standard deviations of a rank: rounding to it adds a hundredth to its variance."""
+"""In standard deviations of a rank: rounding to it adds a seventieth to its variance."""
 
 
 @dataclass(frozen=True, slots=True)

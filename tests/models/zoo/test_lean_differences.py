@@ -45,7 +45,7 @@ def test_they_survive_their_file_nearly(differences, tmp_path):
         assert np.array_equal(kept.kept, wanted.kept)
         for name, one in wanted.products.items():
             apart = kept.products[name].left @ kept.products[name].right - one.left @ one.right
-            assert np.linalg.norm(apart) < 0.15 * np.linalg.norm(one.left @ one.right)
+            assert np.linalg.norm(apart) < 0.2 * np.linalg.norm(one.left @ one.right)
             assert kept.products[name].bias == pytest.approx(one.bias, abs=0.02)
         for name, norm in wanted.norms.items():
             assert kept.norms[name].weight == pytest.approx(norm.weight, abs=0.02)
