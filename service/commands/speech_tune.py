@@ -11,19 +11,10 @@ from models.zoo.whisper_files import read_whisper
 from models.zoo.whisper_words import Calibrated
 from service.commands.output import fail, step_progress
 from service.commands.tables import print_profile
-from service.settings import SettingsError, load_settings
+from service.commands.tuning import TuningOptions
 
 
-def tune_speech(
-    name: str,
-    data: Path,
-    held_out: Path | None,
-    steps: int | None,
-    output: Path | None,
-    work: Path | None,
-    seed: int,
-    json: bool,
-) -> None:
+def tune_speech(options: TuningOptions, calibrations: Path) -> None:
     """Tunes what stands for what is skipped, and writes it with its profile where that is the better of the two on the
     recordings that are kept from tuning."""
     import torch
@@ -32,20 +23,21 @@ def tune_speech(
     from models.zoo.tuning_checkpoint import Step
 
     try:
-        settings, (place, datatype) = load_settings(), split_datatype(name)
-        clips = speech_data.of_folder(data)
+        place, datatype = split_datatype(options.model)
+        clips = speech_data.of_folder(options.data)
         tuning, measured = (
-            speech_data.split(clips)[:2] if held_out is None else (clips, speech_data.of_folder(held_out))
+            speech_data.split(clips)[:2]
+            if options.held_out is None
+            else (clips, speech_data.of_folder(options.held_out))
         )
-        found = speech_family.profile_path(place, settings.calibrations)
+        found = speech_family.profile_path(place, calibrations)
         if found is None:
             fail(f"{place} has no profile, whose gates could be tuned: run sluice calibrate {place} first")
-        model = speech_family.load(place, settings.calibrations)
+        model = speech_family.load(place, calibrations)
         calibrated = Calibrated.load(speech_family.calibrated_beside(found))
-        folder, checkpoints = output or settings.calibrations, work or settings.home / "training"
-        for made in (folder, checkpoints):
-            made.mkdir(parents=True, exist_ok=True)
-        recipe = TuningRecipe(seed=seed) if steps is None else TuningRecipe(steps=steps, seed=seed)
+        options.make_folders()
+        seed = options.seed
+        recipe = TuningRecipe(seed=seed) if options.steps is None else TuningRecipe(steps=options.steps, seed=seed)
         torch.set_num_threads(1)
         with step_progress() as bar:
             tasks = [bar.add_task(phase, total=None) for phase in ("hearing", "tuning", "measuring")]
@@ -59,7 +51,7 @@ def tune_speech(
                 described = f"tuning, divergence {step.divergence:.4f}"
                 bar.update(tasks[1], total=step.steps, completed=step.number, description=described)
 
-            checkpoint = checkpoints / f"{model.profile.model}-tuning-{seed}.pt"
+            checkpoint = options.checkpoint(model.profile.model)
             tensors = read_whisper(model.folder).tensors
             tuned = tune(model, tensors, calibrated, heard, recipe, report, checkpoint)
             profile, calibrated, better = speech_calibration.better_of(
@@ -70,13 +62,13 @@ def tune_speech(
                 lambda done: bar.update(tasks[2], total=100, completed=100 * done),
                 datatype=datatype or DATATYPES[0],
             )
-        path = folder / f"{profile.model}.profile.json"
+        path = options.output / f"{profile.model}.profile.json"
         calibrated.save(speech_family.calibrated_beside(path))
         profile.save(path)
     except ModuleNotFoundError as missing:
         fail(f"{missing}: {COMMAND}")
-    except (SettingsError, UnknownModel, OSError, ValueError) as error:
+    except (UnknownModel, OSError, ValueError) as error:
         fail(str(error))
     said = "the tuned one is better and is kept" if better else "it is not better for tuning, and stays as it was"
     Console(stderr=True).print(f"{profile.model}: {said}")
-    print_profile(profile, path, json)
+    print_profile(profile, path, options.json)

@@ -4,25 +4,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from models.gating.agreement import gain
-from models.gating.profile import Profile
-from models.zoo import catalog, language_family, speech_family, text_calibration, text_data, text_family
-from models.zoo.family import served_name, split_datatype
-from models.zoo.lean_differences import add_differences, load_differences, save_differences
-from models.zoo.lean_layers import LeanLayers, save_lean
-from models.zoo.text_inputs import request_of
-from models.zoo.text_model import open_text_model
+from models.zoo import language_family, speech_family
 from service.commands.language_tune import tune_language
 from service.commands.options import Json, require_torch
-from service.commands.output import fail, step_progress
+from service.commands.output import fail
 from service.commands.speech_tune import tune_speech
-from service.commands.tables import print_profile
+from service.commands.text_tune import tune_texts
+from service.commands.tuning import TuningOptions
 from service.settings import SettingsError, load_settings
-
-MEASURED = 400
-"""Texts that the profile is measured on, at most."""
 
 
 def tune(
@@ -66,66 +56,25 @@ def tune(
     must have a profile, whose points stay.
     """
     require_torch("tuning")
-    if language_family.recognises(model):
-        tune_language(model, data, held_out, prose, steps, output, work, seed, json)
-        return
-    if speech_family.recognises(model):
-        tune_speech(model, data, held_out, steps, output, work, seed, json)
-        return
-    import torch
-
-    from models.zoo.text_tuning import Step, TuningRecipe
-    from models.zoo.text_tuning import tune as tune_encoder
-
     try:
-        folder, name = text_family.locate(model), split_datatype(served_name(model))[0]
-        texts = text_data.read_texts(data, prose)
-        tuning, measured = (
-            text_calibration.split_texts(texts) if held_out is None else (texts, text_data.read_texts(held_out, prose))
-        )
-        home = load_settings().home
-        target, checkpoints = output or load_settings().calibrations, work or home / "training"
-        for made in (target, checkpoints):
-            made.mkdir(parents=True, exist_ok=True)
-        path = target / f"{name}{text_family.TUNED_SUFFIX}"
-        dense = open_text_model(name, folder)
-        sequences = [tokens for text in tuning for tokens in dense.read(request_of(text, dense))]
-        torch.set_num_threads(1)
-        with step_progress() as bar:
-
-            def calibrated(named: str, layers: LeanLayers | None) -> tuple[Profile, LeanLayers]:
-                task = bar.add_task(f"calibrating {named} layers", total=1.0)
-                return text_calibration.calibrate(
-                    name,
-                    folder,
-                    tuning,
-                    measured[:MEASURED],
-                    lambda done: bar.update(task, completed=done),
-                    lean=layers,
-                    points=points,
-                )
-
-            fitted = calibrated("fitted", text_family.packaged_lean(model, load_settings().calibrations))
-            task = bar.add_task("tuning", total=None)
-
-            def report(step: Step) -> None:
-                described = f"tuning, cosine {step.cosine:.4f}"
-                bar.update(task, total=step.steps, completed=step.number, description=described)
-
-            checkpoint = checkpoints / f"{name}-tuning-{seed}.pt"
-            recipe = TuningRecipe(seed=seed) if steps is None else TuningRecipe(steps=steps, seed=seed)
-            differences = tune_encoder(dense.encoder, dense.pooling, sequences, fitted[1], recipe, report, checkpoint)
-            learned_of = text_family.differences_beside(path)
-            save_differences(differences, learned_of)  # which rounds them
-            learned = calibrated("tuned", add_differences(fitted[1], load_differences(learned_of)))
-        gained = gain(learned[0], fitted[0])
-        profile, lean = learned if gained > 0 else fitted
-        if gained <= 0:
-            learned_of.unlink()
-        kept = "kept are the tuned layers" if gained > 0 else "kept are the layers that were fitted, without tuning"
-        Console(stderr=True).print(f"tuning gained {gained:+.4f} of agreement at the same work: {kept}")
-        save_lean(lean, text_family.lean_beside(path))
-        profile.save(path)
-    except (SettingsError, catalog.UnknownModel, OSError, ValueError) as error:
+        settings = load_settings()
+    except SettingsError as error:
         fail(str(error))
-    print_profile(profile, path, json)
+    options = TuningOptions(
+        model=model,
+        data=data,
+        held_out=held_out,
+        prose=prose,
+        steps=steps,
+        output=output or settings.calibrations,
+        checkpoints=work or settings.home / "training",
+        points=points,
+        seed=seed,
+        json=json,
+    )
+    if language_family.recognises(model):
+        tune_language(options, settings.calibrations)
+    elif speech_family.recognises(model):
+        tune_speech(options, settings.calibrations)
+    else:
+        tune_texts(options, settings.calibrations)
