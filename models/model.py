@@ -84,6 +84,14 @@ class GateContext:
         work.skipped += channels - active
         work.last_active = ids
 
+    def record_all(self, layers: abc.Sequence[str], channels: abc.Sequence[int], skipped: abc.Sequence[int]) -> None:
+        """Counts one image (or token) of many layers: how many of their channels were skipped."""
+        if not self.layers:
+            self.layers.update(zip(layers, map(LayerWork, channels, skipped), strict=True))
+            return
+        for layer, met, left_out in zip(layers, channels, skipped, strict=True):
+            self.record(layer, met, met - left_out)
+
     @property
     def skip_rate(self) -> float:
         """Skipped channels / channels, 0 to 1."""

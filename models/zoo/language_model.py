@@ -170,11 +170,12 @@ class LanguageModel:
         # Logits that are computed again, and, where the head has a gate, turning its inputs.
         hidden = self.network.shape.hidden
         more = hidden * again + hidden**2 * (thresholds[:, -1] > 0)
-        skipped = (self._channels - active) @ self._channel_macs - more
-        for context, counts, macs in zip(contexts, active.tolist(), skipped.tolist(), strict=True):
-            context.macs_skipped += macs
-            for gate, channels, count in zip(self.network.gates, self._channels.tolist(), counts, strict=True):
-                context.record(gate, channels, count)
+        skipped = self._channels - active
+        macs = skipped @ self._channel_macs - more
+        channels = self._channels.tolist()
+        for context, counts, own in zip(contexts, skipped.tolist(), macs.tolist(), strict=True):
+            context.macs_skipped += own
+            context.record_all(self.network.gates, channels, counts)
         return logits
 
     def check(self, inputs: Mapping[str, NDArray[Any]]) -> None:

@@ -1,5 +1,6 @@
 """What a `config.json` of a Llama, Mistral, Qwen2 or Qwen3 says, and the angles of its rotary embedding."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +64,7 @@ class LlamaShape:
         """Multiply-accumulates of the positions first … last − 1, and of the logits of the last one."""
         positions = last - first
         layer = self.qkv_macs + self.output_macs + 3 * self.hidden * self.feed_forward
-        seen = sum(self.keys_seen(first, last, window) for window in self.windows)
+        seen = sum(layers * self.keys_seen(first, last, window) for window, layers in Counter(self.windows).items())
         attended = 2 * self.heads * self.head_size * seen
         return positions * self.layers * layer + attended + (self.head_macs if logits else 0)
 
