@@ -100,11 +100,8 @@ struct Head {
                float *scores) const {
         const std::size_t depth = attention.head_size;
         if (!transposed_keys) {
-            for (std::size_t i = 0; i < count; ++i) {
-                set.dots(rows[i], keys + first_key * attention.keys.stride, attention.keys.stride, n_keys, depth,
-                         attention.scale, scores + i * kKeys);
-            }
-            return;
+            return set.products({rows[0], attention.queries.stride, count, keys + first_key * attention.keys.stride,
+                                 attention.keys.stride, n_keys, depth, attention.scale, scores, kKeys});
         }
         Tile tile{};
         tile.first = tile.last = true;
@@ -176,7 +173,7 @@ void attend_alone(const InstructionSet &set, const Attention &attention, bool on
         return set.tile_attention->attend(attention, kept.tiles.reserve(floats), out);
     }
 #endif
-    const bool transposes = attention.all_queries > kQueriesInPlace;
+    const bool transposes = attention.all_queries > kQueriesInPlace * attention.together;
     const std::size_t padded = divide_up(value_depth, set.lanes) * set.lanes;
     float *keys = transposes ? kept.keys.reserve(divide_up(n_keys, kBlock) * kBlock * depth) : nullptr;
     // A tile reads whole vectors: where these end beyond the head, a copy of it.
@@ -184,10 +181,10 @@ void attend_alone(const InstructionSet &set, const Attention &attention, bool on
     float *sums = kept.sums.reserve(divide_up(value_depth, kBlock) * kBlock * kQueries);
     const ScoreEpilogue epilogue(attention.scale);
     for (std::size_t h = 0; h < attention.heads; ++h) {
-        const std::size_t key_head = static_cast<std::size_t>(attention.key_heads[h]);
+        const std::size_t key_head = attention.key_head(h);
         const float *own_keys = attention.keys.values + key_head * depth,
                     *own_values = attention.values.values + key_head * value_depth;
-        if (h == 0 || attention.key_heads[h] != attention.key_heads[h - 1]) {
+        if (h == 0 || key_head != attention.key_head(h - 1)) {
             if (keys) transpose(own_keys, attention.keys.stride, n_keys, depth, set.lanes, keys);
             for (std::size_t j = 0; values && j < n_keys; ++j)
                 std::copy_n(own_values + j * attention.values.stride, value_depth, values + j * padded);
@@ -195,7 +192,7 @@ void attend_alone(const InstructionSet &set, const Attention &attention, bool on
         const Head head{set,
                         attention,
                         epilogue,
-                        attention.queries.values + h * depth,
+                        attention.queries_of(h),
                         own_keys,
                         values ? values : own_values,
                         keys,
@@ -214,6 +211,7 @@ void attend_alone(const InstructionSet &set, const Attention &attention, bool on
 bool goes_on_tiles(const InstructionSet &set, const Attention &attention) {
 #if defined(SLUICE_AMX)
     if (!set.tile_attention) return false;
+    if (attention.together > 1) return false;
     return attention.all_queries > (attention.may_round ? kQueriesInPlace : kQueriesInParts) &&
            set.tile_attention->finite(attention);
 #else
@@ -225,15 +223,33 @@ bool goes_on_tiles(const InstructionSet &set, const Attention &attention) {
 
 Attention Attention::part(std::size_t head, std::size_t n_heads, std::size_t query, std::size_t n_queries) const {
     Attention part = *this;
-    part.queries = {queries.values + query * queries.stride + head * head_size, n_queries, queries.stride};
+    part.queries = {queries_of(head) + query * queries.stride, n_queries, queries.stride};
     part.heads = n_heads;
-    part.key_heads = key_heads + head;
+    part.key_heads = key_heads + head * together;
     part.first_query = first_query + query;
     if (bias && !one_bias) part.bias = bias + head * all_queries * keys.rows;
     return part;
 }
 
-void attend(const InstructionSet &set, const Attention &attention, float *out, Threads *threads) {
+Attention Attention::side_by_side() const {
+    if (all_queries != 1) return *this;
+    std::size_t run = 1;
+    while (run < heads && key_heads[run] == key_heads[0]) ++run;
+    if (heads % run != 0 || run > kQueries) return *this;
+    for (std::size_t h = 0; h < heads; ++h) {
+        if (key_heads[h] != key_heads[h / run * run]) return *this;
+    }
+    Attention step = *this;
+    step.queries = {queries.values, run, head_size};
+    step.heads = heads / run;
+    step.causal = false;
+    step.all_queries = step.together = run;
+    step.out_stride = value_size;
+    return step;
+}
+
+void attend(const InstructionSet &set, const Attention &all_heads, float *out, Threads *threads) {
+    const Attention attention = all_heads.side_by_side();
     const bool on_tiles = goes_on_tiles(set, attention);
     const std::size_t rows = attention.queries.rows, all = attention.heads * rows,
                       macs = all * attention.keys.rows * (attention.head_size + attention.value_size);

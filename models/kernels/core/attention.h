@@ -23,6 +23,7 @@ struct Attention {
     bool may_round = false;  // to bf16, where there is a tile unit
     std::size_t all_queries = queries.rows, first_query = 0;  // those here are a part of all
     std::size_t out_stride = heads * value_size;
+    std::size_t together = 1;  // heads of one position that read the same keys, and are so many queries of one head
 
     // Those of a query of a head.
     const float *bias_of(std::size_t head, std::size_t query) const {
@@ -34,9 +35,16 @@ struct Attention {
         return causal ? keys.rows - all_queries + 1 + first_query + query : keys.rows;
     }
 
+    const float *queries_of(std::size_t head) const { return queries.values + head * together * head_size; }
+
+    std::size_t key_head(std::size_t head) const { return static_cast<std::size_t>(key_heads[head * together]); }
+
     float *out_of(float *out, std::size_t head, std::size_t query) const {
-        return out + query * out_stride + head * value_size;
+        return out + query * out_stride + head * together * value_size;
     }
+
+    // The same for one position, whose heads that read the same keys are queries of one.
+    Attention side_by_side() const;
 
     // Some queries of some heads; their results begin at out_of() the first.
     Attention part(std::size_t head, std::size_t n_heads, std::size_t query, std::size_t n_queries) const;

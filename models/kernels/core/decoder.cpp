@@ -45,7 +45,8 @@ struct Step {
 
     void take_care(const DecoderLayer &layer, const float *normed) const {
         const std::size_t n = layer.care.size();
-        decoder.head.floats->dots(layer.care.data(), normed, decoder.hidden(), count, n, 1.0f, work.care);
+        decoder.head.floats->products(
+            {normed, decoder.hidden(), count, layer.care.data(), n, 1, n, 1.0f, work.care, 1});
         for (std::size_t r = 0; r < count; ++r) work.care[r] = std::exp(work.care[r]);
     }
 
@@ -57,11 +58,11 @@ struct Step {
         for (std::size_t r = 0; r < count; ++r)
             picked[r] = active.ids ? work.picked.reserve(0) + r * active.count : values + r * w.inputs;
         multiply(w, picked, active, y, [&](std::size_t r) {
-            return threshold(r) > 0 && !w.folded.empty() ? w.folded.data() : bias(w);
+            return threshold(r) > 0 && !w.folded.empty() ? w.folded.data() : data(w.bias);
         }, adds);
     }
 
-    static const float *bias(const RowWeights &w) { return w.bias.empty() ? nullptr : w.bias.data(); }
+    static const float *data(const std::vector<float> &values) { return values.empty() ? nullptr : values.data(); }
 
     template <typename Shift>
     void multiply(const RowWeights &w, const float *const *values, Channels inputs, float *y, Shift shift,
@@ -71,15 +72,8 @@ struct Step {
         float *to[kFewRows];
         for (std::size_t r = 0; r < count; ++r) to[r] = row(sums, r, padded);
         sum_few(w, values, count, inputs, {nullptr, w.outputs}, to);
-        for (std::size_t r = 0; r < count; ++r) finish(w, to[r], shift(r), row(y, r, w.outputs), adds);
-    }
-
-    static void finish(const RowWeights &w, const float *sums, const float *shift, float *y, bool adds) {
-        const float *scales = w.scales.empty() ? nullptr : w.scales.data();
-        for (std::size_t j = 0; j < w.outputs; ++j) {
-            const float value = (scales ? sums[j] * scales[j] : sums[j]) + (shift ? shift[j] : 0.0f);
-            y[j] = adds ? y[j] + value : value;
-        }
+        for (std::size_t r = 0; r < count; ++r)
+            w.set->finish({to[r], data(w.scales), shift(r), row(y, r, w.outputs), w.outputs, adds});
     }
 
     // The inputs of w that are active for some row, their values in work.picked [rows][active]; no ids where all rows
@@ -93,6 +87,7 @@ struct Step {
             dense = dense && !(limit(r) > 0);
         }
         if (dense) return {nullptr, n};
+        if (count == 1) return choose(w, gate, saliency(w, limit(0), values));
         work.taken.assign(n + kListSlack, 0);
         for (std::size_t r = 0; r < count; ++r) {
             const float threshold = limit(r);
@@ -111,10 +106,18 @@ struct Step {
         return {work.ids.data(), found};
     }
 
+    // The same of one row that is gated.
+    Channels choose(const RowWeights &w, std::size_t gate, const RowSaliency &own) const {
+        work.ids.resize(own.count + kListSlack);
+        const std::size_t found = w.set->choose(own, work.ids.data(), work.picked.reserve(own.count + kListSlack));
+        rows[0].active[gate] = static_cast<std::int32_t>(found);
+        return {work.ids.data(), found};
+    }
+
     // At a threshold of 0 all channels are active, as they are.
     static RowSaliency saliency(const RowWeights &w, float threshold, const float *values) {
         if (!(threshold > 0)) return {values, nullptr, w.norms.data(), -1.0f, w.inputs};
-        return {values, w.means.empty() ? nullptr : w.means.data(), w.norms.data(), threshold, w.inputs};
+        return {values, data(w.means), w.norms.data(), threshold, w.inputs};
     }
 
     std::size_t list_taken(const RowWeights &w, std::size_t n) const {
@@ -187,14 +190,8 @@ struct Step {
             const float limit = layer.neuron_norms.empty() ? 0.0f : threshold(r, gate);
             float *own = row(products, r, neurons);
             if (active.ids) std::fill_n(own, neurons, 0.0f);
-            for (std::size_t i = 0; i < active.count; ++i) {
-                const std::size_t n = active.ids ? static_cast<std::size_t>(active.ids[i]) : i;
-                const float value = values[r * neurons + n];
-                const bool skipped = limit > 0 && std::abs(value) * layer.neuron_norms[n] <= limit;
-                const float up = to[r][i] * (layer.up.scales.empty() ? 1.0f : layer.up.scales[n]) +
-                                 (layer.up.bias.empty() ? 0.0f : layer.up.bias[n]);
-                own[n] = skipped ? 0.0f : value * up;
-            }
+            layer.up.set->join({row(values, r, neurons), to[r], active.ids, data(layer.up.scales), data(layer.up.bias),
+                                limit > 0 ? layer.neuron_norms.data() : nullptr, limit, active.count, own});
         }
         down(layer, gate + 1, products);
     }
@@ -232,16 +229,13 @@ struct Step {
         for (std::size_t r = 0; r < count; ++r) {
             const float *own = row(logits, r, decoder.head.outputs);
             const bool gated = n && rows[r].thresholds[head] > 0;
-            limits[r] = gated ? *std::max_element(own, own + n) - decoder.margin : INFINITY;
+            limits[r] = gated ? w.set->greatest(own, n) - decoder.margin : INFINITY;
             rows[r].active[head + 1] = 0;
             any = any || gated;
         }
         if (!any) return;
         work.taken.assign(n + kListSlack, 0);
-        for (std::size_t r = 0; r < count; ++r) {
-            const float *own = row(logits, r, n), limit = limits[r];
-            for (std::size_t j = 0; j < n; ++j) work.taken[j] |= -(own[j] >= limit);
-        }
+        for (std::size_t r = 0; r < count; ++r) w.set->reach(row(logits, r, n), n, limits[r], work.taken.data());
         const std::size_t found = list_taken(w, n);
         const float *inputs[kFewRows];
         float *sums = work.sums.reserve(count * found), *to[kFewRows];
@@ -279,6 +273,8 @@ struct Step {
             dense = dense || !(rows[r].thresholds[gate] > 0);
         }
         if (layer.neuron_norms.empty()) return {nullptr, n};
+        if (count == 1 && !dense)
+            return choose(layer.gate, gate, {values, nullptr, layer.neuron_norms.data(), threshold(0, gate), n});
         work.taken.assign(n + kListSlack, 0);
         for (std::size_t r = 0; r < count; ++r) {
             const float limit = threshold(r, gate);

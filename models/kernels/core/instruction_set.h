@@ -73,14 +73,16 @@ struct Lines {
     std::size_t stride;  // floats from one row of them to the next
 };
 
-// out[i][j] = a_i · b_j of rows that may lie apart. Those of b are read once for several of a.
+// out[i][j] = factor · a_i · b_j of rows that may lie apart. Those of b are read once for several of a.
 struct Products {
     const float *a;
     std::size_t a_stride, a_count;
     const float *b;
     std::size_t b_stride, b_count;
     std::size_t depth;
+    float factor;
     float *out;
+    std::size_t out_stride;
 };
 
 // y = (z − mean) / sqrt(variance + epsilon) · weight + bias of each row of z = x + residual; without a bias the mean is
@@ -178,9 +180,6 @@ struct InstructionSet {
     // The next block of a row of scores, biased, becomes e^(score − largest so far), with zeros up to a whole vector.
     // Returns what the sums of earlier blocks are to be multiplied by.
     float (*soften)(float *scores, const float *bias, std::size_t count, Softmax &state);
-    // out[j] = factor · x · rows[j].
-    void (*dots)(const float *x, const float *rows, std::size_t stride, std::size_t count, std::size_t depth,
-                 float factor, float *out);
     void (*products)(const Products &);
     void (*measure)(const Measure &);
     void (*take)(const Take &);

@@ -17,10 +17,11 @@ std::size_t match_rows(const InstructionSet &set, const Rows &rows, float thresh
     likeness.resize(even * odd);
     for (std::size_t i = 0; i < n; ++i) {
         const float *row = rows.values + i * width;
-        set.dots(row, row, width, 1, width, 1.0f, &scales[i]);
+        set.products({row, width, 1, row, width, 1, width, 1.0f, &scales[i], 1});
         scales[i] = 1.0f / std::max(std::sqrt(scales[i]), 1e-30f);
     }
-    set.products({rows.values + 2 * width, 2 * width, even, rows.values + width, 2 * width, odd, width, likeness.data()});
+    set.products({rows.values + 2 * width, 2 * width, even, rows.values + width, 2 * width, odd, width, 1.0f,
+                  likeness.data(), odd});
     std::size_t left = n;
     for (std::size_t i = 2; i < n; i += 2) {
         const float *own = likeness.data() + (i / 2 - 1) * odd;

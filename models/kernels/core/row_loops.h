@@ -94,15 +94,6 @@ float soften(float *scores, const float *bias, std::size_t count, Softmax &state
     return kept;
 }
 
-void dots(const float *x, const float *rows, std::size_t stride, std::size_t count, std::size_t depth, float factor,
-          float *out) {
-    for (std::size_t row = 0; row < count; ++row, rows += stride) {
-        out[row] = factor * sum_over(
-                                depth, [&](std::size_t k) { return load(x + k) * load(rows + k); },
-                                [&](std::size_t k) { return x[k] * rows[k]; });
-    }
-}
-
 template <std::size_t A, std::size_t B>
 void products_of(const Products &p, std::size_t first, std::size_t row) {
     const float *a = p.a + first * p.a_stride, *b = p.b + row * p.b_stride;
@@ -121,11 +112,15 @@ void products_of(const Products &p, std::size_t first, std::size_t row) {
     }
 #pragma GCC unroll 4
     for (std::size_t i = 0; i < A; ++i) {
-#pragma GCC unroll 4
+        float found[4];
+        if constexpr (B == 4) {
+            sums_of(sums[i], found);
+        } else {
+            for (std::size_t j = 0; j < B; ++j) found[j] = sum_of(sums[i][j]);
+        }
         for (std::size_t j = 0; j < B; ++j) {
-            float sum = sum_of(sums[i][j]);
-            for (std::size_t c = k; c < p.depth; ++c) sum += a[i * p.a_stride + c] * b[j * p.b_stride + c];
-            p.out[(first + i) * p.b_count + row + j] = sum;
+            for (std::size_t c = k; c < p.depth; ++c) found[j] += a[i * p.a_stride + c] * b[j * p.b_stride + c];
+            p.out[(first + i) * p.out_stride + row + j] = p.factor * found[j];
         }
     }
 }
@@ -141,7 +136,11 @@ void products(const Products &p) {
     constexpr std::size_t kTogether = kLanes == 16 ? 4 : 2;  // as many as there are registers for
     std::size_t first = 0;
     for (; first + kTogether <= p.a_count; first += kTogether) products_of<kTogether>(p, first);
-    for (; first < p.a_count; ++first) products_of<1>(p, first);
+    if constexpr (kTogether == 4) {
+        if (p.a_count - first == 3) return products_of<3>(p, first);
+        if (p.a_count - first == 2) return products_of<2>(p, first);
+    }
+    if (first < p.a_count) products_of<1>(p, first);
 }
 
 void measure(const Measure &m) {

@@ -207,6 +207,106 @@ struct Salient {
     }
 };
 
+void finish_row(const RowFinish &f) {
+    const auto part = [&](std::size_t j, auto read) {
+        Vector value = read(f.sums + j);
+        if (f.scales) value *= read(f.scales + j);
+        if (f.shift) value += read(f.shift + j);
+        return f.adds ? value + read(f.y + j) : value;
+    };
+    std::size_t j = 0;
+    for (; j + kLanes <= f.count; j += kLanes) store(f.y + j, part(j, load));
+    if (const std::size_t left = f.count - j)
+        store_first(f.y + j, part(j, [&](const float *from) { return load_first(from, left); }), left);
+}
+
+void join_neurons(const RowNeurons &n) {
+    std::size_t i = 0;
+#if LANES == 16
+    const __m512i order = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    for (; i < n.count; i += kLanes) {
+        const std::size_t left = n.count - i;
+        const auto mask = static_cast<__mmask16>(left < kLanes ? (1u << left) - 1 : 0xffff);
+        const __m512i ids = n.ids ? _mm512_maskz_loadu_epi32(mask, n.ids + i)
+                                  : _mm512_add_epi32(order, _mm512_set1_epi32(static_cast<int>(i)));
+        const auto part = [&](const float *from) {
+            return n.ids ? _mm512_mask_i32gather_ps(_mm512_setzero_ps(), mask, ids, from, 4)
+                         : _mm512_maskz_loadu_ps(mask, from + i);
+        };
+        __m512 up = _mm512_maskz_loadu_ps(mask, n.up + i);
+        if (n.scales) up = _mm512_mul_ps(up, part(n.scales));
+        if (n.biases) up = _mm512_add_ps(up, part(n.biases));
+        const __m512 gate = part(n.gate);
+        __mmask16 active = mask;
+        if (n.norms) {
+            const __m512 saliency = _mm512_mul_ps(_mm512_abs_ps(gate), part(n.norms));
+            active &= _mm512_cmp_ps_mask(saliency, _mm512_set1_ps(n.limit), _CMP_NLE_UQ);
+        }
+        const __m512 product = _mm512_maskz_mul_ps(active, gate, up);
+        if (n.ids) {
+            _mm512_mask_i32scatter_ps(n.products, mask, ids, product, 4);
+        } else {
+            _mm512_mask_storeu_ps(n.products + i, mask, product);
+        }
+    }
+#endif
+    for (; i < n.count; ++i) {
+        const std::size_t at = n.ids ? static_cast<std::size_t>(n.ids[i]) : i;
+        const float gate = n.gate[at], magnitude = gate < 0 ? -gate : gate;
+        const float up = n.up[i] * (n.scales ? n.scales[at] : 1.0f) + (n.biases ? n.biases[at] : 0.0f);
+        n.products[at] = n.norms && magnitude * n.norms[at] <= n.limit ? 0.0f : gate * up;
+    }
+}
+
+float greatest_of(const float *values, std::size_t count) {
+    Vector found[4];
+    for (Vector &part : found) part = broadcast(-__builtin_inff());
+    std::size_t j = 0;
+    for (; j + 4 * kLanes <= count; j += 4 * kLanes) {
+#pragma GCC unroll 4
+        for (std::size_t v = 0; v < 4; ++v) {
+            const Vector value = load(values + j + v * kLanes);
+            found[v] = value > found[v] ? value : found[v];
+        }
+    }
+    float greatest = -__builtin_inff();
+    for (const Vector &part : found) {
+        const float own = largest_of(part);
+        greatest = own > greatest ? own : greatest;
+    }
+    for (; j < count; ++j) greatest = values[j] > greatest ? values[j] : greatest;
+    return greatest;
+}
+
+void reach(const float *values, std::size_t count, float limit, std::int32_t *taken) {
+    std::size_t j = 0;
+    for (; j + kLanes <= count; j += kLanes)
+        *reinterpret_cast<UnalignedIntVector *>(taken + j) |= load(values + j) >= limit;
+    for (; j < count; ++j) taken[j] |= -(values[j] >= limit);
+}
+
+std::size_t choose_active(const RowSaliency &row, std::int32_t *ids, float *values) {
+    std::size_t found = 0;
+    for (std::size_t k = 0; k < row.count; k += kLanes) {
+        const Salient part(row, k);
+#if LANES == 16
+        const auto mask = _mm512_test_epi32_mask((__m512i)part.active, (__m512i)part.active);
+        const __m512i order = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+        const __m512i channels = _mm512_add_epi32(order, _mm512_set1_epi32(static_cast<int>(k)));
+        _mm512_storeu_si512(ids + found, _mm512_maskz_compress_epi32(mask, channels));
+        _mm512_storeu_ps(values + found, _mm512_maskz_compress_ps(mask, (__m512)part.value));
+        found += static_cast<std::size_t>(__builtin_popcount(mask));
+#else
+        for (std::size_t lane = 0; lane < kLanes; ++lane) {
+            ids[found] = static_cast<std::int32_t>(k + lane);
+            values[found] = part.value[lane];
+            found += part.active[lane] != 0;
+        }
+#endif
+    }
+    return found;
+}
+
 std::size_t mark_active(const RowSaliency &row, std::int32_t *taken) {
     IntVector found = {};
     for (std::size_t k = 0; k < row.count; k += kLanes) {
@@ -263,6 +363,11 @@ constexpr RowSet row_set(const char *name) {
             {gather_rows<Datatype::fp32>, gather_rows<Datatype::bf16>, gather_rows<Datatype::int8>},
             {dot_rows<Datatype::fp32>, dot_rows<Datatype::bf16>, dot_rows<Datatype::int8>},
             silu_all,
+            finish_row,
+            join_neurons,
+            choose_active,
+            greatest_of,
+            reach,
             mark_active,
             list_taken,
             pick_taken};

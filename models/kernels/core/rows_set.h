@@ -45,6 +45,25 @@ struct RowSaliency {
     std::size_t count;
 };
 
+// y = scale · sum + shift, and + y where it adds; scales and shift may be null.
+struct RowFinish {
+    const float *sums, *scales, *shift;
+    float *y;
+    std::size_t count;
+    bool adds;
+};
+
+// products[n] = gate[n] · (scale_n · up[i] + bias_n) of the neurons n = ids[i], without ids of n = i; of those with
+// |gate[n]| · norm_n up to the limit 0. Scales, biases and norms may be null.
+struct RowNeurons {
+    const float *gate, *up;
+    const std::int32_t *ids;
+    const float *scales, *biases, *norms;
+    float limit;
+    std::size_t count;
+    float *products;
+};
+
 // By how much ids and values that are listed may be overwritten behind their end.
 constexpr std::size_t kListSlack = 16;
 
@@ -53,6 +72,14 @@ struct RowSet {
     void (*gather[3])(const RowGather &, std::size_t rows);  // by datatype
     void (*dots[3])(const RowDots &, std::size_t rows);
     void (*silu)(float *x, std::size_t count);
+    void (*finish)(const RowFinish &);
+    void (*join)(const RowNeurons &);
+    // Of one row alone the ids of its active channels and their x − mean, [number of them + kListSlack] each, and how many
+    // there are. The threshold is above 0.
+    std::size_t (*choose)(const RowSaliency &row, std::int32_t *ids, float *values);
+    // The greatest of some values, and −1 in taken for those that are at least the limit.
+    float (*greatest)(const float *values, std::size_t count);
+    void (*reach)(const float *values, std::size_t count, float limit, std::int32_t *taken);
     // Sets taken [count + kListSlack] of each active channel to −1, leaves the others, and counts the active ones. The
     // threshold is above 0.
     std::size_t (*mark)(const RowSaliency &row, std::int32_t *taken);

@@ -59,6 +59,22 @@ inline float sum_of(Vector value) {
 #endif
 }
 
+// The sums of four: with AVX-512 in half of the steps that they take one by one.
+inline void sums_of(const Vector (&values)[4], float (&sums)[4]) {
+#if LANES == 16
+    const auto pairs = [&](std::size_t i) {
+        const __m512 a = (__m512)values[i], b = (__m512)values[i + 1];
+        return _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    };
+    const __m512 ab = pairs(0), cd = pairs(2);
+    const __m512 all = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+    const __m512 halves = _mm512_add_ps(all, _mm512_shuffle_f32x4(all, all, 0x4e));
+    _mm_storeu_ps(sums, _mm_add_ps(_mm512_castps512_ps128(halves), _mm512_extractf32x4_ps(halves, 1)));
+#else
+    for (std::size_t i = 0; i < 4; ++i) sums[i] = sum_of(values[i]);
+#endif
+}
+
 // The largest lane, where none is NaN.
 inline float largest_of(Vector value) {
 #if LANES == 16

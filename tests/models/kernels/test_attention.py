@@ -57,6 +57,21 @@ def test_attention_is_the_reference(instruction_set, data, seed):
 
 
 @every_instruction_set
+@pytest.mark.parametrize("together", [1, 2, 3, 8, 48, 49])
+@pytest.mark.parametrize("keys", [1, 127, 300])
+def test_heads_of_one_query_read_the_same_keys_together(instruction_set, together, keys):
+    random = np.random.default_rng(together)
+    q, k, v = normal(random, 1, 2 * together * 24), normal(random, keys, 2 * 24), normal(random, keys, 2 * 20)
+    bias = normal(random, 2 * together, 1, keys)
+    y = kernels.attention(q, k, v, 24, bias=bias, causal=True, instruction_set=instruction_set)
+    expected = reference.attention(*exact(q, k, v), 24, bias=bias.astype(np.float64), causal=True)
+    np.testing.assert_allclose(y, expected, rtol=1e-3, atol=1e-4)
+    threads = kernels.Threads(2)
+    shared = kernels.attention(q, k, v, 24, bias=bias, causal=True, instruction_set=instruction_set, threads=threads)
+    np.testing.assert_array_equal(shared, y)
+
+
+@every_instruction_set
 @pytest.mark.parametrize(("queries", "keys", "causal"), [(17, 130, False), (200, 333, False), (150, 150, True)])
 def test_attention_in_parts_is_as_exact_as_float32(instruction_set, queries, keys, causal):
     random = np.random.default_rng(5)
