@@ -69,6 +69,7 @@ struct Lines {
     std::size_t offsets[kBlock / kLine];  // of the lines in it
     std::size_t count;
     const float *next;  // the block after it, null: none
+    bool far;           // whether the layer comes from memory
     float *sums;        // [row][count of lines][kLine]
     std::size_t stride;  // floats from one row of them to the next
 };

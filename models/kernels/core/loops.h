@@ -181,8 +181,15 @@ void finish(const Finish &f, std::size_t rows) {
     with_activation(f.activation, [&](auto act) { finish_rows(f, rows, act); });
 }
 
-// Rows of weights that are fetched ahead: 8 KiB, the time that memory takes.
-constexpr std::size_t kRowsAhead = 32;
+// Rows of weights that are fetched ahead: 8 KiB, the time that memory takes. What comes from memory goes to the second
+// cache first, which has more requests under way than the nearest, and from there to that a few rows ahead.
+constexpr std::size_t kRowsAhead = 32, kRowsNear = 8;
+
+// How near to the processor is fetched: 3 the nearest cache, less the second.
+template <int Nearness>
+struct Hint {
+    static constexpr int value = Nearness;
+};
 
 template <std::size_t Rows, std::size_t Count>
 void lines(const Lines &l) {
@@ -191,12 +198,18 @@ void lines(const Lines &l) {
     const auto row = [&](const float *block, std::size_t k) {
         return block + (l.index ? static_cast<std::size_t>(l.index[k]) : k) * kBlock;
     };
-    for (std::size_t k = 0; k < l.depth; ++k) {
-        const std::size_t ahead = k + kRowsAhead;
-        if (ahead < l.depth || (l.next && ahead - l.depth < l.depth)) {
-            const float *later = ahead < l.depth ? row(l.weights, ahead) : row(l.next, ahead - l.depth);
+    const auto fetch = [&](std::size_t k, auto hint) {
+        if (k >= l.depth && !(l.next && k - l.depth < l.depth)) return;
+        const float *later = k < l.depth ? row(l.weights, k) : row(l.next, k - l.depth);
 #pragma GCC unroll 4
-            for (std::size_t i = 0; i < Count; ++i) __builtin_prefetch(later + l.offsets[i], 0, 3);
+        for (std::size_t i = 0; i < Count; ++i) __builtin_prefetch(later + l.offsets[i], 0, decltype(hint)::value);
+    };
+    for (std::size_t k = 0; k < l.depth; ++k) {
+        if (l.far) {
+            fetch(k + kRowsAhead, Hint<1>{});
+            fetch(k + kRowsNear, Hint<3>{});
+        } else {
+            fetch(k + kRowsAhead, Hint<3>{});
         }
         const float *from = row(l.weights, k);
 #pragma GCC unroll 4

@@ -20,6 +20,9 @@ constexpr std::size_t kPositionsInPlace = 2 * kMaxRows;
 // Up to that many positions, memory is slower than the arithmetic.
 constexpr std::size_t kFewPositions = 4;
 
+// A layer of more weights is in no cache, or in one that others share.
+constexpr std::size_t kFarBytes = 64u << 20;
+
 // The first tile over weights that nobody has fetched fetches them itself, so many rows before it reads them.
 constexpr std::size_t kColdRows = 32;
 
@@ -149,6 +152,7 @@ struct TiledProduct : Product {
         lines.index = inputs.ids;
         lines.depth = inputs.count;
         lines.stride = kBlock;
+        lines.far = weights.inputs * weights.outputs * sizeof(float) > kFarBytes;
         alignas(64) float sums[kFewPositions * kBlock] = {};
         lines.sums = sums;
         for (std::size_t first = 0, count = 0; first < outputs.count; first += count) {
