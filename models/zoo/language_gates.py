@@ -19,6 +19,9 @@ WINDOW = 256
 NORM_STEPS = 6
 """From a norm to its double, as they are kept in a file: which channels are skipped does not depend on more."""
 
+STEP = ".step"
+"""Behind a gate's name, in a file: the step that its whole numbers are of."""
+
 
 @dataclass(slots=True)
 class Masking:
@@ -138,13 +141,16 @@ def windows(tokens: Sequence[int], most: int, length: int = WINDOW) -> list[list
 
 
 def save_calibration(calibration: Mapping[str, Array], path: Path) -> None:
-    """Writes it as safetensors, all of it or nothing: norms as logarithms and the basis as it is in int8, all else in
-    float16."""
+    """Writes it as safetensors, all of it or nothing: norms as logarithms, what stands for the inputs of a layer's last
+    product in steps of its own, and the basis as it is in int8, all else in float16."""
     partial = path.with_suffix(".partial")
     kept: dict[str, NDArray[Any]] = {}
     for name, values in calibration.items():
         if name.endswith(norms_name("")):
             kept[name] = _logarithms(values)
+        elif name.endswith(f".{GATES[-1]}"):
+            step = max(float(np.abs(values).max()) / 127, float(np.finfo(np.float32).tiny))
+            kept[name], kept[f"{name}{STEP}"] = np.round(values / step).astype(np.int8), np.array([step], np.float32)
         else:
             kept[name] = values.astype(np.int8 if name == BASIS else np.float16)
     save_file(kept, partial)
@@ -153,9 +159,13 @@ def save_calibration(calibration: Mapping[str, Array], path: Path) -> None:
 
 def load_calibration(path: Path) -> dict[str, Array]:
     """Reads what `save_calibration` wrote. Raises `FileNotFoundError`."""
+    kept = load_file(path)
+    steps = {name: kept.pop(name) for name in [name for name in kept if name.endswith(STEP)]}
     return {
-        name: _powers(values) if name.endswith(norms_name("")) else values.astype(np.float32)
-        for name, values in load_file(path).items()
+        name: _powers(values)
+        if name.endswith(norms_name(""))
+        else values.astype(np.float32) * steps.get(f"{name}{STEP}", np.float32(1))
+        for name, values in kept.items()
     }
 
 

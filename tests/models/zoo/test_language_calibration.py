@@ -155,6 +155,16 @@ def test_the_calibration_is_kept_in_a_file(calibrated, tmp_path):
         np.testing.assert_allclose(values, model.calibration[name], rtol=1e-3, atol=1e-4)
 
 
+def test_what_stands_for_neurons_is_kept_in_steps_of_its_own(tmp_path):
+    values = np.random.default_rng(0).standard_normal(64).astype(np.float32)
+    own = {"layer1.down": 1e-3 * values, "layer2.down": 5 * values, "layer3.down": 0 * values}
+    save_calibration(own, tmp_path / "c.safetensors")
+    kept = load_calibration(tmp_path / "c.safetensors")
+    assert set(kept) == set(own)
+    for name, wanted in own.items():
+        np.testing.assert_allclose(kept[name], wanted, atol=np.abs(wanted).max() / 253)
+
+
 def test_quality_is_measured_at_every_point(calibrated):
     model, _ = calibrated
     report = measure_language(model, TEXT, lambda done: None)
