@@ -41,7 +41,7 @@ class TuningRecipe:
     the steps some halves are dense. `pairs` weighs how alike the texts of a batch are to each other, `layers` how far
     each layer is from the dense one. A checkpoint is written `every` so many steps."""
 
-    steps: int = 900
+    steps: int = 3000
     positions: int = 1024
     rate: float = 5e-4
     rank: int = 24

@@ -35,7 +35,7 @@ def tune(
         int | None,
         typer.Option(
             min=1,
-            help="Of a model of texts 900, of about 1024 tokens each; of a language model 300, of 512 tokens; of a "
+            help="Of a model of texts 3000, of about 1024 tokens each; of a language model 300, of 512 tokens; of a "
             "model of speech 300, of 4 recordings",
         ),
     ] = None,
