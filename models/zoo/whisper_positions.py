@@ -5,8 +5,8 @@ matters: past a margin one stands for many, and is attended to as often as it st
 merging, Bolya et al. 2023). Without any of that silence the decoder takes a pause for the end, or goes on and on.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -15,10 +15,15 @@ from numpy.typing import NDArray
 from models.zoo.whisper_shape import TAPS
 
 Array = NDArray[np.float32]
-Product = Callable[..., Array]
 
 STANDS_FOR = 25
 """How many positions past the margin one stands for: half a second."""
+
+
+class Product(Protocol):
+    """A product of rows [n, inputs], as `kernels.gated_matmul` has it."""
+
+    def __call__(self, x: Array, *, residual: Array | None = None, out: Array | None = None) -> Array: ...
 
 
 @dataclass(frozen=True, slots=True)
