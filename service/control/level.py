@@ -109,14 +109,24 @@ def choose_level(
     for demand in behind:
         if least <= ceiling.macs_ratio:
             break
-        fixed = ahead_fixed * spread + demand.work.fixed * stretch
-        scalable = ahead_scalable * spread + demand.work.scalable * stretch
-        least = min(least, share_in_time(demand.slack, fixed, scalable))
-        ahead_fixed += demand.work.fixed
-        ahead_scalable += demand.work.scalable
+        work = demand.work
+        fixed = ahead_fixed * spread + work.fixed * stretch
+        scalable = ahead_scalable * spread + work.scalable * stretch
+        share = share_in_time(demand.slack, fixed, scalable)
+        if share < least:
+            least = share
+        ahead_fixed += work.fixed
+        ahead_scalable += work.scalable
     if offered is not None:
         least = min(least, share_in_time(utilisation * executors, offered.fixed, offered.scalable))
     return level_of_share(profile, ceiling, least)
+
+
+def fits_dense(slack: float, whole: Work, stretch: float) -> bool:
+    """Whether all work together, stretched, is done at level 0 before the earliest deadline of all that wait, `slack`
+    seconds from now: then each of them keeps its own, and need not be looked at.
+    """
+    return stretch * (whole.fixed + whole.scalable) <= slack
 
 
 def share_in_time(slack: float, fixed: float, scalable: float) -> float:

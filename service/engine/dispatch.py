@@ -12,7 +12,7 @@ from math import inf
 from typing import Generic, TypeVar
 
 from service.control.admission import Promises
-from service.control.level import Demand, choose_level, share_in_time
+from service.control.level import Demand, choose_level, fits_dense, share_in_time
 from service.control.load import LEFT_TO_WAIT, LoadEstimate, Work, utilisation
 from service.engine.entry import Entry, Ran, Reply
 from service.engine.hosted import HostedModel
@@ -202,21 +202,24 @@ class Dispatch(Generic[E]):
 
     def _decide(self, entry: Entry, now: float) -> float:
         hosted = entry.hosted
-        margin = hosted.margin(entry.request).at(now)
+        margin, tail_ratio = hosted.margin(entry.request).at(now), hosted.latency.tail_ratio
         offered, allowed = self._lasting(entry, now, margin)
+        busy = self._busy(now)
+        whole = Work(busy) + entry.work + self._queue.work
+        waits = not fits_dense(self._queue.planned - now, whole, margin * tail_ratio)
         level = choose_level(
             hosted.profile,
             entry.ceiling,
             # A deadline that cannot be met is missed by as little as the ceiling allows.
             Demand(min(entry.due, entry.deadline) - now, entry.work),
-            self._queue.demands(now, LOOK_AHEAD),
+            self._queue.demands(now, LOOK_AHEAD) if waits else (),
             offered,
             utilisation=allowed,
             pinned=entry.pinned,
             executors=self._executors,
-            busy=self._busy(now),
+            busy=busy,
             margin=margin,
-            tail_ratio=hosted.latency.tail_ratio,
+            tail_ratio=tail_ratio,
         )
         if entry.pinned is None:
             hosted.levels.add(now, level)

@@ -23,6 +23,7 @@ class Queue:
         self._sequence = count()
         # Of all that wait, so that a long queue costs no more to look at than a short one.
         self._least = self._fixed = self._scalable = 0.0
+        self._planned: list[float] = []
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -35,9 +36,20 @@ class Queue:
         """The next to be taken; None when none waits."""
         return self._entries[0][1] if self._entries else None
 
+    @property
+    def work(self) -> Work:
+        """Of all that wait."""
+        return Work(max(self._fixed, 0.0), max(self._scalable, 0.0))
+
+    @property
+    def planned(self) -> float:
+        """When the first of all that wait, in any order, is planned to be done; infinite when none waits."""
+        return self._planned[0] if self._planned else inf
+
     def push(self, entry: Entry) -> None:
         key = (entry.request.options.urgency, entry.due, next(self._sequence))
         insort(self._entries, (key, entry))
+        insort(self._planned, entry.planned)
         self._keys[entry] = key
         self._least += entry.least
         self._fixed += entry.work.fixed
@@ -81,6 +93,7 @@ class Queue:
 
     def _forget(self, entry: Entry) -> None:
         del self._keys[entry]
+        del self._planned[bisect_left(self._planned, entry.planned)]
         self._least -= entry.least
         self._fixed -= entry.work.fixed
         self._scalable -= entry.work.scalable

@@ -1,9 +1,9 @@
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from models.gating.profile import Profile
-from service.control.level import Ceiling, Demand, ceiling_of, choose_level
+from service.control.level import Ceiling, Demand, ceiling_of, choose_level, fits_dense
 from service.control.load import Work
 from tests.service.engine.fakes import linear_profile
 
@@ -89,6 +89,26 @@ def test_more_time_never_raises_it(own, queue, more, floor):
 @given(own=demands, queue=queues, extra=demands)
 def test_a_longer_queue_never_lowers_it(own, queue, extra):
     assert choose_level(PROFILE, OPEN, own, [*queue, extra]) >= choose_level(PROFILE, OPEN, own, queue)
+
+
+@given(
+    own=demands,
+    queue=st.lists(st.builds(Demand, st.floats(0, 3), works), min_size=1, max_size=8),
+    busy=st.floats(0, 0.1),
+    executors=st.integers(1, 4),
+    margin=st.floats(1, 2),
+    tail_ratio=st.floats(1, 2.5),
+)
+def test_a_queue_that_fits_dense_changes_nothing(own, queue, busy, executors, margin, tail_ratio):
+    whole = sum((demand.work for demand in queue), Work(busy) + own.work)
+    assume(fits_dense(min(demand.slack for demand in queue), whole, margin * tail_ratio))
+
+    def level(behind):
+        return choose_level(
+            PROFILE, OPEN, own, behind, executors=executors, busy=busy, margin=margin, tail_ratio=tail_ratio
+        )
+
+    assert level(queue) == level([])
 
 
 @given(own=demands, queue=queues, floor=floors)

@@ -1,3 +1,5 @@
+from math import inf
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,6 +64,8 @@ def test_the_work_ahead_is_that_of_those_that_would_be_taken_first(steps, slo_ms
     ahead = [one for one in inside if (one.request.options.urgency, one.due) <= key]
     assert abs(queue.least_ahead(*key) - sum(one.least for one in ahead)) < 1e-9
     assert len(queue) == len(inside)
+    assert queue.planned == min((one.planned for one in inside), default=inf)
+    assert abs(queue.work.scalable - sum(one.work.scalable for one in inside)) < 1e-9
     demands, rest = list(queue.demands(0.0, 3)), list(queue)[3:]
     assert [demand.work for demand in demands[:3]] == [one.work for one in list(queue)[:3]]
     assert len(demands[3:]) == bool(rest)
