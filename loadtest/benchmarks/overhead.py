@@ -1,7 +1,7 @@
 """What the server itself costs: all of it around a model that does nothing, beside FastAPI with an empty handler.
 
-The server has one core and `wrk` another. Besides the rate there is the processor time of a request, which tells the
-same and does not shift when the machine does something else.
+The servers have one core, in turns, and `wrk` another. Besides the rate there is the processor time of a request, which
+tells the same and does not shift when the machine does something else.
 """
 
 import asyncio
@@ -12,10 +12,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import httpx
@@ -28,9 +29,8 @@ from loadtest.benchmarks.overhead_server import INPUT_BYTES, PATH, SERVERS
 from loadtest.driver import Address
 from loadtest.processes import Cores, on_cores, server, two_cores
 
-OURS = "sluice"
+OURS, EMPTY = "sluice", "empty"
 CONNECTIONS = (1, 32)
-WARM_UP_SECONDS = 1.0
 SCRAPE_EVERY = 5.0
 """Seconds, as in the Prometheus configuration that comes with Sluice."""
 CONSOLE_EVERY = 1.0
@@ -80,19 +80,16 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Overhead:
-    """The loads of each server by its name, the phases of a request of ours, and the processor time that our server
-    takes for a scrape of its metrics, and for a look of an open console.
+    """The loads of each server by its name; `of_empty`, our rate with the most connections over that of an empty
+    handler, the median of the turns; the phases of a request of ours; and the processor time that our server takes for
+    a scrape of its metrics, and for a look of an open console.
     """
 
     loads: dict[str, list[Load]]
+    of_empty: float
     phases: list[Phase]
     scrape_seconds: float
     console_seconds: float
-
-    @property
-    def of_empty(self) -> float:
-        """Our rate with the most connections over that of an empty handler in the same run."""
-        return self.loads[OURS][-1].rate / self.loads["empty"][-1].rate
 
     @property
     def request_seconds(self) -> float:
@@ -112,11 +109,12 @@ class Overhead:
 
     def as_dict(self) -> dict[str, Any]:
         shares = {"metrics_share": self.metrics_share, "console_share": self.console_share}
-        return asdict(self) | {"of_empty": self.of_empty} | shares
+        return asdict(self) | shares
 
 
 def measure(seconds: float, say: Callable[[str], None]) -> Overhead:
-    """Runs each server in turn, a load of `seconds` for each number of connections.
+    """Loads all servers in turns of a second, `seconds` of them for each number of connections: a machine that is
+    slower for a while is so for all of them. A load is the medians of its turns.
 
     Raises `WrkMissing`, `RuntimeError` where there are no two cores, and `ServerFailed`.
     """
@@ -126,23 +124,34 @@ def measure(seconds: float, say: Callable[[str], None]) -> Overhead:
     cores = two_cores()
     if cores is None:
         raise RuntimeError("this benchmark needs two cores: one for the server, one for the load")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         script = Path(folder) / "post.lua"
         script.write_text(_SCRIPT)
         post = [wrk, "--script", str(script)]
-        loads = {}
-        for name in SERVERS:
-            say(f"{name} …")
-            with _running(name, cores) as (process, address):
-                _wrk(post, cores, address, max(CONNECTIONS), WARM_UP_SECONDS)
-                loads[name] = [_load(process, post, cores, address, count, seconds) for count in CONNECTIONS]
-                if name == OURS:
-                    scrape = _call_seconds(process, address, "/metrics")
-                    look = _call_seconds(process, address, "/console/state/nothing")
+        say("starting …")
+        running = {name: stack.enter_context(_running(name, cores)) for name in SERVERS}
+        for _, address in running.values():
+            _wrk(post, cores, address, max(CONNECTIONS))
+        turns: dict[str, list[list[Load]]] = {name: [] for name in SERVERS}
+        for turn in range(1, round(seconds) + 1):
+            say(f"turn {turn} of {seconds:.0f} …")
+            for name, (process, address) in running.items():
+                turns[name].append([_load(process, post, cores, address, count) for count in CONNECTIONS])
+        scrape = _call_seconds(*running[OURS], "/metrics")
+        look = _call_seconds(*running[OURS], "/console/state/nothing")
     say("phases …")
     with on_cores(cores.server), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         parts = runner.run(phases(_JSON.encode() + bytes(INPUT_BYTES), str(len(_JSON))))
-    return Overhead(loads, parts, scrape, look)
+    of_empty = median(ours[-1].rate / empty[-1].rate for ours, empty in zip(turns[OURS], turns[EMPTY], strict=True))
+    loads = {name: [_median(same) for same in zip(*of, strict=True)] for name, of in turns.items()}
+    return Overhead(loads, of_empty, parts, scrape, look)
+
+
+def _median(turns: Sequence[Load]) -> Load:
+    rate, p50, p99, cpu = (
+        median(getattr(turn, name) for turn in turns) for name in ("rate", "p50_ms", "p99_ms", "cpu_ms")
+    )
+    return Load(turns[0].connections, rate, p50, p99, cpu, sum(turn.failed for turn in turns))
 
 
 @contextmanager
@@ -166,15 +175,15 @@ def _call_seconds(process: int, address: Address, path: str) -> float:
         return (cpu_seconds(process) - before) / CALLS
 
 
-def _load(process: int, wrk: list[str], cores: Cores, address: Address, connections: int, seconds: float) -> Load:
+def _load(process: int, wrk: list[str], cores: Cores, address: Address, connections: int) -> Load:
     before = cpu_seconds(process)
-    requests, micros, p50, p99, failed = _wrk(wrk, cores, address, connections, seconds)
+    requests, micros, p50, p99, failed = _wrk(wrk, cores, address, connections)
     spent = cpu_seconds(process) - before
     return Load(connections, requests / micros * 1e6, p50 / 1e3, p99 / 1e3, spent / requests * 1e3, failed)
 
 
-def _wrk(wrk: list[str], cores: Cores, address: Address, connections: int, seconds: float) -> tuple[int, ...]:
-    options = ["--threads", "1", "--connections", str(connections), "--duration", f"{max(1, round(seconds))}s"]
+def _wrk(wrk: list[str], cores: Cores, address: Address, connections: int) -> tuple[int, ...]:
+    options = ["--threads", "1", "--connections", str(connections), "--duration", "1s"]
     with on_cores(cores.load):
         output = subprocess.run(
             [*wrk, *options, f"http://{address}{PATH}"], capture_output=True, text=True, check=True

@@ -263,7 +263,7 @@ def soak(
 
 
 def overhead(
-    seconds: Annotated[float, typer.Option(min=1, help="Length of each load")] = 5,
+    seconds: Annotated[float, typer.Option(min=1, help="Length of each load, in turns of a second")] = 10,
     json: Json = False,
 ) -> None:
     """What the server itself costs: all of it around a model that does nothing, beside FastAPI with an empty handler,
