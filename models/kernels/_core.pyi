@@ -170,13 +170,18 @@ def pack_convolution(
     """Packs weight [O, I, k, k]; k is 1 or 3, stride 1 or 2, padding 0 or 1. The datatype is "fp32" or "bf16", see
     `pack_matrix`. The instruction set is the best there is for it unless one is named."""
 
-def pack_matrix(weight: Floats, datatype: str = "fp32", instruction_set: str | None = None) -> PackedMatrix:
+def pack_matrix(
+    weight: Floats, datatype: str = "fp32", instruction_set: str | None = None, split: bool = False
+) -> PackedMatrix:
     """Packs weight [N, K], as torch's linear layers have it.
 
     In "bf16" weights and activations are rounded to it and the products summed in float32. In "int8" weights are
     numbers from -127 to 127 times a scale for each output, and so are activations times a scale for each row, which
     the call finds (absolute maximum / 127); their sums are exact. A row with a value that is not finite becomes NaN.
     Both take weights that are finite, and activations come and go as float32.
+
+    In "fp32" the tile unit multiplies numbers in parts. With `split` those of the weights are kept, in 1.5 times their
+    memory; else each call makes them.
     """
 
 def pack_depthwise(

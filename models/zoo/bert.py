@@ -43,6 +43,9 @@ DENSE: Mapping[str, float] = MappingProxyType({})
 FEWEST_JOINED = 17
 """Positions that are worth joining: a product of fewer takes as long as its weights take to be read."""
 
+MOST_SPLIT = 1 << 20
+"""Weights of a product whose parts for the tile unit are kept in fp32: of a small encoder they are little memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
@@ -316,7 +319,7 @@ def _norm(tensors: Tensors, name: str) -> Norm:
 def pack(weights: LayerWeights, datatype: str, *names: str) -> Linear:
     """The products of these names as one, their outputs side by side."""
     weight, bias = (np.concatenate(parts) for parts in zip(*(weights[name] for name in names), strict=True))
-    return Linear(kernels.pack_matrix(weight, datatype), bias)
+    return Linear(kernels.pack_matrix(weight, datatype, split=weight.size <= MOST_SPLIT), bias)
 
 
 def _layer(

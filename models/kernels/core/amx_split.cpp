@@ -66,7 +66,7 @@ class Splitting {
 public:
     Splitting(const SplitPanel &panel, Line *to)
         : panel_(panel), pairs_((panel.depth + kStepInputs - 1) / kStepInputs * kTileLines),
-          left_((panel.strips + 1) / 2 * pairs_), to_(to) {}
+          left_(panel.ready ? 0 : (panel.strips + 1) / 2 * pairs_), to_(to) {}
 
     std::size_t left() const { return left_; }
 
@@ -128,18 +128,39 @@ void split_panel(const SplitPanel &panel, Line *to) {
     splitting.advance(splitting.left());
 }
 
+// Brings a panel that was split before into the second cache.
+class Fetching {
+public:
+    explicit Fetching(const SplitPanel &panel) : at_(panel.ready) {
+        if (at_) left_ = (panel.depth + kStepInputs - 1) / kStepInputs * ((panel.strips + 1) / 2) * kParts * 2 * kTileLines;
+    }
+
+    std::size_t left() const { return left_; }
+
+    void advance(std::size_t count) {
+        for (; count > 0 && left_ > 0; --count, --left_) __builtin_prefetch(at_++, 0, 2);
+    }
+
+private:
+    const Line *at_;
+    std::size_t left_ = 0;
+};
+
 // What the vector units have to do during one panel, spread over the groups of tile products in it.
 struct Chores {
     Splitting splitting;
+    Fetching fetching;
     SplitFinish &waiting;
-    std::size_t splits, rows;  // in a group
+    std::size_t splits, fetches, rows;  // in a group
 
     Chores(const SplitJob &job, std::size_t groups)
-        : splitting(job.next, job.next_weights), waiting(*job.waiting),
-          splits((splitting.left() + groups - 1) / groups), rows((waiting.left + groups - 1) / groups) {}
+        : splitting(job.next, job.next_weights), fetching(job.next), waiting(*job.waiting),
+          splits((splitting.left() + groups - 1) / groups), fetches((fetching.left() + groups - 1) / groups),
+          rows((waiting.left + groups - 1) / groups) {}
 
     __attribute__((noinline)) void operator()() {
         splitting.advance(splits);
+        fetching.advance(fetches);
         finish(rows);
     }
 

@@ -10,6 +10,7 @@
 #include "bindings.h"
 #include "layers.h"
 #include "packed.h"
+#include "split_product.h"
 #include "weight_memory.h"
 
 namespace sluice {
@@ -91,13 +92,21 @@ PackedConvolution pack_convolution(nb::handle weight, std::size_t stride, std::s
 }
 
 PackedMatrix pack_matrix(nb::handle weight, const std::string &datatype_,
-                         const std::optional<std::string> &instruction_set) {
+                         const std::optional<std::string> &instruction_set, bool split) {
     const Argument w = float_array(weight, "weight", 2);
     check_sizes(w.size(0), w.size(1));
     const Datatype datatype = datatype_named(datatype_);
     if (datatype != Datatype::fp32) return reduced_layer<PackedMatrix>(w, 1, 1, 0, datatype, instruction_set);
-    return from_packed<PackedMatrix>(pack_array(w, w.size(0), w.size(1), 1), w.size(0), w.size(1), 1, 1, 0,
-                                     instruction_set);
+    PackedMatrix packed = from_packed<PackedMatrix>(pack_array(w, w.size(0), w.size(1), 1), w.size(0), w.size(1), 1, 1,
+                                                    0, instruction_set);
+    if (split && packed.set->split) {
+        packed.split_bytes = split_bytes(packed.outputs, packed.inputs);
+        const std::shared_ptr<void> parts = weight_memory(packed.split_bytes, Kept::parts);
+        const nb::gil_scoped_release released;
+        split_weights(*packed.set->split, packed.weights(), parts.get());
+        packed.split = parts;
+    }
+    return packed;
 }
 
 // The arguments that a convolution and a matrix product share, checked.
@@ -243,7 +252,8 @@ void bind_products(nb::module_ &m) {
 
     m.def("pack_convolution", &pack_convolution, "weight"_a.none(), "stride"_a = 1, "padding"_a = 0,
           "datatype"_a = "fp32", "instruction_set"_a = nb::none());
-    m.def("pack_matrix", &pack_matrix, "weight"_a.none(), "datatype"_a = "fp32", "instruction_set"_a = nb::none());
+    m.def("pack_matrix", &pack_matrix, "weight"_a.none(), "datatype"_a = "fp32", "instruction_set"_a = nb::none(),
+          "split"_a = false);
     m.def("gated_conv2d", &gated_conv2d, "x"_a.none(), "packed"_a, nb::kw_only(), "inputs"_a = nb::none(),
           "outputs"_a = nb::none(), "scale"_a = nb::none(), "shift"_a = nb::none(), "activation"_a = "none",
           "saliency"_a = nb::none(), "residual"_a = nb::none(), "out"_a = nb::none(), "threads"_a = nb::none());

@@ -15,11 +15,13 @@ struct Packed {
     std::size_t outputs, inputs, kernel, stride, padding;
     const InstructionSet *set;
     std::shared_ptr<const ReducedWeights> reduced = nullptr;  // of bf16 and int8, which have no array and no set
+    std::shared_ptr<const void> split = nullptr;              // of fp32: see Weights
+    std::size_t split_bytes = 0;
 
     const char *datatype() const { return name_of(reduced ? reduced->datatype : Datatype::fp32); }
     const char *instruction_set() const { return reduced ? reduced->set->name : set->name; }
-    std::size_t bytes() const { return reduced ? reduced->bytes() : array.items * sizeof(float); }
-    Weights weights() const { return {array.floats(), outputs, inputs, kernel * kernel}; }
+    std::size_t bytes() const { return reduced ? reduced->bytes() : array.items * sizeof(float) + split_bytes; }
+    Weights weights() const { return {array.floats(), outputs, inputs, kernel * kernel, split.get()}; }
 };
 struct PackedConvolution : Packed {};
 struct PackedMatrix : Packed {};

@@ -19,6 +19,7 @@ struct SplitPanel {
     std::size_t strips = 0;               // of 16 columns
     const Pick *picks = nullptr;          // one to a strip, where they are picked; null: neighbours
     const float *ahead = nullptr;         // weights that come later, of the same rows; to be fetched meanwhile
+    const Line *ready = nullptr;          // the panel as it was split before, which is only to be fetched; null: it was not
 };
 
 // The epilogue of an earlier panel, which the vector units do while the tile unit multiplies.

@@ -13,11 +13,13 @@ constexpr std::size_t kSplitPositions = 72;
 constexpr std::size_t kSplitInputs = 384;
 
 struct SplitProduct : Product {
-    std::size_t parts, chunks, panels;  // of a tap, of all taps, and panels of all of them
+    std::size_t parts, steps;    // of a tap, and of the largest of them
+    std::size_t chunks, panels;  // of all taps, and panels of all of them
 
     explicit SplitProduct(const Product &product) : Product(product) {
         find_spans(true);
         parts = divide_up(inputs.count, kSplitInputs);
+        steps = divide_up(divide_up(inputs.count, parts), kStepInputs);
         chunks = weights.taps * parts;
         panels = chunks * scratch.spans.size();
     }
@@ -41,9 +43,17 @@ struct SplitProduct : Product {
         return block(span(panel).first) + (own.tap * weights.inputs + id) * kBlock;
     }
 
+    // A panel of weights whose parts are kept: a whole block, of all inputs. Null: they are not.
+    const Line *ready(std::size_t i) const {
+        if (!weights.split || !span(i).in_place || inputs.count != weights.inputs) return nullptr;
+        return static_cast<const Line *>(weights.split) +
+               (output(span(i).first) / kBlock * parts + i / scratch.spans.size()) * split_lines(steps);
+    }
+
     SplitPanel panel(std::size_t i, Panel &picked) const {
         const Chunk own = chunk(i / scratch.spans.size());
         SplitPanel panel;
+        panel.ready = ready(i);
         panel.tap = own.tap * weights.inputs * kBlock;
         panel.index = inputs.ids ? inputs.ids + own.begin : nullptr;
         panel.begin = own.begin;
@@ -78,7 +88,6 @@ struct SplitProduct : Product {
 
     bool run() const {
         const std::size_t tiles = divide_up(positions, kTileLines), tile_rows = divide_up(positions, tiles);
-        const std::size_t steps = divide_up(divide_up(inputs.count, parts), kStepInputs);
         const std::size_t line_floats = sizeof(Line) / sizeof(float), slot = tiles * tile_rows * kBlock;
         auto *split_x = reinterpret_cast<std::uint8_t *>(
             scratch.split_activations.reserve(tiles * steps * kParts * kTileLines * line_floats));
@@ -98,11 +107,18 @@ struct SplitProduct : Product {
                 set.split->leave();
                 return false;
             }
-            if (i == 0) set.split->split_panel(panel(0, picked[0]), split_w[0]);
+            const Line *kept = ready(i);
+            if (i == 0 && !kept) set.split->split_panel(panel(0, picked[0]), split_w[0]);
             float *own_sums = sums + (chunks > 1 ? i % spans : i % 2) * slot;
-            SplitJob job{split_x, own.steps(), tiles, tile_rows, split_w[i % 2], divide_up(span(i).count, kColumns),
+            SplitJob job{split_x, own.steps(), tiles, tile_rows, kept ? kept : split_w[i % 2], divide_up(span(i).count, kColumns),
                          own_sums, i < spans, {}, split_w[(i + 1) % 2], &waiting};
-            if (i + 1 < panels) job.next = panel(i + 1, picked[(i + 1) % 2]);
+            if (i + 1 < panels) {
+                job.next = panel(i + 1, picked[(i + 1) % 2]);
+            } else if (kept) {  // behind the last lie the parts of what was packed next, which a model calls next
+                job.next.ready = kept + split_lines(steps);
+                job.next.depth = own.depth;
+                job.next.strips = kBlock / kColumns;
+            }
             set.split->multiply(job);
             if (i + spans < panels) continue;
             folded[i % 2] = fold(span(i).first, span(i).count);
@@ -116,6 +132,27 @@ struct SplitProduct : Product {
 };
 
 }  // namespace
+
+std::size_t split_bytes(std::size_t outputs, std::size_t inputs) {
+    const std::size_t parts = divide_up(inputs, kSplitInputs), steps = divide_up(divide_up(inputs, parts), kStepInputs);
+    return divide_up(outputs, kBlock) * parts * split_lines(steps) * sizeof(Line);
+}
+
+void split_weights(const SplitSet &set, const Weights &weights, void *to) {
+    const std::size_t parts = divide_up(weights.inputs, kSplitInputs), outputs = weights.outputs,
+                      lines = split_lines(divide_up(divide_up(weights.inputs, parts), kStepInputs));
+    auto *line = static_cast<Line *>(to);
+    for (std::size_t first = 0; first < outputs; first += kBlock) {
+        for (std::size_t part = 0; part < parts; ++part, line += lines) {
+            SplitPanel panel;
+            panel.weights = weights.packed + first * weights.inputs;
+            panel.begin = part * weights.inputs / parts;
+            panel.depth = (part + 1) * weights.inputs / parts - panel.begin;
+            panel.strips = divide_up(std::min(kBlock, outputs - first), kColumns);
+            set.split_panel(panel, line);
+        }
+    }
+}
 
 bool multiply_split(const Product &product) {
     // A convolution would split every pixel once for each tap that reads it, which takes what the tile unit saves.

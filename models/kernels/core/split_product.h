@@ -9,4 +9,8 @@ namespace sluice {
 // instruction set has `split`, and the weights are finite.
 bool multiply_split(const Product &product);
 
+// The parts of a matrix's weights, made once and kept: [blocks][chunks of inputs], a panel each.
+std::size_t split_bytes(std::size_t outputs, std::size_t inputs);
+void split_weights(const SplitSet &set, const Weights &weights, void *to);
+
 }  // namespace sluice

@@ -1,6 +1,7 @@
 #include "weight_memory.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstring>
 #include <mutex>
@@ -61,12 +62,13 @@ private:
 
 }  // namespace
 
-std::shared_ptr<void> weight_memory(std::size_t bytes) {
+std::shared_ptr<void> weight_memory(std::size_t bytes, [[maybe_unused]] Kept kept) {
     bytes = std::max(round_up(bytes, kLineBytes), kLineBytes);
 #if defined(__linux__)
     static std::mutex mutex;
-    static std::weak_ptr<Chunk> latest;
+    static std::array<std::weak_ptr<Chunk>, 2> latest_of;
     const std::lock_guard<std::mutex> locked(mutex);
+    std::weak_ptr<Chunk> &latest = latest_of[static_cast<std::size_t>(kept)];
     std::shared_ptr<Chunk> chunk = latest.lock();
     if (!chunk || !chunk->has(bytes)) {
         chunk = std::make_shared<Chunk>(std::max(bytes, kChunkBytes));

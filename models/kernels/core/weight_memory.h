@@ -8,8 +8,11 @@
 
 namespace sluice {
 
-// So many bytes of zeros on a 64-byte boundary. Consecutive calls get consecutive memory, whatever their size, so that
-// small layers share a page.
-std::shared_ptr<void> weight_memory(std::size_t bytes);
+// What is read from end to end: the weights, or the parts of weights that are split (see split_product.h).
+enum class Kept { weights, parts };
+
+// So many bytes of zeros on a 64-byte boundary. Consecutive calls for the same get consecutive memory, whatever their
+// size, so that small layers share a page.
+std::shared_ptr<void> weight_memory(std::size_t bytes, Kept kept = Kept::weights);
 
 }  // namespace sluice

@@ -151,8 +151,11 @@ def pack_convolution(
     return PackedConvolution(reduced_weight(kept, datatype), stride, padding, datatype, chosen)
 
 
-def pack_matrix(weight: Floats, datatype: str = "fp32", instruction_set: str | None = None) -> PackedMatrix:
-    """Takes weight [N, K], as torch's linear layers have it; see `models.kernels.reference.datatypes`."""
+def pack_matrix(
+    weight: Floats, datatype: str = "fp32", instruction_set: str | None = None, split: bool = False
+) -> PackedMatrix:
+    """Takes weight [N, K], as torch's linear layers have it; see `models.kernels.reference.datatypes`. There is no tile
+    unit here to `split` weights for."""
     kept = float_tensor(weight, "weight", 2)
     if 0 in kept.shape:
         raise ValueError("weight must have at least one output and one input")

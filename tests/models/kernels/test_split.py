@@ -69,6 +69,36 @@ def test_every_activation_is_the_reference(activation):
     case(activation=activation).check("amx")
 
 
+@pytest.mark.parametrize("rows", [72, 75, 128])
+@pytest.mark.parametrize(
+    ("n_inputs", "n_outputs"), [(1, 1), (31, 17), (33, 64), (64, 65), (384, 96), (385, 200), (800, 70)]
+)
+def test_parts_that_are_kept_are_those_that_a_call_makes(rows, n_inputs, n_outputs):
+    random = np.random.default_rng(rows + n_inputs)
+    x, weight = (random.standard_normal((size, n_inputs), dtype=np.float32) for size in (rows, n_outputs))
+    made, kept = (kernels.pack_matrix(weight, "fp32", "amx", split=split) for split in (False, True))
+    assert kept.nbytes >= 2.5 * made.nbytes
+    lists = {
+        "all": {},
+        "some inputs": {"inputs": chosen((n_inputs + 1) // 2, n_inputs)},
+        "some outputs": {"outputs": chosen((n_outputs + 1) // 2, n_outputs)},
+        "whole blocks and others": {"outputs": np.delete(np.arange(n_outputs, dtype=np.int32), n_outputs // 4)},
+    }
+    for name, some in lists.items():
+        given = np.ascontiguousarray(x[:, some["inputs"]]) if "inputs" in some else x
+        for threads in (None, kernels.Threads(2)):
+            one, other = (kernels.gated_matmul(given, packed, threads=threads, **some) for packed in (made, kept))
+            np.testing.assert_array_equal(one, other, err_msg=name)
+
+
+def test_vector_units_keep_no_parts():
+    weight = np.ones((70, 64), np.float32)
+    packed = [kernels.pack_matrix(weight, "fp32", "avx512", split=split) for split in (False, True)]
+    assert packed[0].nbytes == packed[1].nbytes
+    weight[3, 5] = np.inf
+    assert kernels.pack_matrix(weight, "fp32", "amx", split=True).nbytes == packed[0].nbytes
+
+
 def test_it_is_as_exact_as_the_vector_units():
     random = np.random.default_rng(0)
     weight, x = (random.standard_normal((size, 700), dtype=np.float32) for size in (200, 128))
