@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 from service.control.admission import Promises
 from service.control.level import Demand, choose_level, fits_dense, share_in_time
-from service.control.load import LEFT_TO_WAIT, LoadEstimate, Work, utilisation
+from service.control.load import LEAST_UTILISATION, LEFT_TO_WAIT, LoadEstimate, Work, utilisation
 from service.engine.entry import Entry, Ran, Reply
 from service.engine.hosted import HostedModel
 from service.engine.queue import Queue
@@ -228,6 +228,9 @@ class Dispatch(Generic[E]):
     def _lasting(self, entry: Entry, now: float, margin: float) -> tuple[Work, float]:
         """The work that arrives a second, and the share of the capacity that it may take."""
         within = entry.planned - entry.request.arrival
+        offered = self._load.offered(now, within)
+        if offered.at(1.0) <= LEAST_UTILISATION * self._executors:
+            return offered, LEAST_UTILISATION  # which all of it keeps at level 0, however uneven it is
         allowed = utilisation(
             LEFT_TO_WAIT * (self._load.variation + entry.hosted.latency.variation),
             self._load.rate(now) * within,
@@ -236,7 +239,7 @@ class Dispatch(Generic[E]):
             margin,
             self._load.uncertainty,
         )
-        return self._load.offered(now, within), allowed
+        return offered, allowed
 
     def _refuse_if_late(self, entry: Entry, now: float) -> None:
         hosted = entry.hosted
@@ -265,7 +268,10 @@ class Dispatch(Generic[E]):
         raise Refused(f"{hosted.name!r} is overloaded: {why}; come back in {retry} s", retry)
 
     def _busy(self, now: float) -> float:
-        return sum(max(running.until - now, 0.0) for running in self.running.values())
+        busy = 0.0
+        for running in self.running.values():
+            busy += max(running.until - now, 0.0)
+        return busy
 
 
 def dense_macs(entry: Entry) -> float:

@@ -121,10 +121,11 @@ class HostedModel:
             macs = round(entry.macs * self.dial.macs_ratio(context.level))
         self.latency.observe(macs, ran.ended - ran.since)
         self.gated.add(ran.ended, context)
+        batch = items(entry)
         self.counts.executions += 1
-        self.counts.inferences += items(entry)
+        self.counts.inferences += batch
         self.typical_macs = entry.macs
-        self._last_run = (context, items(entry))
+        self._last_run = (context, batch)
 
     def served(self, now: float, entry: Entry, ran: Ran) -> None:
         """Counts a request whose outputs were handed over at `now`."""
