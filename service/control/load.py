@@ -9,7 +9,7 @@
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from math import exp, log, sqrt
+from math import exp, inf, log, sqrt
 
 HIGHEST_UTILISATION = 0.95
 """Even when arrivals are even, runs are not."""
@@ -31,6 +31,8 @@ _AVERAGES = 4
 _SURE = 4.0
 """Standard deviations."""
 _WORTH = 0.25
+_SOONEST = 0.005
+"""Seconds: arrivals that follow one another faster are not each compared with the averages."""
 _FEWEST = 20
 
 
@@ -96,6 +98,7 @@ class LoadEstimate:
         default_factory=lambda: tuple(Average(_SHORTEST * _LONGER**n) for n in range(_AVERAGES))
     )
     _last: float | None = None
+    _compared: float = -inf
     _seen: int = 0
 
     def arrive(self, now: float, work: Work) -> None:
@@ -112,9 +115,11 @@ class LoadEstimate:
         for average in reversed(self.averages):
             average.arrive(decay, work, square)
             decay = decay**_LONGER
-        for shorter, longer in pairwise(self.averages):
-            if self._contradict(shorter, longer):
-                longer.restart(shorter)
+        if self._last >= self._compared + _SOONEST:
+            self._compared = self._last
+            for shorter, longer in pairwise(self.averages):
+                if self._contradict(shorter, longer):
+                    longer.restart(shorter)
 
     def offered(self, now: float, within: float = 0.0) -> Work:
         """Work that arrives a second, where there are `within` seconds to do it: a burst that is shorter than that is
