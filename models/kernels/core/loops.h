@@ -48,10 +48,16 @@ struct Size {
     static constexpr std::size_t rows = Rows, vectors = Vectors;
 };
 
-inline void fetch_row(const Tile &t, std::size_t row) {
+// A call would have all sums of a tile saved.
+__attribute__((always_inline)) inline void fetch_row(const Tile &t, std::size_t row) {
     const float *from = t.ahead + (t.ahead_index ? static_cast<std::size_t>(t.ahead_index[row]) : row) * kBlock;
+    if (t.ahead_near) {
 #pragma GCC unroll 4
-    for (std::size_t line = 0; line < kBlock; line += kLine) __builtin_prefetch(from + line, 0, 2);
+        for (std::size_t line = 0; line < kBlock; line += kLine) __builtin_prefetch(from + line, 0, 3);
+    } else {
+#pragma GCC unroll 4
+        for (std::size_t line = 0; line < kBlock; line += kLine) __builtin_prefetch(from + line, 0, 2);
+    }
 }
 
 template <std::size_t Rows, std::size_t Vectors, typename Source>
@@ -299,7 +305,7 @@ constexpr InstructionSet instruction_set(const char *name, decltype(InstructionS
     return {name,     kLanes, kVectors,     {most_rows(1), most_rows(2), most_rows(3), most_rows(4)},
             run_tile, plan,   packing_tile, finish,
             kFewRows, lines, normalise, soften, products, measure, take, rotate, depthwise, add_scaled, means, pool,
-            accumulate<kVectors * most_rows(kVectors)>, read, nullptr, nullptr};
+            accumulate<kVectors * most_rows(kVectors)>, read, false, nullptr, nullptr};
 }
 
 }  // namespace

@@ -40,6 +40,7 @@ struct TiledProduct : Product {
         tile.activation_tap = positions;
         tile.layer_tap = weights.inputs * kBlock;
         tile.in_place = span.in_place;
+        tile.ahead_near = set.fetches_near;
         constexpr float kInfinity = std::numeric_limits<float>::infinity();
         const bool relu = epilogue.activation == Activation::relu || epilogue.activation == Activation::relu6;
         tile.floor = relu ? 0.0f : -kInfinity;

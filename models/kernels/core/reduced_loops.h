@@ -328,14 +328,14 @@ void finish_rows(const Job &job, Block<Item> &block, std::size_t count) {
     }
 }
 
-// Calls sums(strips, count, activations, out) for up to `most` strips and each tile of positions, and its epilogue.
+// Calls sum(first, count, tile, out) for up to `most` strips and each tile of positions, and its epilogue.
 template <typename Item, typename Function>
 void each_block(const Job &job, std::size_t most, Function sum) {
     alignas(64) Item sums[kMostTiles * kTileItems];
     for (std::size_t s = 0; s < job.strip_count; s += most) {
         const std::size_t count = job.strip_count - s < most ? job.strip_count - s : most;
         for (std::size_t tile = 0; tile < job.tiles; ++tile) {
-            sum(job.strips + s, count, job.activations + tile * job.tile_bytes, sums);
+            sum(s, count, tile, sums);
             Block<Item> block(job, job.strips + s, count, tile, 1, sums);
             finish_rows(job, block, job.tile_rows);
         }

@@ -33,7 +33,9 @@ inline void add_line(const std::uint8_t *x, const Line &line, std::int32_t *sums
 
 template <Datatype D>
 void multiply(const Job &job) {
-    each_block<Sum<D>>(job, 1, [&](const Strip *strip, std::size_t, const std::uint8_t *activations, Sum<D> *sums) {
+    each_block<Sum<D>>(job, 1, [&](std::size_t first, std::size_t, std::size_t tile, Sum<D> *sums) {
+        const Strip *strip = job.strips + first;
+        const std::uint8_t *activations = job.activations + tile * job.tile_bytes;
         for (std::size_t row = 0; row < job.tile_rows; ++row, sums += kColumns) {
             for (std::size_t j = 0; j < kColumns; ++j) sums[j] = 0;
             for (std::size_t s = 0; s < job.steps; ++s) {

@@ -254,6 +254,7 @@ struct ReducedProduct {
             job.weight_steps = scratch.weight_steps.data();
             job.strips = scratch.whole.data();
             job.strip_count = scratch.whole.size();
+            job.strip_lines = weights.taps * weights.tap_lines();
             weights.set->multiply(job);
         }
         if (!scratch.part.empty()) run_packed(tap_steps);
@@ -265,6 +266,7 @@ struct ReducedProduct {
         Line *panel = ReducedScratch::reserve(scratch.panel, kPackedStrips * lines);
         set_steps(tap_steps, true);
         job.weight_steps = scratch.weight_steps.data();
+        job.strip_lines = 0;
         Strip strips[kPackedStrips];
         for (std::size_t at = 0; at < scratch.part.size();) {
             for (job.strip_count = 0; job.strip_count < kPackedStrips && at < scratch.part.size(); ++job.strip_count) {

@@ -52,6 +52,9 @@ struct Job {
     const float *row_scales;                   // of int8 activations, one a position
     const Strip *strips;
     std::size_t strip_count;
+    // Lines of a strip in the layer's own memory, behind whose last strip lies what was packed next, which in a model is
+    // called next; 0: the strips are elsewhere.
+    std::size_t strip_lines;
     Activation activation;
     const float *residual;  // null: none
     float *out;
