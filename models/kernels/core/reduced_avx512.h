@@ -1,5 +1,5 @@
 // Products by the AVX-512 instructions that multiply a line by a group of a position's inputs: VDPBF16PS and VPDPBUSD.
-// A tile of registers is up to 6 positions × 4 strips.
+// A tile of registers is up to 6 positions × 4 strips, 8 × 3, 12 × 2 or 16 × 1.
 #pragma once
 
 #define LANES 16
@@ -8,7 +8,7 @@
 namespace sluice {
 namespace {
 
-constexpr std::size_t kMostRows = 6, kMostStrips = 4;
+constexpr std::size_t kMostStrips = 4, kMostRows[kMostStrips] = {16, 12, 8, 6};
 
 #if defined(__AVX512BF16__)
 struct Bf16 {
@@ -57,7 +57,7 @@ void sum_up(const Job &job, const Strip *strips, const std::uint8_t *activations
     std::size_t wait = ahead.strips[0] ? ahead.shares : SIZE_MAX;
     std::size_t fetched = ahead.share * job.steps * kTileLines / ahead.shares;
     typename Kind::Sums sums[Rows][Strips];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (std::size_t r = 0; r < Rows; ++r) {
         const typename Kind::Sums zero = Kind::zero(activations + r * job.position_bytes, job);
 #pragma GCC unroll 4
@@ -77,7 +77,7 @@ void sum_up(const Job &job, const Strip *strips, const std::uint8_t *activations
 #pragma GCC unroll 4
             for (std::size_t s = 0; s < Strips; ++s)
                 weights[s] = Kind::weights(strips[s].weights[job.weight_steps[step] + line]);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
             for (std::size_t r = 0; r < Rows; ++r) {
                 std::int32_t group;
                 __builtin_memcpy(&group, x + r * job.position_bytes, 4);
@@ -87,7 +87,7 @@ void sum_up(const Job &job, const Strip *strips, const std::uint8_t *activations
             }
         }
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (std::size_t r = 0; r < Rows; ++r) {
 #pragma GCC unroll 4
         for (std::size_t s = 0; s < Strips; ++s) Kind::store(out + s * kTileItems + r * kColumns, sums[r][s]);
@@ -101,7 +101,7 @@ void sum_up(const Job &job, const Strip *strips, std::size_t rows, std::size_t c
         if constexpr (Strips < kMostStrips)
             sum_up<Kind, Rows, Strips + 1>(job, strips, rows, count, activations, ahead, out);
     } else if (rows != Rows) {
-        if constexpr (Rows < kMostRows)
+        if constexpr (Rows < kMostRows[Strips - 1])
             sum_up<Kind, Rows + 1, Strips>(job, strips, rows, count, activations, ahead, out);
     } else {
         sum_up<Kind, Rows, Strips>(job, strips, activations, ahead, out);
@@ -119,13 +119,13 @@ inline void find_ahead(const Job &job, std::size_t first, std::size_t count, Ahe
 
 template <typename Kind>
 void multiply(const Job &job) {
-    const std::size_t parts = (job.tile_rows + kMostRows - 1) / kMostRows;
     each_block<Sum<Kind::datatype>>(
         job, kMostStrips,
         [&](std::size_t first, std::size_t count, std::size_t tile, Sum<Kind::datatype> *sums) {
             const std::uint8_t *activations = job.activations + tile * job.tile_bytes;
             Ahead ahead;
             find_ahead(job, first, count, ahead);
+            const std::size_t parts = (job.tile_rows + kMostRows[count - 1] - 1) / kMostRows[count - 1];
             ahead.shares = job.tiles * parts;
             for (std::size_t i = 0; i < parts; ++i) {
                 const std::size_t row = i * job.tile_rows / parts, rows = (i + 1) * job.tile_rows / parts - row;
@@ -138,7 +138,7 @@ void multiply(const Job &job) {
 
 template <typename Kind>
 std::size_t accumulate(std::size_t rounds) {
-    constexpr std::size_t kSums = kMostRows * kMostStrips;
+    constexpr std::size_t kSums = 24;
     typename Kind::Sums sums[kSums] = {};
     // A compiler would see that they are all the same.
     for (std::size_t i = 0; i < kSums; ++i) asm volatile("" : "+v"(sums[i]));
@@ -153,7 +153,7 @@ std::size_t accumulate(std::size_t rounds) {
 
 template <typename Kind>
 constexpr ReducedSet avx512_set() {
-    return {"avx512", enter_nothing, leave_nothing, convert<Kind::datatype>, gather, multiply<Kind>, accumulate<Kind>};
+    return {"avx512", kMostStrips, 1, enter_nothing, leave_nothing, convert<Kind::datatype>, gather, multiply<Kind>, accumulate<Kind>};
 }
 
 }  // namespace

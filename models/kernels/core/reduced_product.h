@@ -10,12 +10,6 @@ namespace sluice {
 
 constexpr std::size_t divide_up(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
 
-// What packing a tile of weights costs, in tiles that are multiplied.
-constexpr std::size_t kPackingCost = 4;
-
-// Strips that are packed at a time: as many as one pass over the positions reads.
-constexpr std::size_t kPackedStrips = 2;
-
 // Rows that are rounded and multiplied before others: so many stay in the second cache while strip after strip reads them.
 constexpr std::size_t kRowsTogether = 16 * kTileLines;
 
@@ -99,7 +93,7 @@ private:
     std::size_t groups_ = 0, tiles_ = 0;
 };
 
-// What is packed, decided for all outputs of a call over so many tiles of positions; see kPackingCost. Threads that share
+// What is packed, decided for all outputs of a call over so many tiles of positions; see ReducedSet::packing_cost. Threads that share
 // the outputs follow one plan: where inputs are packed they are summed in another order.
 struct Plan {
     bool inputs, outputs;
@@ -176,9 +170,9 @@ struct ReducedProduct {
         const Count c = count();
         const std::size_t in_place = inputs.tiles_in_place(), packed = inputs.tiles_packed();
         const std::size_t part_in_place = c.part * tiles,
-                          part_packed = divide_up(c.part_columns, kColumns) * (tiles + kPackingCost);
+                          part_packed = divide_up(c.part_columns, kColumns) * (tiles + weights.set->packing_cost);
         const std::size_t read = in_place * ((c.strips - c.part) * tiles + std::min(part_in_place, part_packed));
-        const std::size_t all_packed = packed * divide_up(outputs.count, kColumns) * (tiles + kPackingCost);
+        const std::size_t all_packed = packed * divide_up(outputs.count, kColumns) * (tiles + weights.set->packing_cost);
         if (all_packed < read) return {true, true};
         return {false, part_packed < part_in_place};
     }
@@ -263,13 +257,14 @@ struct ReducedProduct {
 
     void run_packed(std::size_t tap_steps) {
         const std::size_t tap_lines = tap_steps * kTileLines, lines = weights.taps * tap_lines;
-        Line *panel = ReducedScratch::reserve(scratch.panel, kPackedStrips * lines);
+        const std::size_t most = weights.set->packed_strips;
+        Line *panel = ReducedScratch::reserve(scratch.panel, most * lines);
         set_steps(tap_steps, true);
         job.weight_steps = scratch.weight_steps.data();
         job.strip_lines = 0;
-        Strip strips[kPackedStrips];
+        Strip strips[kMostPackedStrips];
         for (std::size_t at = 0; at < scratch.part.size();) {
-            for (job.strip_count = 0; job.strip_count < kPackedStrips && at < scratch.part.size(); ++job.strip_count) {
+            for (job.strip_count = 0; job.strip_count < most && at < scratch.part.size(); ++job.strip_count) {
                 // Its columns must be neighbours in the result.
                 std::size_t n = 1;
                 while (n < kColumns && at + n < scratch.part.size() && scratch.part[at + n] == scratch.part[at] + n) ++n;

@@ -65,6 +65,8 @@ struct Job {
     std::size_t rounded_tile_bytes;
 };
 
+constexpr std::size_t kMostPackedStrips = 4;
+
 // Picks 16 columns out of the strips that hold them: lane j is lane `lanes[j]` of the strip whose mask has bit j.
 struct Gather {
     const Line *strips[kColumns];
@@ -75,6 +77,8 @@ struct Gather {
 
 struct ReducedSet {
     const char *name;
+    std::size_t packed_strips;  // strips that are packed at a time: as many as one pass over the positions reads
+    std::size_t packing_cost;   // what packing a tile of weights costs, in tiles that are multiplied
     // Around the calls of `multiply`, on the same thread.
     void (*enter)(std::size_t tile_rows);
     void (*leave)();
