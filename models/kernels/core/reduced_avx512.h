@@ -119,8 +119,10 @@ inline void find_ahead(const Job &job, std::size_t first, std::size_t count, Ahe
 
 template <typename Kind>
 void multiply(const Job &job) {
+    // 16 positions are twice 8 by three strips, and not 5, 5 and 6 by four.
+    const std::size_t together = job.tile_rows > 2 * kMostRows[3] ? 3 : 4;
     each_block<Sum<Kind::datatype>>(
-        job, kMostStrips,
+        job, together,
         [&](std::size_t first, std::size_t count, std::size_t tile, Sum<Kind::datatype> *sums) {
             const std::uint8_t *activations = job.activations + tile * job.tile_bytes;
             Ahead ahead;
