@@ -142,13 +142,15 @@ template <typename Kind>
 std::size_t accumulate(std::size_t rounds) {
     constexpr std::size_t kSums = 24;
     typename Kind::Sums sums[kSums] = {};
-    // A compiler would see that they are all the same.
+    // A compiler would see that they are all the same. Each loop is unrolled, or they would have to lie in memory.
+#pragma GCC unroll 24
     for (std::size_t i = 0; i < kSums; ++i) asm volatile("" : "+v"(sums[i]));
     const __m512i group = _mm512_set1_epi8(1), line = _mm512_set1_epi8(2);
     for (std::size_t round = 0; round < rounds; ++round) {
 #pragma GCC unroll 24
         for (std::size_t i = 0; i < kSums; ++i) sums[i] = Kind::add(sums[i], group, line);
     }
+#pragma GCC unroll 24
     for (std::size_t i = 0; i < kSums; ++i) asm volatile("" : : "v"(sums[i]));
     return rounds * kSums * kColumns * group_size(Kind::datatype);
 }
