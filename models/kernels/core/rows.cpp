@@ -179,9 +179,9 @@ const float *gathered(const std::vector<float> &values, Channels outputs, FloatB
 
 const RowSet &row_set_named(const char *name) {
 #if defined(SLUICE_X86)
-    // The tile unit is for many rows; what has it has AVX-512.
-    if (std::strcmp(name, kRowsAvx512.name) == 0 || std::strcmp(name, "amx") == 0) return kRowsAvx512;
-    if (std::strcmp(name, kRowsAvx2.name) == 0) return kRowsAvx2;
+    for (const RowSet *set : {&kRowsAmx, &kRowsAvx512, &kRowsAvx2}) {
+        if (std::strcmp(name, set->name) == 0) return *set;
+    }
 #endif
     (void)name;
     return kRowsPortable;

@@ -1,5 +1,6 @@
-// AVX-512.
+// AVX-512 without the tile unit.
 #define LANES 16
+#define FETCHED_TO 3
 #include "rows_loops.h"
 
 namespace sluice {

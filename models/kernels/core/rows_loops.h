@@ -1,4 +1,4 @@
-// The loops of rows_set.h as templates over the vector width; see loops.h.
+// The loops of rows_set.h as templates over the vector width; see loops.h. FETCHED_TO may be defined beside LANES.
 #pragma once
 
 #include "rows_set.h"
@@ -17,11 +17,19 @@ constexpr std::size_t kGroupVectors = kGroup / kLanes;
 constexpr std::size_t kRowsAtOnce = kLanes == 16 ? 4 : kLanes == 8 ? 2 : 1;
 
 // Weights of so many active channels are run through side by side: so many times fewer sums are loaded and stored, and
-// while they are, the next ones are fetched.
-constexpr std::size_t kSideBySide = 8;
+// while they are, the next ones are fetched. Of eight in int8 too little would be on its way for one row of activations.
+template <Datatype D, std::size_t Rows>
+constexpr std::size_t kSideBySide = D == Datatype::int8 && Rows == 1 ? 16 : 8;
 
 // How many bytes of weights dots() fetches ahead.
-constexpr std::size_t kRowAhead = 4096;
+constexpr std::size_t kRowAhead = 8192;
+
+// To which cache weights are fetched, as __builtin_prefetch counts: 3 is the nearest, 1 the second. Zen 5 is faster with
+// the nearest; on Intel's processors fewer requests are on their way to that one than to the second.
+#ifndef FETCHED_TO
+#define FETCHED_TO 1
+#endif
+constexpr int kFetchedTo = FETCHED_TO;
 
 // Whole numbers of a byte each. The compiler's own conversion goes by way of single ones.
 inline IntVector numbers(const std::uint8_t *from) {
@@ -56,16 +64,54 @@ inline void read_group(const std::uint8_t *from, Vector (&w)[kGroupVectors]) {
     }
 }
 
+// The weights that follow those of a part, of which some are fetched for each group `at` of each of its channels i.
+template <Datatype D, std::size_t Count, bool Listed>
+struct NextWeights;
+
+// Those of a list: a line of each row in turn. Line after line of one row would make the processor fetch beyond its end,
+// where it may be skipped.
+template <Datatype D, std::size_t Count>
+struct NextWeights<D, Count, true> {
+    const std::uint8_t *rows[Count];
+
+    NextWeights(const RowGather &g, std::size_t k) {
+        for (std::size_t i = 0; i < Count; ++i) {
+            const std::size_t after = k + Count + i < g.count ? k + Count + i : g.count - 1;
+            rows[i] = g.weights + static_cast<std::size_t>(g.ids[after]) * g.row_bytes;
+        }
+    }
+
+    void fetch(std::size_t at, std::size_t i) const {
+        constexpr std::size_t kBytes = kGroup * item_bytes(D);
+        if (kBytes >= 64 || at % 2 == 0) __builtin_prefetch(rows[i] + at * kBytes, 0, kFetchedTo);
+        if (kBytes > 64) __builtin_prefetch(rows[i] + at * kBytes + 64, 0, kFetchedTo);
+    }
+};
+
+// All of them: from end to end, as they lie, which the processor then helps with.
+template <Datatype D, std::size_t Count>
+struct NextWeights<D, Count, false> {
+    const std::uint8_t *weights;
+
+    NextWeights(const RowGather &g, std::size_t k)
+        : weights(g.weights + (k + 2 * Count <= g.count ? k + Count : k) * g.row_bytes) {}
+
+    void fetch(std::size_t at, std::size_t i) const {
+        constexpr std::size_t kBytes = kGroup * item_bytes(D);
+        const std::uint8_t *next = weights + (at * Count + i) * kBytes;
+        if (kBytes >= 64 || (at * Count + i) % 2 == 0) __builtin_prefetch(next, 0, kFetchedTo);
+        if (kBytes > 64) __builtin_prefetch(next + 64, 0, kFetchedTo);
+    }
+};
+
 // Adds the channels k … k + Count − 1 to the sums.
-template <Datatype D, std::size_t Rows, std::size_t Count>
+template <Datatype D, std::size_t Rows, std::size_t Count, bool Listed>
 void gather_part(const RowGather &g, std::size_t first_row, std::size_t k) {
     constexpr std::size_t kBytes = kGroup * item_bytes(D);
-    const std::uint8_t *weights[Count], *next[Count];
-    for (std::size_t i = 0; i < Count; ++i) {
-        const std::size_t after = k + Count + i < g.count ? k + Count + i : g.count - 1;
-        weights[i] = g.weights + (g.ids ? static_cast<std::size_t>(g.ids[k + i]) : k + i) * g.row_bytes;
-        next[i] = g.weights + (g.ids ? static_cast<std::size_t>(g.ids[after]) : after) * g.row_bytes;
-    }
+    const std::uint8_t *weights[Count];
+    for (std::size_t i = 0; i < Count; ++i)
+        weights[i] = g.weights + (Listed ? static_cast<std::size_t>(g.ids[k + i]) : k + i) * g.row_bytes;
+    const NextWeights<D, Count, Listed> next(g, k);
     const float *x[Rows];
     float *sums[Rows];
     for (std::size_t r = 0; r < Rows; ++r) {
@@ -79,12 +125,12 @@ void gather_part(const RowGather &g, std::size_t first_row, std::size_t k) {
 #pragma GCC unroll 8
             for (std::size_t v = 0; v < kGroupVectors; ++v) sum[r][v] = load(sums[r] + at * kGroup + v * kLanes);
         }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
+        for (std::size_t i = 0; i < Count; ++i) next.fetch(at, i);
+#pragma GCC unroll 16
         for (std::size_t i = 0; i < Count; ++i) {
             Vector w[kGroupVectors];
             read_group<D>(weights[i] + at * kBytes, w);
-            if (kBytes >= 64 || at % 2 == 0) __builtin_prefetch(next[i] + at * kBytes, 0, 1);
-            if (kBytes > 64) __builtin_prefetch(next[i] + at * kBytes + 64, 0, 1);
 #pragma GCC unroll 4
             for (std::size_t r = 0; r < Rows; ++r) {
                 const Vector value = broadcast(x[r][i]);
@@ -100,15 +146,22 @@ void gather_part(const RowGather &g, std::size_t first_row, std::size_t k) {
     }
 }
 
+// As many parts of Count as there are channels for, from k on; gives the channel behind them.
+template <Datatype D, std::size_t Rows, std::size_t Count>
+std::size_t gather_parts(const RowGather &g, std::size_t row, std::size_t k) {
+    if (g.ids) {
+        for (; k + Count <= g.count; k += Count) gather_part<D, Rows, Count, true>(g, row, k);
+    } else {
+        for (; k + Count <= g.count; k += Count) gather_part<D, Rows, Count, false>(g, row, k);
+    }
+    return k;
+}
+
 template <Datatype D, std::size_t Rows>
 void gather_some(const RowGather &g, std::size_t row) {
-    std::size_t k = 0;
-    for (; k + kSideBySide <= g.count; k += kSideBySide) gather_part<D, Rows, kSideBySide>(g, row, k);
-    if (g.count - k >= 4) {
-        gather_part<D, Rows, 4>(g, row, k);
-        k += 4;
-    }
-    for (; k < g.count; ++k) gather_part<D, Rows, 1>(g, row, k);
+    std::size_t k = gather_parts<D, Rows, kSideBySide<D, Rows>>(g, row, 0);
+    k = gather_parts<D, Rows, 4>(g, row, k);
+    gather_parts<D, Rows, 1>(g, row, k);
 }
 
 template <Datatype D>
@@ -127,21 +180,21 @@ void gather_rows(const RowGather &g, std::size_t rows) {
     }
 }
 
-template <Datatype D, std::size_t Rows>
+template <Datatype D, std::size_t Rows, bool Listed>
 void dots_part(const RowDots &d, std::size_t first_row) {
     constexpr std::size_t kBytes = kGroup * item_bytes(D);
     const std::size_t ahead = 1 + kRowAhead / d.row_bytes;
     for (std::size_t j = 0; j < d.count; ++j) {
         const std::size_t next = j + ahead < d.count ? j + ahead : d.count - 1;
-        const std::uint8_t *row = d.weights + (d.ids ? static_cast<std::size_t>(d.ids[j]) : j) * d.row_bytes;
-        const std::uint8_t *fetched = d.weights + (d.ids ? static_cast<std::size_t>(d.ids[next]) : next) * d.row_bytes;
+        const std::uint8_t *row = d.weights + (Listed ? static_cast<std::size_t>(d.ids[j]) : j) * d.row_bytes;
+        const std::uint8_t *fetched = d.weights + (Listed ? static_cast<std::size_t>(d.ids[next]) : next) * d.row_bytes;
         Vector sums[Rows][2 * kGroupVectors] = {};
         std::size_t i = 0;
         for (; i + 2 <= d.groups; i += 2) {
             Vector w[2][kGroupVectors];
             read_group<D>(row + i * kBytes, w[0]);
             read_group<D>(row + (i + 1) * kBytes, w[1]);
-            for (std::size_t at = 0; at < 2 * kBytes; at += 64) __builtin_prefetch(fetched + i * kBytes + at, 0, 1);
+            for (std::size_t at = 0; at < 2 * kBytes; at += 64) __builtin_prefetch(fetched + i * kBytes + at, 0, kFetchedTo);
 #pragma GCC unroll 4
             for (std::size_t r = 0; r < Rows; ++r) {
                 const float *x = d.x[first_row + r] + i * kGroup;
@@ -153,7 +206,7 @@ void dots_part(const RowDots &d, std::size_t first_row) {
         if (i < d.groups) {
             Vector w[kGroupVectors];
             read_group<D>(row + i * kBytes, w);
-            __builtin_prefetch(fetched + i * kBytes, 0, 1);
+            __builtin_prefetch(fetched + i * kBytes, 0, kFetchedTo);
 #pragma GCC unroll 4
             for (std::size_t r = 0; r < Rows; ++r) {
                 const float *x = d.x[first_row + r] + i * kGroup;
@@ -171,13 +224,19 @@ void dots_part(const RowDots &d, std::size_t first_row) {
     }
 }
 
+template <Datatype D, std::size_t Rows>
+void dots_some(const RowDots &d, std::size_t row) {
+    if (d.ids) return dots_part<D, Rows, true>(d, row);
+    dots_part<D, Rows, false>(d, row);
+}
+
 template <Datatype D>
 void dot_rows(const RowDots &d, std::size_t rows) {
     std::size_t row = 0;
-    for (; row + 4 <= rows; row += 4) dots_part<D, 4>(d, row);
-    if (rows - row == 3) dots_part<D, 3>(d, row);
-    if (rows - row == 2) dots_part<D, 2>(d, row);
-    if (rows - row == 1) dots_part<D, 1>(d, row);
+    for (; row + 4 <= rows; row += 4) dots_some<D, 4>(d, row);
+    if (rows - row == 3) dots_some<D, 3>(d, row);
+    if (rows - row == 2) dots_some<D, 2>(d, row);
+    if (rows - row == 1) dots_some<D, 1>(d, row);
 }
 
 void silu_all(float *x, std::size_t count) {

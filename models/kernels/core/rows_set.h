@@ -91,7 +91,7 @@ struct RowSet {
 
 extern const RowSet kRowsPortable;
 #if defined(SLUICE_X86)
-extern const RowSet kRowsAvx2, kRowsAvx512;
+extern const RowSet kRowsAvx2, kRowsAvx512, kRowsAmx;
 #endif
 
 // That of an instruction set, else the portable one.

@@ -90,6 +90,23 @@ def test_inactive_inputs_take_no_part(backend, datatype, rows):
         backend.row_matmul(own, backend.pack_rows(weight, datatype, "outputs"), inputs=read)
 
 
+@every_instruction_set
+@pytest.mark.parametrize("datatype", ["fp32", "bf16", "int8"])
+def test_any_number_of_active_inputs(instruction_set, datatype):
+    x, weight, _ = arrays(1, 130, 83, 4)
+    exact = reference.pack_rows(weight, datatype).weight.double().numpy()
+    for count in (*range(24), 31, 32, 33, 83):
+        ids = np.arange(83 - count, 83, dtype=np.int32)
+        kept = np.ascontiguousarray(weight[:, ids])
+        packed = kernels.pack_rows(weight, datatype, instruction_set=instruction_set)
+        size = np.linalg.norm(x) * np.linalg.norm(exact, axis=1) + 1
+        listed = kernels.row_matmul(np.ascontiguousarray(x[:, ids]), packed, inputs=ids)
+        assert (np.abs(listed - x[:, ids].astype(np.float64) @ exact[:, ids].T) <= 1e-5 * size).all()
+        if datatype == "fp32" and count:  # where all of fewer are active, the sums are the same to the bit
+            whole = kernels.pack_rows(kept, datatype, instruction_set=instruction_set)
+            np.testing.assert_array_equal(kernels.row_matmul(np.ascontiguousarray(x[:, ids]), whole), listed)
+
+
 @both_backends
 def test_wrong_arguments_are_named(backend):
     x, weight, bias = arrays(2, 40, 24, 0)
