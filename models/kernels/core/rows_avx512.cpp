@@ -1,6 +1,6 @@
 // AVX-512 without the tile unit.
 #define LANES 16
-#define FETCHED_TO 3
+#define FOR_ZEN true
 #include "rows_loops.h"
 
 namespace sluice {

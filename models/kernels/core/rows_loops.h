@@ -1,4 +1,4 @@
-// The loops of rows_set.h as templates over the vector width; see loops.h. FETCHED_TO may be defined beside LANES.
+// The loops of rows_set.h as templates over the vector width; see loops.h. FOR_ZEN may be defined beside LANES.
 #pragma once
 
 #include "rows_set.h"
@@ -16,20 +16,23 @@ constexpr std::size_t kGroupVectors = kGroup / kLanes;
 // Rows whose sums of a group fit the registers, beside the weights.
 constexpr std::size_t kRowsAtOnce = kLanes == 16 ? 4 : kLanes == 8 ? 2 : 1;
 
+// Whether they are as Zen 5 is fastest with, which was measured there; the rest was on Intel's processors.
+#ifndef FOR_ZEN
+#define FOR_ZEN false
+#endif
+constexpr bool kForZen = FOR_ZEN;
+
 // Weights of so many active channels are run through side by side: so many times fewer sums are loaded and stored, and
 // while they are, the next ones are fetched. Of eight in int8 too little would be on its way for one row of activations.
 template <Datatype D, std::size_t Rows>
-constexpr std::size_t kSideBySide = D == Datatype::int8 && Rows == 1 ? 16 : 8;
+constexpr std::size_t kSideBySide = kForZen && D == Datatype::int8 && Rows == 1 ? 16 : 8;
 
 // How many bytes of weights dots() fetches ahead.
-constexpr std::size_t kRowAhead = 8192;
+constexpr std::size_t kRowAhead = kForZen ? 8192 : 4096;
 
 // To which cache weights are fetched, as __builtin_prefetch counts: 3 is the nearest, 1 the second. Zen 5 is faster with
 // the nearest; on Intel's processors fewer requests are on their way to that one than to the second.
-#ifndef FETCHED_TO
-#define FETCHED_TO 1
-#endif
-constexpr int kFetchedTo = FETCHED_TO;
+constexpr int kFetchedTo = kForZen ? 3 : 1;
 
 // Whole numbers of a byte each. The compiler's own conversion goes by way of single ones.
 inline IntVector numbers(const std::uint8_t *from) {
@@ -65,10 +68,10 @@ inline void read_group(const std::uint8_t *from, Vector (&w)[kGroupVectors]) {
 }
 
 // The weights that follow those of a part, of which some are fetched for each group `at` of each of its channels i.
-template <Datatype D, std::size_t Count, bool Listed>
+template <Datatype D, std::size_t Count, bool InTurn>
 struct NextWeights;
 
-// Those of a list: a line of each row in turn. Line after line of one row would make the processor fetch beyond its end,
+// A line of each row in turn: those of a list. Line after line of one row would make the processor fetch beyond its end,
 // where it may be skipped.
 template <Datatype D, std::size_t Count>
 struct NextWeights<D, Count, true> {
@@ -77,7 +80,7 @@ struct NextWeights<D, Count, true> {
     NextWeights(const RowGather &g, std::size_t k) {
         for (std::size_t i = 0; i < Count; ++i) {
             const std::size_t after = k + Count + i < g.count ? k + Count + i : g.count - 1;
-            rows[i] = g.weights + static_cast<std::size_t>(g.ids[after]) * g.row_bytes;
+            rows[i] = g.weights + (g.ids ? static_cast<std::size_t>(g.ids[after]) : after) * g.row_bytes;
         }
     }
 
@@ -88,7 +91,7 @@ struct NextWeights<D, Count, true> {
     }
 };
 
-// All of them: from end to end, as they lie, which the processor then helps with.
+// From end to end, as they lie, which the processor then helps with: all of them.
 template <Datatype D, std::size_t Count>
 struct NextWeights<D, Count, false> {
     const std::uint8_t *weights;
@@ -105,13 +108,13 @@ struct NextWeights<D, Count, false> {
 };
 
 // Adds the channels k … k + Count − 1 to the sums.
-template <Datatype D, std::size_t Rows, std::size_t Count, bool Listed>
+template <Datatype D, std::size_t Rows, std::size_t Count, bool InTurn>
 void gather_part(const RowGather &g, std::size_t first_row, std::size_t k) {
     constexpr std::size_t kBytes = kGroup * item_bytes(D);
     const std::uint8_t *weights[Count];
     for (std::size_t i = 0; i < Count; ++i)
-        weights[i] = g.weights + (Listed ? static_cast<std::size_t>(g.ids[k + i]) : k + i) * g.row_bytes;
-    const NextWeights<D, Count, Listed> next(g, k);
+        weights[i] = g.weights + (g.ids ? static_cast<std::size_t>(g.ids[k + i]) : k + i) * g.row_bytes;
+    const NextWeights<D, Count, InTurn> next(g, k);
     const float *x[Rows];
     float *sums[Rows];
     for (std::size_t r = 0; r < Rows; ++r) {
@@ -149,7 +152,7 @@ void gather_part(const RowGather &g, std::size_t first_row, std::size_t k) {
 // As many parts of Count as there are channels for, from k on; gives the channel behind them.
 template <Datatype D, std::size_t Rows, std::size_t Count>
 std::size_t gather_parts(const RowGather &g, std::size_t row, std::size_t k) {
-    if (g.ids) {
+    if (g.ids || !kForZen) {
         for (; k + Count <= g.count; k += Count) gather_part<D, Rows, Count, true>(g, row, k);
     } else {
         for (; k + Count <= g.count; k += Count) gather_part<D, Rows, Count, false>(g, row, k);
