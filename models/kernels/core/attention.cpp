@@ -20,7 +20,8 @@ constexpr std::size_t kQueries = 48, kKeys = 2 * kBlock;
 // So few queries are multiplied with the keys as they lie; more are worth transposing them first.
 constexpr std::size_t kQueriesInPlace = 3;
 
-// With fewer queries, making parts of the keys and values takes longer than the tile unit saves.
+// With fewer queries, making parts of the keys and values takes longer than the tile unit saves, and packing the values
+// longer than vectors save.
 constexpr std::size_t kQueriesInParts = 16;
 
 constexpr std::size_t divide_up(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
@@ -29,7 +30,7 @@ struct Buffers {
     FloatBuffer keys;    // of one head, [blocks of 64][head size][64]
     FloatBuffer values;  // of one head, [keys][value size, padded to whole vectors]
     FloatBuffer sums;    // [blocks of 64 of the value size][queries][64]
-    FloatBuffer tiles;   // of a TileAttention
+    FloatBuffer packed;  // of a TileAttention or VectorAttention
 };
 
 Buffers &buffers() {
@@ -163,14 +164,25 @@ struct Head {
     }
 };
 
-void attend_alone(const InstructionSet &set, const Attention &attention, bool on_tiles, float *out) {
+// What does it, the same for all parts of a call. With neither it is the loops that all instruction sets have.
+struct Way {
+    bool on_tiles = false;
+    const VectorAttention *vectors = nullptr;
+};
+
+void attend_alone(const InstructionSet &set, const Attention &attention, const Way &way, float *out) {
     const std::size_t n_queries = attention.queries.rows, n_keys = attention.keys.rows, depth = attention.head_size,
                       value_depth = attention.value_size;
     Buffers &kept = buffers();
 #if defined(SLUICE_AMX)
-    if (on_tiles) {
+    if (way.on_tiles) {
         const std::size_t floats = AttentionTiles(attention).floats(attention.may_round ? 1 : kParts);
-        return set.tile_attention->attend(attention, kept.tiles.reserve(floats), out);
+        return set.tile_attention->attend(attention, kept.packed.reserve(floats), out);
+    }
+#endif
+#if defined(SLUICE_X86)
+    if (way.vectors) {
+        return way.vectors->attend(attention, kept.packed.reserve(way.vectors->scratch_floats(attention)), out);
     }
 #endif
     const bool transposes = attention.all_queries > kQueriesInPlace * attention.together;
@@ -208,15 +220,21 @@ void attend_alone(const InstructionSet &set, const Attention &attention, bool on
     }
 }
 
-bool goes_on_tiles(const InstructionSet &set, const Attention &attention) {
+Way way_of(const InstructionSet &set, const Attention &attention) {
+    Way way;
+    if (attention.together > 1) return way;
+    [[maybe_unused]] const std::size_t queries = attention.all_queries;
 #if defined(SLUICE_AMX)
-    if (!set.tile_attention) return false;
-    if (attention.together > 1) return false;
-    return attention.all_queries > (attention.may_round ? kQueriesInPlace : kQueriesInParts) &&
-           set.tile_attention->finite(attention);
-#else
-    return false;
+    way.on_tiles = set.tile_attention && queries > (attention.may_round ? kQueriesInPlace : kQueriesInParts) &&
+                   set.tile_attention->finite(attention);
+    if (way.on_tiles) return way;
 #endif
+#if defined(SLUICE_X86)
+    if (attention.may_round && queries > kQueriesInPlace) way.vectors = set.rounded_attention;
+    if (way.vectors && !way.vectors->takes(attention)) way.vectors = nullptr;
+    if (!way.vectors && queries > kQueriesInParts) way.vectors = set.attention;
+#endif
+    return way;
 }
 
 }  // namespace
@@ -250,10 +268,10 @@ Attention Attention::side_by_side() const {
 
 void attend(const InstructionSet &set, const Attention &all_heads, float *out, Threads *threads) {
     const Attention attention = all_heads.side_by_side();
-    const bool on_tiles = goes_on_tiles(set, attention);
+    const Way way = way_of(set, attention);
     const std::size_t rows = attention.queries.rows, all = attention.heads * rows,
                       macs = all * attention.keys.rows * (attention.head_size + attention.value_size);
-    if (!threads || threads->count() == 1 || macs < kWorthSharing) return attend_alone(set, attention, on_tiles, out);
+    if (!threads || threads->count() == 1 || macs < kWorthSharing) return attend_alone(set, attention, way, out);
     threads->run(threads->count(), [&](std::size_t number) {
         const std::size_t end = (number + 1) * all / threads->count();
         for (std::size_t at = number * all / threads->count(); at < end;) {
@@ -261,7 +279,7 @@ void attend(const InstructionSet &set, const Attention &all_heads, float *out, T
             const std::size_t head = at / rows, query = at % rows;
             const std::size_t heads = query == 0 && end - at > rows ? (end - at) / rows : 1,
                               queries = heads > 1 ? rows : std::min(rows - query, end - at);
-            attend_alone(set, attention.part(head, heads, query, queries), on_tiles, attention.out_of(out, head, query));
+            attend_alone(set, attention.part(head, heads, query, queries), way, attention.out_of(out, head, query));
             at += heads * queries;
         }
     });

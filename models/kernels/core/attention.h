@@ -56,6 +56,17 @@ struct Attention {
 // more than a few queries go to the tile unit. Threads share queries and heads evenly, and change no bit.
 void attend(const InstructionSet &set, const Attention &attention, float *out, Threads *threads = nullptr);
 
+#if defined(SLUICE_X86)
+// Attention of many queries by vector instructions that are not everywhere.
+struct VectorAttention {
+    bool (*takes)(const Attention &);  // whether all is finite that has to be
+    std::size_t (*scratch_floats)(const Attention &);
+    void (*attend)(const Attention &, float *scratch, float *out);  // `scratch` on a 64-byte boundary
+};
+
+extern const VectorAttention kAvx512Attention, kBf16Attention;
+#endif
+
 #if defined(SLUICE_AMX)
 // What TileAttention::attend needs beside its arguments, in tiles of 1 KiB: of one head, and for a block of queries. All but
 // the sums are there once for each part that a number has.

@@ -164,6 +164,7 @@ struct Panel {
 
 struct SplitSet;
 struct TileAttention;
+struct VectorAttention;
 
 struct InstructionSet {
     const char *name;
@@ -198,6 +199,8 @@ struct InstructionSet {
     bool fetches_near;
     const SplitSet *split;  // products of many rows, see split.h; null: none
     const TileAttention *tile_attention;  // see attention.h; null: none
+    const VectorAttention *attention = nullptr;  // in float32, see attention.h; null: none
+    const VectorAttention *rounded_attention = nullptr;  // in bf16
 };
 
 extern const InstructionSet kPortable;

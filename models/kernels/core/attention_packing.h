@@ -1,19 +1,16 @@
-// What attention multiplies on the tile unit, rounded to bf16 or in parts: queries as activations, keys and values as
-// weights. A tile of each part follows that of the part before.
+// What attention multiplies in bf16, rounded to it or in parts: queries as activations, keys and values as weights. A tile
+// of each part follows that of the part before.
 #pragma once
 
 #include "amx_parts.h"
 #include "attention.h"
+#include "transposed_lines.h"
 
 namespace sluice {
 namespace {
 
 constexpr std::size_t kTileBytes = kTileLines * sizeof(Line);
 constexpr std::size_t kStep = tile_inputs(Datatype::bf16);
-
-inline __mmask16 first_lanes(std::size_t count) {
-    return static_cast<__mmask16>(count < 16 ? (1u << count) - 1 : 0xffff);
-}
 
 // 32 floats of a row, of which `count` are there, times a factor.
 template <std::size_t Count>
@@ -35,34 +32,6 @@ void pack_queries(const float *rows, std::size_t stride, std::size_t count, std:
             for (std::size_t part = 0; part < Count; ++part)
                 _mm512_store_si512(to + part * kTileBytes + i * sizeof(Line), row.part[part]);
         }
-    }
-}
-
-// 16 rows of 16 pairs become 16 lines, one of each pair.
-inline void transpose_pairs(__m512i (&rows)[16], std::uint8_t *to) {
-    __m512i twos[16], fours[16];
-#pragma GCC unroll 8
-    for (std::size_t i = 0; i < 16; i += 2) {
-        twos[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
-        twos[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
-    }
-#pragma GCC unroll 4
-    for (std::size_t i = 0; i < 16; i += 4) {  // now lane 4n of fours[i + p] is that of pair 4n + p
-        fours[i] = _mm512_unpacklo_epi64(twos[i], twos[i + 2]);
-        fours[i + 1] = _mm512_unpackhi_epi64(twos[i], twos[i + 2]);
-        fours[i + 2] = _mm512_unpacklo_epi64(twos[i + 1], twos[i + 3]);
-        fours[i + 3] = _mm512_unpackhi_epi64(twos[i + 1], twos[i + 3]);
-    }
-#pragma GCC unroll 4
-    for (std::size_t p = 0; p < 4; ++p) {
-        const __m512i even = _mm512_shuffle_i32x4(fours[p], fours[4 + p], 0x88),
-                      odd = _mm512_shuffle_i32x4(fours[p], fours[4 + p], 0xdd),
-                      later_even = _mm512_shuffle_i32x4(fours[8 + p], fours[12 + p], 0x88),
-                      later_odd = _mm512_shuffle_i32x4(fours[8 + p], fours[12 + p], 0xdd);
-        _mm512_store_si512(to + p * sizeof(Line), _mm512_shuffle_i32x4(even, later_even, 0x88));
-        _mm512_store_si512(to + (4 + p) * sizeof(Line), _mm512_shuffle_i32x4(odd, later_odd, 0x88));
-        _mm512_store_si512(to + (8 + p) * sizeof(Line), _mm512_shuffle_i32x4(even, later_even, 0xdd));
-        _mm512_store_si512(to + (12 + p) * sizeof(Line), _mm512_shuffle_i32x4(odd, later_odd, 0xdd));
     }
 }
 

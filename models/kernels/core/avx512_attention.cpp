@@ -1,0 +1,65 @@
+// Attention in float32, by AVX-512.
+#include "vector_attention.h"
+
+namespace sluice {
+namespace {
+
+struct Floats {
+    static constexpr std::size_t group = 1, step = 1;
+    static constexpr float octave = 1;
+
+    static __m512 add(__m512 sums, __m512 word, __m512 line) { return _mm512_fmadd_ps(word, line, sums); }
+
+    static void pack_row(const float *row, std::size_t depth, float factor, float *to) {
+        for (std::size_t k = 0; k < depth; k += kLanes)
+            _mm512_store_ps(to + k, _mm512_maskz_loadu_ps(first_lanes(depth - k), row + k) * factor);
+    }
+
+    static void pack_keys(const Heads &keys, const float *rows, std::size_t depth, float *to) {
+        const std::size_t all = divide_up(keys.rows, kTileKeys) * kTileKeys;
+        for (std::size_t key = 0; key < all; key += kLanes) {
+            for (std::size_t k = 0; k < depth; k += kLanes, to += kLanes * kLanes) {
+                __m512i found[kLanes];
+#pragma GCC unroll 16
+                for (std::size_t i = 0; i < kLanes; ++i) {
+                    const __mmask16 there = key + i < keys.rows ? first_lanes(depth - k) : 0;
+                    found[i] = _mm512_maskz_loadu_epi32(there, rows + (key + i) * keys.stride + k);
+                }
+                transpose_pairs(found, to);
+            }
+        }
+    }
+
+    static void pack_values(const Heads &values, const float *rows, std::size_t depth, float *to) {
+        const std::size_t all = divide_up(values.rows, kTileKeys) * kTileKeys;
+        for (std::size_t column = 0; column < depth; column += kLanes) {
+            const __mmask16 there = first_lanes(depth - column);
+            for (std::size_t key = 0; key < all; ++key, to += kLanes) {
+                const __mmask16 own = key < values.rows ? there : 0;
+                _mm512_store_ps(to, _mm512_maskz_loadu_ps(own, rows + key * values.stride + column));
+            }
+        }
+    }
+
+    // The scores of a tile's keys, less the base, become powers and are added to the sum.
+    static __m512 soften(const __m512 (&scores)[kTileVectors], __m512 base, __m512 sum, float *to) {
+        __m512 powers[kTileVectors];
+#pragma GCC unroll 4
+        for (std::size_t v = 0; v < kTileVectors; ++v) {
+            powers[v] = exact_power(scores[v] - base);
+            _mm512_store_ps(to + v * kLanes, powers[v]);
+        }
+        return sum + ((powers[0] + powers[1]) + (powers[2] + powers[3]));
+    }
+
+    // By a power of two.
+    static void scale(float *powers, __m512 factor) { _mm512_store_ps(powers, _mm512_load_ps(powers) * factor); }
+};
+
+bool takes_all(const Attention &) { return true; }
+
+}  // namespace
+
+const VectorAttention kAvx512Attention = {takes_all, scratch_floats<Floats>, attend<Floats>};
+
+}  // namespace sluice

@@ -1,0 +1,251 @@
+// Attention of many queries by vector instructions. Scores of a few queries become powers while they are in registers, and
+// values are summed by those while they are in the nearest cache. A source file says with `Kind` what is multiplied, in
+// words of 32 bits: floats, or pairs of bf16.
+#pragma once
+
+#define LANES 16
+#include "attention.h"
+#include "powers.h"
+#include "transposed_lines.h"
+
+namespace sluice {
+namespace {
+
+constexpr std::size_t divide_up(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
+
+// Sums of a tile, all of them in registers: queries × vectors of keys, or of columns of the values.
+constexpr std::size_t kTileQueries = 6, kTileVectors = 4;
+
+// Keys of a tile of scores; how many words of powers a query has for a block of keys. So the keys and values of a block,
+// 32 KiB for a head of 64, stay in the nearest cache for all queries of a block.
+constexpr std::size_t kTileKeys = kTileVectors * kLanes, kBlockWords = 64;
+constexpr std::size_t kBlockQueries = 48;
+
+template <typename Kind>
+constexpr std::size_t kBlockKeys = kBlockWords * Kind::group;
+
+// Of a query: powers are relative to 2^base, a whole number. It follows the largest score only where powers would grow past
+// 2^kSlack: sums of float32 have the room.
+constexpr float kSlack = 16;
+
+struct Softened {
+    float base = 0, limit = -__builtin_inff();
+    __m512 sum = _mm512_setzero_ps();
+};
+
+// What is packed of a head, and the sums of a block of queries, in words.
+template <typename Kind>
+struct Packed {
+    std::size_t depth_words, keys, value_words, values, value_columns, queries, sums;
+
+    explicit Packed(const Attention &attention)
+        : depth_words(divide_up(attention.head_size, kLanes * Kind::group) * kLanes),
+          keys(divide_up(attention.keys.rows, kTileKeys) * kTileKeys * depth_words),
+          value_words(divide_up(attention.keys.rows, kTileKeys) * kTileKeys / Kind::group),
+          values(0),
+          value_columns(divide_up(attention.value_size, kLanes) * kLanes),
+          queries(kBlockQueries * depth_words),
+          sums(kBlockQueries * value_columns) {
+        values = value_words * value_columns;
+    }
+
+    std::size_t words() const { return keys + values + queries + sums; }
+};
+
+// sums[r][v] += Σ_k rows[r][k] · lines[v][k].
+template <typename Kind, std::size_t Rows, std::size_t Vectors>
+inline void add_products(__m512 (&sums)[Rows][Vectors], const float *rows, std::size_t row_stride, const float *lines,
+                         std::size_t stride, std::size_t words) {
+    for (std::size_t k = 0; k < words; ++k) {
+        __m512 line[Vectors];
+#pragma GCC unroll 4
+        for (std::size_t v = 0; v < Vectors; ++v) line[v] = _mm512_load_ps(lines + v * stride + k * kLanes);
+#pragma GCC unroll 6
+        for (std::size_t r = 0; r < Rows; ++r) {
+            const __m512 word = _mm512_set1_ps(rows[r * row_stride + k]);
+#pragma GCC unroll 4
+            for (std::size_t v = 0; v < Vectors; ++v) sums[r][v] = Kind::add(sums[r][v], word, line[v]);
+        }
+    }
+}
+
+// One head of the queries, and the keys and values that it reads.
+template <typename Kind>
+struct Head {
+    const Attention &attention;
+    const Packed<Kind> &packed;
+    std::size_t number;  // among the heads
+    const float *keys;   // [16 keys][word of depth][lane]
+    const float *values;  // [16 columns][word of keys][lane]
+    float *queries;      // of a block, [query][word of depth]
+    float *sums;         // of a block, [query][column]
+
+    // The powers of some queries for a block of keys outgrew their base: what there is of them becomes smaller.
+    static void rebase(Softened &state, __m512 largest, float *powers, std::size_t words, float *sums,
+                       std::size_t columns) {
+        const float base = __builtin_ceilf(largest_of((Vector)largest) / Kind::octave) * Kind::octave;
+        const bool begins = state.limit == -__builtin_inff();
+        const float by = (state.base - base) / Kind::octave;
+        const __m512 kept = _mm512_scalef_ps(_mm512_set1_ps(begins || by < -126.0f ? 0.0f : 1.0f), _mm512_set1_ps(by));
+        state = {base, base + kSlack * Kind::octave, state.sum * kept};
+        if (begins) return;
+        for (std::size_t k = 0; k < words; k += kLanes) Kind::scale(powers + k, kept);
+        for (std::size_t c = 0; c < columns; c += kLanes) _mm512_store_ps(sums + c, _mm512_load_ps(sums + c) * kept);
+    }
+
+    // What is added to the scores of a query for keys from `first_key` on; keys that it does not see are hidden.
+    void bias_of(std::size_t query, std::size_t first_key, float *to) const {
+        const float *bias = attention.bias_of(number, query);
+        const std::size_t sees = attention.visible(query), count = sees > first_key ? sees - first_key : 0;
+        for (std::size_t at = 0; at < kBlockKeys<Kind>; at += kLanes) {
+            const __mmask16 seen = count > at ? first_lanes(count - at) : 0;
+            const __m512 own = bias ? _mm512_maskz_loadu_ps(seen, bias + first_key + at) : _mm512_setzero_ps();
+            _mm512_store_ps(to + at, _mm512_mask_mov_ps(_mm512_set1_ps(-__builtin_inff()), seen,
+                                                        own * (kLog2E * Kind::octave)));
+        }
+    }
+
+    // The powers [query][word] of some queries for a block of keys. `biases` are [query][key], or one row for all.
+    template <std::size_t Rows, bool Biased>
+    void find_powers(std::size_t first, std::size_t first_key, std::size_t width, const float *biases,
+                     std::size_t bias_stride, Softened *states, float *powers) const {
+        const std::size_t tile = kLanes * packed.depth_words, words = divide_up(attention.head_size, Kind::group);
+        for (std::size_t at = 0; at < width; at += kTileKeys) {
+            __m512 scores[Rows][kTileVectors] = {};
+            add_products<Kind>(scores, queries + first * packed.depth_words, packed.depth_words,
+                               keys + (first_key + at) * packed.depth_words, tile, words);
+#pragma GCC unroll 6
+            for (std::size_t r = 0; r < Rows; ++r) {
+                __m512(&s)[kTileVectors] = scores[r];
+                if constexpr (Biased) {
+                    for (std::size_t v = 0; v < kTileVectors; ++v)
+                        s[v] += _mm512_load_ps(biases + r * bias_stride + at + v * kLanes);
+                }
+                Softened &state = states[first + r];
+                float *row = powers + r * kBlockWords;
+                const __m512 largest = _mm512_max_ps(_mm512_max_ps(s[0], s[1]), _mm512_max_ps(s[2], s[3]));
+                if (__builtin_expect(_mm512_cmp_ps_mask(largest, _mm512_set1_ps(state.limit), _CMP_GT_OQ) != 0, false)) {
+                    rebase(state, largest, row, at / Kind::group, sums + (first + r) * packed.value_columns,
+                           first_key == 0 ? 0 : packed.value_columns);
+                }
+                state.sum = Kind::soften(s, _mm512_set1_ps(state.base), state.sum, row + at / Kind::group);
+            }
+        }
+    }
+
+    template <std::size_t Rows, std::size_t Vectors>
+    void add_values(const float *powers, std::size_t first, std::size_t first_key, std::size_t words,
+                    std::size_t column) const {
+        __m512 total[Rows][Vectors];
+        float *from = sums + first * packed.value_columns + column;
+#pragma GCC unroll 6
+        for (std::size_t r = 0; r < Rows; ++r) {
+#pragma GCC unroll 4
+            for (std::size_t v = 0; v < Vectors; ++v) {
+                total[r][v] = first_key == 0 ? _mm512_setzero_ps()
+                                             : _mm512_load_ps(from + r * packed.value_columns + v * kLanes);
+            }
+        }
+        add_products<Kind>(total, powers, kBlockWords,
+                           values + column * packed.value_words + first_key / Kind::group * kLanes,
+                           packed.value_words * kLanes, words);
+#pragma GCC unroll 6
+        for (std::size_t r = 0; r < Rows; ++r) {
+#pragma GCC unroll 4
+            for (std::size_t v = 0; v < Vectors; ++v)
+                _mm512_store_ps(from + r * packed.value_columns + v * kLanes, total[r][v]);
+        }
+    }
+
+    // Queries `first` … `first + Rows` of the block that begins with query `block`, for a block of keys.
+    template <std::size_t Rows>
+    void run_tile(std::size_t block, std::size_t first, std::size_t first_key, std::size_t end, Softened *states) const {
+        alignas(64) float powers[Rows * kBlockWords];
+        const std::size_t width = end - first_key < kBlockKeys<Kind> ? end - first_key : kBlockKeys<Kind>;
+        if (attention.bias || width < kBlockKeys<Kind> || attention.visible(block + first) < first_key + width) {
+            alignas(64) float biases[Rows * kBlockKeys<Kind>];
+            const bool alike = !attention.causal && (attention.one_bias || !attention.bias);
+            for (std::size_t r = 0; r < (alike ? 1 : Rows); ++r)
+                bias_of(block + first + r, first_key, biases + r * kBlockKeys<Kind>);
+            find_powers<Rows, true>(first, first_key, width, biases, alike ? 0 : kBlockKeys<Kind>, states, powers);
+        } else {
+            find_powers<Rows, false>(first, first_key, width, nullptr, 0, states, powers);
+        }
+        const std::size_t words = divide_up(width, Kind::step) * Kind::step / Kind::group;
+        for (std::size_t column = 0; column < packed.value_columns; column += kTileVectors * kLanes) {
+            switch ((packed.value_columns - column) / kLanes) {
+                case 1: add_values<Rows, 1>(powers, first, first_key, words, column); break;
+                case 2: add_values<Rows, 2>(powers, first, first_key, words, column); break;
+                case 3: add_values<Rows, 3>(powers, first, first_key, words, column); break;
+                default: add_values<Rows, 4>(powers, first, first_key, words, column);
+            }
+        }
+    }
+
+    template <std::size_t Rows>
+    void run_tile(std::size_t rows, std::size_t block, std::size_t first, std::size_t first_key, std::size_t end,
+                  Softened *states) const {
+        if (rows == Rows) {
+            run_tile<Rows>(block, first, first_key, end, states);
+        } else if constexpr (Rows < kTileQueries) {
+            run_tile<Rows + 1>(rows, block, first, first_key, end, states);
+        }
+    }
+
+    // Queries `block` … `block + count`.
+    void run_block(std::size_t block, std::size_t count, float *out) const {
+        Softened states[kBlockQueries];
+        const float *from = attention.queries_of(number) + block * attention.queries.stride;
+        for (std::size_t i = 0; i < count; ++i) {
+            Kind::pack_row(from + i * attention.queries.stride, attention.head_size,
+                           attention.scale * kLog2E * Kind::octave, queries + i * packed.depth_words);
+        }
+        // Shared out evenly.
+        const std::size_t tiles = divide_up(count, kTileQueries), last = attention.visible(block + count - 1);
+        for (std::size_t first_key = 0; first_key < last; first_key += kBlockKeys<Kind>) {
+            for (std::size_t i = 0; i < tiles; ++i) {
+                const std::size_t first = i * count / tiles, rows = (i + 1) * count / tiles - first;
+                const std::size_t end = attention.visible(block + first + rows - 1);
+                if (first_key < end) run_tile<1>(rows, block, first, first_key, end, states);
+            }
+        }
+        for (std::size_t i = 0; i < count; ++i, out += attention.out_stride) {
+            const __m512 factor = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(states[i].sum));
+            const float *sum = sums + i * packed.value_columns;
+            for (std::size_t c = 0; c < attention.value_size; c += kLanes) {
+                _mm512_mask_storeu_ps(out + c, first_lanes(attention.value_size - c),
+                                      _mm512_load_ps(sum + c) * factor);
+            }
+        }
+    }
+};
+
+template <typename Kind>
+void attend(const Attention &attention, float *scratch, float *out) {
+    const Packed<Kind> packed(attention);
+    float *keys = scratch, *values = keys + packed.keys, *queries = values + packed.values,
+          *sums = queries + packed.queries;
+    const std::size_t n_queries = attention.queries.rows, blocks = divide_up(n_queries, kBlockQueries);
+    for (std::size_t h = 0; h < attention.heads; ++h) {
+        const std::size_t key_head = attention.key_head(h);
+        if (h == 0 || key_head != attention.key_head(h - 1)) {
+            Kind::pack_keys(attention.keys, attention.keys.values + key_head * attention.head_size, attention.head_size,
+                            keys);
+            Kind::pack_values(attention.values, attention.values.values + key_head * attention.value_size,
+                              attention.value_size, values);
+        }
+        const Head<Kind> head{attention, packed, h, keys, values, queries, sums};
+        for (std::size_t i = 0; i < blocks; ++i) {
+            const std::size_t first = i * n_queries / blocks;
+            head.run_block(first, (i + 1) * n_queries / blocks - first, attention.out_of(out, h, first));
+        }
+    }
+}
+
+template <typename Kind>
+std::size_t scratch_floats(const Attention &attention) {
+    return Packed<Kind>(attention).words();
+}
+
+}  // namespace
+}  // namespace sluice
