@@ -41,19 +41,13 @@ struct Floats {
         }
     }
 
-    // The scores of a tile's keys, less the base, become powers and are added to the sum.
-    static __m512 soften(const __m512 (&scores)[kTileVectors], __m512 base, __m512 sum, float *to) {
-        __m512 powers[kTileVectors];
-#pragma GCC unroll 4
-        for (std::size_t v = 0; v < kTileVectors; ++v) {
-            powers[v] = exact_power(scores[v] - base);
-            _mm512_store_ps(to + v * kLanes, powers[v]);
-        }
-        return sum + ((powers[0] + powers[1]) + (powers[2] + powers[3]));
+    // Scores of two vectors of keys become powers and are added to the sum.
+    static __m512 soften(__m512 low, __m512 high, __m512 sum, float *to) {
+        const __m512 first = exact_power(low), second = exact_power(high);
+        _mm512_store_ps(to, first);
+        _mm512_store_ps(to + kLanes, second);
+        return sum + (first + second);
     }
-
-    // By a power of two.
-    static void scale(float *powers, __m512 factor) { _mm512_store_ps(powers, _mm512_load_ps(powers) * factor); }
 };
 
 bool takes_all(const Attention &) { return true; }

@@ -29,25 +29,11 @@ struct RoundedPairs {
         sluice::pack_values<1>(values, rows, depth, steps, reinterpret_cast<std::uint8_t *>(to));
     }
 
-    // The scores of a tile's keys, less the base, become powers and are added to the sum.
-    static __m512 soften(const __m512 (&scores)[kTileVectors], __m512 base, __m512 sum, float *to) {
-        const __m512i ones = _mm512_set1_epi16(127 << 7);
-#pragma GCC unroll 2
-        for (std::size_t v = 0; v < kTileVectors; v += 2, to += kLanes) {
-            const __m512i powers = rounded_powers(scores[v] - base, scores[v + 1] - base);
-            sum = _mm512_dpbf16_ps(sum, (__m512bh)powers, (__m512bh)ones);
-            _mm512_store_si512(to, powers);
-        }
-        return sum;
-    }
-
-    // By a power of two.
-    static void scale(float *powers, __m512 factor) {
-        const __m512i both = _mm512_load_si512(powers), high = _mm512_set1_epi32(static_cast<int>(0xffff0000));
-        const __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16)) * factor,
-                     odd = _mm512_castsi512_ps(_mm512_and_si512(both, high)) * factor;
-        _mm512_store_si512(powers, _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(even), 16),
-                                                   _mm512_and_si512(_mm512_castps_si512(odd), high)));
+    // Scores of a step become powers and are added to the sum.
+    static __m512 soften(__m512 low, __m512 high, __m512 sum, float *to) {
+        const __m512i powers = rounded_powers(low, high);
+        _mm512_store_si512(to, powers);
+        return _mm512_dpbf16_ps(sum, (__m512bh)powers, (__m512bh)_mm512_set1_epi16(127 << 7));
     }
 };
 

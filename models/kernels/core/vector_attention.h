@@ -81,18 +81,6 @@ struct Head {
     float *sums;         // of a block, [query][column]
 
     // The powers of some queries for a block of keys outgrew their base: what there is of them becomes smaller.
-    static void rebase(Softened &state, __m512 largest, float *powers, std::size_t words, float *sums,
-                       std::size_t columns) {
-        const float base = __builtin_ceilf(largest_of((Vector)largest) / Kind::octave) * Kind::octave;
-        const bool begins = state.limit == -__builtin_inff();
-        const float by = (state.base - base) / Kind::octave;
-        const __m512 kept = _mm512_scalef_ps(_mm512_set1_ps(begins || by < -126.0f ? 0.0f : 1.0f), _mm512_set1_ps(by));
-        state = {base, base + kSlack * Kind::octave, state.sum * kept};
-        if (begins) return;
-        for (std::size_t k = 0; k < words; k += kLanes) Kind::scale(powers + k, kept);
-        for (std::size_t c = 0; c < columns; c += kLanes) _mm512_store_ps(sums + c, _mm512_load_ps(sums + c) * kept);
-    }
-
     // What is added to the scores of a query for keys from `first_key` on; keys that it does not see are hidden.
     void bias_of(std::size_t query, std::size_t first_key, float *to) const {
         const float *bias = attention.bias_of(number, query);
@@ -105,36 +93,48 @@ struct Head {
         }
     }
 
-    // The powers [query][word] of some queries for a block of keys. `biases` are [query][key], or one row for all.
-    template <std::size_t Rows, bool Biased>
-    void find_powers(std::size_t first, std::size_t first_key, std::size_t width, const float *biases,
-                     std::size_t bias_stride, Softened *states, float *powers) const {
-        const std::size_t tile = kLanes * packed.depth_words, words = divide_up(attention.head_size, Kind::group);
-        for (std::size_t at = 0; at < width; at += kTileKeys) {
-            __m512 scores[Rows][kTileVectors] = {};
-            add_products<Kind>(scores, queries + first * packed.depth_words, packed.depth_words,
-                               keys + (first_key + at) * packed.depth_words, tile, words);
+    // scores[query][key] of some queries for a tile of keys. A function of its own, so that all its sums are in registers.
+    template <std::size_t Rows>
+    [[gnu::noinline]] void score(std::size_t first, std::size_t first_key, float *scores) const {
+        __m512 found[Rows][kTileVectors] = {};
+        add_products<Kind>(found, queries + first * packed.depth_words, packed.depth_words,
+                           keys + first_key * packed.depth_words, kLanes * packed.depth_words,
+                           divide_up(attention.head_size, Kind::group));
 #pragma GCC unroll 6
-            for (std::size_t r = 0; r < Rows; ++r) {
-                __m512(&s)[kTileVectors] = scores[r];
-                if constexpr (Biased) {
-                    for (std::size_t v = 0; v < kTileVectors; ++v)
-                        s[v] += _mm512_load_ps(biases + r * bias_stride + at + v * kLanes);
-                }
-                Softened &state = states[first + r];
-                float *row = powers + r * kBlockWords;
-                const __m512 largest = _mm512_max_ps(_mm512_max_ps(s[0], s[1]), _mm512_max_ps(s[2], s[3]));
-                if (__builtin_expect(_mm512_cmp_ps_mask(largest, _mm512_set1_ps(state.limit), _CMP_GT_OQ) != 0, false)) {
-                    rebase(state, largest, row, at / Kind::group, sums + (first + r) * packed.value_columns,
-                           first_key == 0 ? 0 : packed.value_columns);
-                }
-                state.sum = Kind::soften(s, _mm512_set1_ps(state.base), state.sum, row + at / Kind::group);
-            }
+        for (std::size_t r = 0; r < Rows; ++r) {
+#pragma GCC unroll 4
+            for (std::size_t v = 0; v < kTileVectors; ++v)
+                _mm512_store_ps(scores + r * kBlockKeys<Kind> + v * kLanes, found[r][v]);
         }
     }
 
+    // The scores of a query for a block of keys become powers.
+    template <bool Biased>
+    void soften(const float *scores, const float *bias, std::size_t width, Softened &state, float *query_sums,
+                float *powers) const {
+        const auto vector = [&](std::size_t at) {
+            const __m512 own = _mm512_load_ps(scores + at);
+            return Biased ? own + _mm512_load_ps(bias + at) : own;
+        };
+        __m512 largest = _mm512_max_ps(vector(0), vector(kLanes));
+        for (std::size_t at = 2 * kLanes; at < width; at += 2 * kLanes)
+            largest = _mm512_max_ps(_mm512_max_ps(vector(at), vector(at + kLanes)), largest);
+        if (_mm512_cmp_ps_mask(largest, _mm512_set1_ps(state.limit), _CMP_GT_OQ)) {
+            const float base = __builtin_ceilf(largest_of((Vector)largest) / Kind::octave) * Kind::octave;
+            const bool begins = state.limit == -__builtin_inff();
+            const float by = (state.base - base) / Kind::octave;
+            const __m512 kept = _mm512_scalef_ps(_mm512_set1_ps(begins || by < -126.0f ? 0.0f : 1.0f), _mm512_set1_ps(by));
+            state = {base, base + kSlack * Kind::octave, state.sum * kept};
+            for (std::size_t c = 0; c < packed.value_columns && !begins; c += kLanes)
+                _mm512_store_ps(query_sums + c, _mm512_load_ps(query_sums + c) * kept);
+        }
+        const __m512 base = _mm512_set1_ps(state.base);
+        for (std::size_t at = 0; at < width; at += 2 * kLanes, powers += 2 * kLanes / Kind::group)
+            state.sum = Kind::soften(vector(at) - base, vector(at + kLanes) - base, state.sum, powers);
+    }
+
     template <std::size_t Rows, std::size_t Vectors>
-    void add_values(const float *powers, std::size_t first, std::size_t first_key, std::size_t words,
+    [[gnu::noinline]] void add_values(const float *powers, std::size_t first, std::size_t first_key, std::size_t words,
                     std::size_t column) const {
         __m512 total[Rows][Vectors];
         float *from = sums + first * packed.value_columns + column;
@@ -160,16 +160,22 @@ struct Head {
     // Queries `first` … `first + Rows` of the block that begins with query `block`, for a block of keys.
     template <std::size_t Rows>
     void run_tile(std::size_t block, std::size_t first, std::size_t first_key, std::size_t end, Softened *states) const {
-        alignas(64) float powers[Rows * kBlockWords];
+        alignas(64) float scores[Rows * kBlockKeys<Kind>], powers[Rows * kBlockWords];
         const std::size_t width = end - first_key < kBlockKeys<Kind> ? end - first_key : kBlockKeys<Kind>;
-        if (attention.bias || width < kBlockKeys<Kind> || attention.visible(block + first) < first_key + width) {
-            alignas(64) float biases[Rows * kBlockKeys<Kind>];
-            const bool alike = !attention.causal && (attention.one_bias || !attention.bias);
-            for (std::size_t r = 0; r < (alike ? 1 : Rows); ++r)
-                bias_of(block + first + r, first_key, biases + r * kBlockKeys<Kind>);
-            find_powers<Rows, true>(first, first_key, width, biases, alike ? 0 : kBlockKeys<Kind>, states, powers);
-        } else {
-            find_powers<Rows, false>(first, first_key, width, nullptr, 0, states, powers);
+        for (std::size_t at = 0; at < width; at += kTileKeys) score<Rows>(first, first_key + at, scores + at);
+        const bool biased = attention.bias || width < kBlockKeys<Kind> || attention.visible(block + first) < first_key + width,
+                   alike = !attention.causal && (attention.one_bias || !attention.bias);
+        alignas(64) float bias[kBlockKeys<Kind>];
+        for (std::size_t r = 0; r < Rows; ++r) {
+            const std::size_t i = first + r;
+            const float *own = scores + r * kBlockKeys<Kind>;
+            float *query_sums = sums + i * packed.value_columns, *to = powers + r * kBlockWords;
+            if (biased) {
+                if (r == 0 || !alike) bias_of(block + i, first_key, bias);
+                soften<true>(own, bias, width, states[i], query_sums, to);
+            } else {
+                soften<false>(own, nullptr, width, states[i], query_sums, to);
+            }
         }
         const std::size_t words = divide_up(width, Kind::step) * Kind::step / Kind::group;
         for (std::size_t column = 0; column < packed.value_columns; column += kTileVectors * kLanes) {
