@@ -39,6 +39,8 @@ void pack_queries(const float *rows, std::size_t stride, std::size_t count, std:
 template <std::size_t Count>
 void pack_keys(const Heads &keys, const float *rows, std::size_t depth, std::size_t tiles, std::uint8_t *to) {
     for (std::size_t tile = 0; tile < tiles; ++tile) {
+        for (std::size_t key = (tile + 1) * kTileLines; key < (tile + 2) * kTileLines && key < keys.rows; ++key)
+            fetch(rows + key * keys.stride, depth);
         for (std::size_t k = 0; k < depth; k += kStep, to += Count * kTileBytes) {
             __m512i pairs[Count][16];
 #pragma GCC unroll 16
@@ -61,18 +63,23 @@ constexpr std::size_t key_in_step(std::size_t i) { return i / 8 * 4 + i % 4 + i 
 // The values as weights, [strip of 16 columns][step of 32 keys][part][line].
 template <std::size_t Count>
 void pack_values(const Heads &values, const float *rows, std::size_t depth, std::size_t steps, std::uint8_t *to) {
-    for (std::size_t column = 0; column < depth; column += kColumns) {
-        const __mmask16 there = first_lanes(depth - column);
-        for (std::size_t step = 0; step < steps; ++step, to += Count * kTileBytes) {
-            for (std::size_t line = 0; line < kTileLines; ++line) {
-                const std::size_t key = step * kStep + (Count == 1 ? key_in_step(2 * line) : 2 * line);
-                const float *row = rows + key * values.stride + column;
-                const __mmask16 first = key < values.rows ? there : 0, second = key + 1 < values.rows ? there : 0;
-                const Halves<Count> pairs = in_turn<Count>(_mm512_maskz_loadu_ps(first, row),
-                                                           _mm512_maskz_loadu_ps(second, row + values.stride));
+    for (std::size_t step = 0; step < steps; ++step, to += Count * kTileBytes) {
+        for (std::size_t line = 0; line < kTileLines; ++line) {
+            const std::size_t key = step * kStep + (Count == 1 ? key_in_step(2 * line) : 2 * line);
+            const float *row = rows + key * values.stride;
+            if (key + kRowsAhead + 1 < values.rows) {
+                fetch(row + kRowsAhead * values.stride, depth);
+                fetch(row + (kRowsAhead + 1) * values.stride, depth);
+            }
+            std::uint8_t *own = to + line * sizeof(Line);
+            for (std::size_t column = 0; column < depth; column += kColumns, own += steps * Count * kTileBytes) {
+                const __mmask16 there = first_lanes(depth - column), first = key < values.rows ? there : 0,
+                                second = key + 1 < values.rows ? there : 0;
+                const Halves<Count> pairs = in_turn<Count>(_mm512_maskz_loadu_ps(first, row + column),
+                                                           _mm512_maskz_loadu_ps(second, row + values.stride + column));
 #pragma GCC unroll 3
                 for (std::size_t part = 0; part < Count; ++part)
-                    _mm512_store_si512(to + part * kTileBytes + line * sizeof(Line), pairs.part[part]);
+                    _mm512_store_si512(own + part * kTileBytes, pairs.part[part]);
             }
         }
     }

@@ -18,6 +18,8 @@ struct Floats {
     static void pack_keys(const Heads &keys, const float *rows, std::size_t depth, float *to) {
         const std::size_t all = divide_up(keys.rows, kTileKeys) * kTileKeys;
         for (std::size_t key = 0; key < all; key += kLanes) {
+            for (std::size_t next = key + kLanes; next < key + 2 * kLanes && next < keys.rows; ++next)
+                fetch(rows + next * keys.stride, depth);
             for (std::size_t k = 0; k < depth; k += kLanes, to += kLanes * kLanes) {
                 __m512i found[kLanes];
 #pragma GCC unroll 16
@@ -32,11 +34,12 @@ struct Floats {
 
     static void pack_values(const Heads &values, const float *rows, std::size_t depth, float *to) {
         const std::size_t all = divide_up(values.rows, kTileKeys) * kTileKeys;
-        for (std::size_t column = 0; column < depth; column += kLanes) {
-            const __mmask16 there = first_lanes(depth - column);
-            for (std::size_t key = 0; key < all; ++key, to += kLanes) {
-                const __mmask16 own = key < values.rows ? there : 0;
-                _mm512_store_ps(to, _mm512_maskz_loadu_ps(own, rows + key * values.stride + column));
+        for (std::size_t key = 0; key < all; ++key, to += kLanes) {
+            const float *row = rows + key * values.stride;
+            if (key + kRowsAhead < values.rows) fetch(row + kRowsAhead * values.stride, depth);
+            for (std::size_t column = 0; column < depth; column += kLanes) {
+                const __mmask16 there = key < values.rows ? first_lanes(depth - column) : 0;
+                _mm512_store_ps(to + column * all, _mm512_maskz_loadu_ps(there, row + column));
             }
         }
     }

@@ -13,6 +13,14 @@ inline __mmask16 first_lanes(std::size_t count) {
     return static_cast<__mmask16>(count < 16 ? (1u << count) - 1 : 0xffff);
 }
 
+// How many rows ahead of those that are packed others are fetched.
+constexpr std::size_t kRowsAhead = 16;
+
+// Asks for a part of a row that is read soon: rows lie too far apart for the processor to see what comes next.
+inline void fetch(const float *row, std::size_t count) {
+    for (std::size_t at = 0; at < count; at += 16) __builtin_prefetch(row + at);
+}
+
 // 16 rows of 16 numbers, or of pairs of halves, become 16 lines, one of each.
 inline void transpose_pairs(__m512i (&rows)[16], void *out) {
     auto *to = static_cast<__m512i *>(out);

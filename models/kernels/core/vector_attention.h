@@ -29,7 +29,8 @@ constexpr std::size_t kBlockKeys = kBlockWords * Kind::group;
 constexpr float kSlack = 16;
 
 struct Softened {
-    float base = 0, limit = -__builtin_inff();
+    bool begun = false;  // a score that is not −∞ was seen
+    float base = 0;
     __m512 sum = _mm512_setzero_ps();
 };
 
@@ -81,15 +82,15 @@ struct Head {
     float *sums;         // of a block, [query][column]
 
     // The powers of some queries for a block of keys outgrew their base: what there is of them becomes smaller.
-    // What is added to the scores of a query for keys from `first_key` on; keys that it does not see are hidden.
-    void bias_of(std::size_t query, std::size_t first_key, float *to) const {
+    // Adds the bias to the scores of a query for keys from `first_key` on, and hides those that it does not see.
+    void add_bias(std::size_t query, std::size_t first_key, std::size_t width, float *scores) const {
         const float *bias = attention.bias_of(number, query);
         const std::size_t sees = attention.visible(query), count = sees > first_key ? sees - first_key : 0;
-        for (std::size_t at = 0; at < kBlockKeys<Kind>; at += kLanes) {
+        for (std::size_t at = 0; at < width; at += kLanes) {
             const __mmask16 seen = count > at ? first_lanes(count - at) : 0;
-            const __m512 own = bias ? _mm512_maskz_loadu_ps(seen, bias + first_key + at) : _mm512_setzero_ps();
-            _mm512_store_ps(to + at, _mm512_mask_mov_ps(_mm512_set1_ps(-__builtin_inff()), seen,
-                                                        own * (kLog2E * Kind::octave)));
+            __m512 score = _mm512_load_ps(scores + at);
+            if (bias) score += _mm512_maskz_loadu_ps(seen, bias + first_key + at) * (kLog2E * Kind::octave);
+            _mm512_store_ps(scores + at, _mm512_mask_mov_ps(_mm512_set1_ps(-__builtin_inff()), seen, score));
         }
     }
 
@@ -109,28 +110,40 @@ struct Head {
     }
 
     // The scores of a query for a block of keys become powers.
-    template <bool Biased>
-    void soften(const float *scores, const float *bias, std::size_t width, Softened &state, float *query_sums,
-                float *powers) const {
-        const auto vector = [&](std::size_t at) {
-            const __m512 own = _mm512_load_ps(scores + at);
-            return Biased ? own + _mm512_load_ps(bias + at) : own;
-        };
-        __m512 largest = _mm512_max_ps(vector(0), vector(kLanes));
-        for (std::size_t at = 2 * kLanes; at < width; at += 2 * kLanes)
-            largest = _mm512_max_ps(_mm512_max_ps(vector(at), vector(at + kLanes)), largest);
-        if (_mm512_cmp_ps_mask(largest, _mm512_set1_ps(state.limit), _CMP_GT_OQ)) {
-            const float base = __builtin_ceilf(largest_of((Vector)largest) / Kind::octave) * Kind::octave;
-            const bool begins = state.limit == -__builtin_inff();
-            const float by = (state.base - base) / Kind::octave;
-            const __m512 kept = _mm512_scalef_ps(_mm512_set1_ps(begins || by < -126.0f ? 0.0f : 1.0f), _mm512_set1_ps(by));
-            state = {base, base + kSlack * Kind::octave, state.sum * kept};
-            for (std::size_t c = 0; c < packed.value_columns && !begins; c += kLanes)
+    void soften(const float *scores, std::size_t width, Softened &state, float *query_sums, float *powers) const {
+        if (!state.begun) rebase(scores, width, state, query_sums);
+        for (;;) {
+            const __m512 base = _mm512_set1_ps(state.base), most = _mm512_set1_ps(kSlack * Kind::octave);
+            __m512 largest = _mm512_set1_ps(-__builtin_inff()), sum = state.sum;
+            float *to = powers;
+            for (std::size_t at = 0; at < width; at += 2 * kLanes, to += 2 * kLanes / Kind::group) {
+                const __m512 low = _mm512_load_ps(scores + at) - base, high = _mm512_load_ps(scores + at + kLanes) - base;
+                largest = _mm512_max_ps(_mm512_max_ps(low, high), largest);
+                sum = Kind::soften(low, high, sum, to);
+            }
+            if (!_mm512_cmp_ps_mask(largest, most, _CMP_GT_OQ)) {
+                state.sum = sum;
+                return;
+            }
+            rebase(scores, width, state, query_sums);
+        }
+    }
+
+    // The largest score of a block becomes the base of a query.
+    void rebase(const float *scores, std::size_t width, Softened &state, float *query_sums) const {
+        __m512 all = _mm512_set1_ps(-__builtin_inff());
+        for (std::size_t at = 0; at < width; at += kLanes) all = _mm512_max_ps(_mm512_load_ps(scores + at), all);
+        const float largest = largest_of((Vector)all);
+        if (largest == -__builtin_inff()) return;
+        const float base = __builtin_ceilf(largest / Kind::octave) * Kind::octave, by = (state.base - base) / Kind::octave;
+        if (state.begun) {
+            const __m512 kept = _mm512_scalef_ps(_mm512_set1_ps(by < -126.0f ? 0.0f : 1.0f), _mm512_set1_ps(by));
+            state.sum *= kept;
+            for (std::size_t c = 0; c < packed.value_columns; c += kLanes)
                 _mm512_store_ps(query_sums + c, _mm512_load_ps(query_sums + c) * kept);
         }
-        const __m512 base = _mm512_set1_ps(state.base);
-        for (std::size_t at = 0; at < width; at += 2 * kLanes, powers += 2 * kLanes / Kind::group)
-            state.sum = Kind::soften(vector(at) - base, vector(at + kLanes) - base, state.sum, powers);
+        state.base = base;
+        state.begun = true;
     }
 
     template <std::size_t Rows, std::size_t Vectors>
@@ -162,20 +175,15 @@ struct Head {
     void run_tile(std::size_t block, std::size_t first, std::size_t first_key, std::size_t end, Softened *states) const {
         alignas(64) float scores[Rows * kBlockKeys<Kind>], powers[Rows * kBlockWords];
         const std::size_t width = end - first_key < kBlockKeys<Kind> ? end - first_key : kBlockKeys<Kind>;
-        for (std::size_t at = 0; at < width; at += kTileKeys) score<Rows>(first, first_key + at, scores + at);
-        const bool biased = attention.bias || width < kBlockKeys<Kind> || attention.visible(block + first) < first_key + width,
-                   alike = !attention.causal && (attention.one_bias || !attention.bias);
-        alignas(64) float bias[kBlockKeys<Kind>];
+        for (std::size_t at = 0; at < width; at += kTileKeys)
+            score<Rows>(first, first_key + at, scores + at);
+        const std::size_t padded = divide_up(width, kTileKeys) * kTileKeys;
+        const bool biased = attention.bias || width < padded || attention.visible(block + first) < first_key + width;
         for (std::size_t r = 0; r < Rows; ++r) {
             const std::size_t i = first + r;
-            const float *own = scores + r * kBlockKeys<Kind>;
-            float *query_sums = sums + i * packed.value_columns, *to = powers + r * kBlockWords;
-            if (biased) {
-                if (r == 0 || !alike) bias_of(block + i, first_key, bias);
-                soften<true>(own, bias, width, states[i], query_sums, to);
-            } else {
-                soften<false>(own, nullptr, width, states[i], query_sums, to);
-            }
+            float *own = scores + r * kBlockKeys<Kind>;
+            if (biased) add_bias(block + i, first_key, padded, own);
+            soften(own, padded, states[i], sums + i * packed.value_columns, powers + r * kBlockWords);
         }
         const std::size_t words = divide_up(width, Kind::step) * Kind::step / Kind::group;
         for (std::size_t column = 0; column < packed.value_columns; column += kTileVectors * kLanes) {
@@ -203,6 +211,7 @@ struct Head {
         Softened states[kBlockQueries];
         const float *from = attention.queries_of(number) + block * attention.queries.stride;
         for (std::size_t i = 0; i < count; ++i) {
+            if (i + kRowsAhead < count) fetch(from + (i + kRowsAhead) * attention.queries.stride, attention.head_size);
             Kind::pack_row(from + i * attention.queries.stride, attention.head_size,
                            attention.scale * kLog2E * Kind::octave, queries + i * packed.depth_words);
         }
@@ -231,7 +240,8 @@ void attend(const Attention &attention, float *scratch, float *out) {
     const Packed<Kind> packed(attention);
     float *keys = scratch, *values = keys + packed.keys, *queries = values + packed.values,
           *sums = queries + packed.queries;
-    const std::size_t n_queries = attention.queries.rows, blocks = divide_up(n_queries, kBlockQueries);
+    const std::size_t n_queries = attention.queries.rows, tiles = divide_up(n_queries, kTileQueries),
+                      blocks = divide_up(n_queries, kBlockQueries);
     for (std::size_t h = 0; h < attention.heads; ++h) {
         const std::size_t key_head = attention.key_head(h);
         if (h == 0 || key_head != attention.key_head(h - 1)) {
@@ -242,8 +252,9 @@ void attend(const Attention &attention, float *scratch, float *out) {
         }
         const Head<Kind> head{attention, packed, h, keys, values, queries, sums};
         for (std::size_t i = 0; i < blocks; ++i) {
-            const std::size_t first = i * n_queries / blocks;
-            head.run_block(first, (i + 1) * n_queries / blocks - first, attention.out_of(out, h, first));
+            // Shared out evenly, in whole tiles.
+            const std::size_t first = i * tiles / blocks * kTileQueries, end = (i + 1) * tiles / blocks * kTileQueries;
+            head.run_block(first, (end < n_queries ? end : n_queries) - first, attention.out_of(out, h, first));
         }
     }
 }
