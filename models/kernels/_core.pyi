@@ -325,8 +325,8 @@ def attention(
     Softmax is taken over blocks of keys at a time (FlashAttention, Dao et al. 2022): the memory that a call takes grows
     with S, not with T · S.
 
-    With another datatype than "fp32" a tile unit multiplies, where the processor has one and q more than three rows:
-    what it multiplies, the powers included, is rounded to bf16. Sums are float32, and so is all that lies between.
+    With another datatype than "fp32" and more than three rows of q, where the processor has a tile unit or AVX512-BF16,
+    what is multiplied, the powers included, is rounded to bf16. Sums are float32, and so is all that lies between.
     `threads` share the queries of all heads evenly, where they are worth it, and change no bit.
     """
 

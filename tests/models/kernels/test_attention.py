@@ -103,15 +103,29 @@ def test_what_has_no_parts_is_left_to_the_vector_units(which, value):
     np.testing.assert_array_equal(y, expected)
 
 
-@pytest.mark.parametrize("datatype", ["fp32", "bf16"])
-def test_scores_that_grow_from_block_to_block_of_keys_are_followed(datatype):
+@every_datatype
+@every_instruction_set
+def test_scores_that_grow_from_block_to_block_of_keys_are_followed(instruction_set, datatype):
     random = np.random.default_rng(7)
     q = np.abs(normal(random, 40, 64))
     k = np.linspace(-9, 9, 400, dtype=np.float32)[:, None] * np.ones(64, np.float32)
     v = normal(random, 400, 64)
-    y = kernels.attention(q, k, v, 64, datatype=datatype)
+    y = kernels.attention(q, k, v, 64, datatype=datatype, instruction_set=instruction_set)
     expected = reference.attention(*exact(q, k, v), 64)
     np.testing.assert_allclose(y, expected, atol=1e-4 if datatype == "fp32" else 0.1)
+
+
+@every_datatype
+@every_instruction_set
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_query_does_not_depend_on_how_many_others_there_are(instruction_set, datatype, causal):
+    random = np.random.default_rng(8)
+    q, k, v = normal(random, 3, 170, 2 * 32)
+    options = {"causal": causal, "datatype": datatype, "instruction_set": instruction_set}
+    whole = kernels.attention(q, k, v, 32, **options)
+    for count in (17, 47, 101):
+        y = kernels.attention(q[-count:], k, v, 32, **options)
+        np.testing.assert_array_equal(y, whole[-count:])
 
 
 @every_instruction_set
