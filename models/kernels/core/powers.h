@@ -31,7 +31,8 @@ constexpr float kRoundedOctave = 1024.0f;
 // Rounding aside, it is off by 5e-4 of itself and a common factor.
 inline __m512i rounded_powers(__m512 low, __m512 high) {
     const __m512i x = _mm512_packs_epi32(_mm512_cvtps_epi32(low), _mm512_cvtps_epi32(high));
-    const __m512i f = _mm512_slli_epi16(x, 6), rest = _mm512_xor_si512(f, _mm512_set1_epi16(-1));
+    // 1 − f by a subtraction: what GCC makes of a complement waits for whatever was in its register before.
+    const __m512i f = _mm512_slli_epi16(x, 6), rest = _mm512_subs_epu16(_mm512_set1_epi16(-1), f);
     const __m512i bend = _mm512_add_epi16(_mm512_mulhi_epu16(f, _mm512_set1_epi16(76)), _mm512_set1_epi16(313));
     const __m512i power = _mm512_sub_epi16(x, _mm512_mulhi_epu16(_mm512_mulhi_epu16(f, rest), bend));
     const __m512i eighth = _mm512_mulhrs_epi16(power, _mm512_set1_epi16(1 << 12));
