@@ -117,6 +117,16 @@ inline void find_ahead(const Job &job, std::size_t first, std::size_t count, Ahe
     }
 }
 
+// The lines that a tile's results go to, to be there when they are stored: rows of a result lie far apart.
+inline void fetch_result(const Job &job, std::size_t first, std::size_t count, std::size_t tile) {
+    if (job.rounded || job.pitch != job.width) return;
+    const std::size_t begin = tile * job.tile_rows, left = job.positions - begin;
+    for (std::size_t row = 0; row < (job.tile_rows < left ? job.tile_rows : left); ++row) {
+        const float *out = job.out + (begin + row) * job.out_stride + job.strips[first].column;
+        for (std::size_t s = 0; s < count; ++s) __builtin_prefetch(out + s * kColumns, 1);
+    }
+}
+
 template <typename Kind>
 void multiply(const Job &job) {
     // 16 positions are twice 8 by three strips, and not 5, 5 and 6 by four.
@@ -129,6 +139,7 @@ void multiply(const Job &job) {
             find_ahead(job, first, count, ahead);
             const std::size_t parts = (job.tile_rows + kMostRows[count - 1] - 1) / kMostRows[count - 1];
             ahead.shares = job.tiles * parts;
+            fetch_result(job, first, count, tile);
             for (std::size_t i = 0; i < parts; ++i) {
                 const std::size_t row = i * job.tile_rows / parts, rows = (i + 1) * job.tile_rows / parts - row;
                 ahead.share = tile * parts + i;
