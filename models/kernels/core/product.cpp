@@ -14,7 +14,7 @@ namespace {
 constexpr std::size_t kPackedInputs = 192;
 
 // Down to that many positions a wholly active block is used where it lies; beyond, packing it pays: later tiles then
-// read a panel in the nearest cache, and not rows with gaps between them.
+// read a panel in the nearest cache, and not rows with gaps between them. Not where weights are fetched into that.
 constexpr std::size_t kPositionsInPlace = 2 * kMaxRows;
 
 // Up to that many positions, memory is slower than the arithmetic.
@@ -141,7 +141,7 @@ struct TiledProduct : Product {
     }
 
     void run_spans() const {
-        find_spans(!outputs.ids || !inputs.ids || positions <= kPositionsInPlace);
+        find_spans(set.fetches_near || !outputs.ids || !inputs.ids || positions <= kPositionsInPlace);
         for (std::size_t i = 0; i < scratch.spans.size(); ++i)
             run_span(scratch.spans[i], ahead_of(i), i == 0 && scratch.spans[i].in_place && !inputs.ids);
     }
