@@ -194,8 +194,8 @@ struct InstructionSet {
     // For benchmarks: rounds of arithmetic on registers, returns the multiply-accumulates done; the sum of an array.
     std::size_t (*accumulate)(std::size_t rounds);
     float (*read)(const float *x, std::size_t count);
-    // Whether weights are fetched ahead into the nearest cache, as AMD's processors (Zen 5) want it, a product of 128 rows
-    // with weights from memory takes 7 % less time so; else into the second.
+    // Whether weights are fetched ahead into the nearest cache; else into the second. AMD's processors are faster so: on
+    // Zen 5 a product of 128 rows with weights from memory takes 7 % less time.
     bool fetches_near;
     const SplitSet *split;  // products of many rows, see split.h; null: none
     const TileAttention *tile_attention;  // see attention.h; null: none

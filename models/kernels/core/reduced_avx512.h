@@ -130,7 +130,7 @@ inline void fetch_result(const Job &job, std::size_t first, std::size_t count, s
 template <typename Kind>
 void multiply(const Job &job) {
     // 16 positions are twice 8 by three strips, and not 5, 5 and 6 by four.
-    const std::size_t together = job.tile_rows > 2 * kMostRows[3] ? 3 : 4;
+    const std::size_t together = job.tile_rows > 2 * kMostRows[kMostStrips - 1] ? 3 : kMostStrips;
     each_block<Sum<Kind::datatype>>(
         job, together,
         [&](std::size_t first, std::size_t count, std::size_t tile, Sum<Kind::datatype> *sums) {
@@ -168,7 +168,8 @@ std::size_t accumulate(std::size_t rounds) {
 
 template <typename Kind>
 constexpr ReducedSet avx512_set() {
-    return {"avx512", kMostStrips, 3, enter_nothing, leave_nothing, convert<Kind::datatype>, gather, multiply<Kind>, accumulate<Kind>};
+    return {"avx512", kMostStrips, 3, enter_nothing, leave_nothing, convert<Kind::datatype>, gather, multiply<Kind>,
+            accumulate<Kind>};
 }
 
 }  // namespace

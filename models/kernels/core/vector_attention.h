@@ -81,7 +81,6 @@ struct Head {
     float *queries;      // of a block, [query][word of depth]
     float *sums;         // of a block, [query][column]
 
-    // The powers of some queries for a block of keys outgrew their base: what there is of them becomes smaller.
     // Adds the bias to the scores of a query for keys from `first_key` on, and hides those that it does not see.
     void add_bias(std::size_t query, std::size_t first_key, std::size_t width, float *scores) const {
         const float *bias = attention.bias_of(number, query);
