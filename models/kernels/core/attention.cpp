@@ -170,6 +170,21 @@ struct Way {
     const VectorAttention *vectors = nullptr;
 };
 
+#if defined(SLUICE_X86)
+// Heads that one of them stops at are done in float32.
+void attend_by_vectors(const Attention &attention, const VectorAttention &vectors, FloatBuffer &kept, float *out) {
+    const std::size_t queries = attention.queries.rows;
+    for (std::size_t done = 0; done < attention.heads;) {
+        const Attention rest = attention.part(done, attention.heads - done, 0, queries);
+        done += vectors.attend(rest, kept.reserve(vectors.scratch_floats(rest)), attention.out_of(out, done, 0));
+        if (done == attention.heads) return;
+        const Attention one = attention.part(done, 1, 0, queries);
+        done += kAvx512Attention.attend(one, kept.reserve(kAvx512Attention.scratch_floats(one)),
+                                        attention.out_of(out, done, 0));
+    }
+}
+#endif
+
 void attend_alone(const InstructionSet &set, const Attention &attention, const Way &way, float *out) {
     const std::size_t n_queries = attention.queries.rows, n_keys = attention.keys.rows, depth = attention.head_size,
                       value_depth = attention.value_size;
@@ -181,9 +196,7 @@ void attend_alone(const InstructionSet &set, const Attention &attention, const W
     }
 #endif
 #if defined(SLUICE_X86)
-    if (way.vectors) {
-        return way.vectors->attend(attention, kept.packed.reserve(way.vectors->scratch_floats(attention)), out);
-    }
+    if (way.vectors) return attend_by_vectors(attention, *way.vectors, kept.packed, out);
 #endif
     const bool transposes = attention.all_queries > kQueriesInPlace * attention.together;
     const std::size_t padded = divide_up(value_depth, set.lanes) * set.lanes;
@@ -231,7 +244,6 @@ Way way_of(const InstructionSet &set, const Attention &attention) {
 #endif
 #if defined(SLUICE_X86)
     if (attention.may_round && queries > kQueriesInPlace) way.vectors = set.rounded_attention;
-    if (way.vectors && !way.vectors->takes(attention)) way.vectors = nullptr;
     if (!way.vectors && queries > kQueriesInParts) way.vectors = set.attention;
 #endif
     return way;

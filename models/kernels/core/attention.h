@@ -59,9 +59,10 @@ void attend(const InstructionSet &set, const Attention &attention, float *out, T
 #if defined(SLUICE_X86)
 // Attention of many queries by vector instructions that are not everywhere.
 struct VectorAttention {
-    bool (*takes)(const Attention &);  // whether all is finite that has to be
     std::size_t (*scratch_floats)(const Attention &);
-    void (*attend)(const Attention &, float *scratch, float *out);  // `scratch` on a 64-byte boundary
+    // How many heads, the first ones, are done: up to one that is not finite where it has to be. `scratch` is on a 64-byte
+    // boundary.
+    std::size_t (*attend)(const Attention &, float *scratch, float *out);
 };
 
 extern const VectorAttention kAvx512Attention, kBf16Attention;

@@ -61,15 +61,15 @@ void pack_keys(const Heads &keys, const float *rows, std::size_t depth, std::siz
 constexpr std::size_t key_in_step(std::size_t i) { return i / 8 * 4 + i % 4 + i / 4 % 2 * kColumns; }
 
 // The values as weights, [strip of 16 columns][step of 32 keys][part][line].
-template <std::size_t Count>
+template <std::size_t Count, std::size_t Ahead = kRowsAhead>
 void pack_values(const Heads &values, const float *rows, std::size_t depth, std::size_t steps, std::uint8_t *to) {
     for (std::size_t step = 0; step < steps; ++step, to += Count * kTileBytes) {
         for (std::size_t line = 0; line < kTileLines; ++line) {
             const std::size_t key = step * kStep + (Count == 1 ? key_in_step(2 * line) : 2 * line);
             const float *row = rows + key * values.stride;
-            if (key + kRowsAhead + 1 < values.rows) {
-                fetch(row + kRowsAhead * values.stride, depth);
-                fetch(row + (kRowsAhead + 1) * values.stride, depth);
+            if (key + Ahead + 1 < values.rows) {
+                fetch(row + Ahead * values.stride, depth);
+                fetch(row + (Ahead + 1) * values.stride, depth);
             }
             std::uint8_t *own = to + line * sizeof(Line);
             for (std::size_t column = 0; column < depth; column += kColumns, own += steps * Count * kTileBytes) {

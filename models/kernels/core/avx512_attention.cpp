@@ -7,6 +7,7 @@ namespace {
 struct Floats {
     static constexpr std::size_t group = 1, step = 1;
     static constexpr float octave = 1;
+    typedef __m512 Largest;
 
     static __m512 add(__m512 sums, __m512 word, __m512 line) { return _mm512_fmadd_ps(word, line, sums); }
 
@@ -15,7 +16,7 @@ struct Floats {
             _mm512_store_ps(to + k, _mm512_maskz_loadu_ps(first_lanes(depth - k), row + k) * factor);
     }
 
-    static void pack_keys(const Heads &keys, const float *rows, std::size_t depth, float *to) {
+    static bool pack_keys(const Heads &keys, const float *rows, std::size_t depth, float *to) {
         const std::size_t all = divide_up(keys.rows, kTileKeys) * kTileKeys;
         for (std::size_t key = 0; key < all; key += kLanes) {
             for (std::size_t next = key + kLanes; next < key + 2 * kLanes && next < keys.rows; ++next)
@@ -30,13 +31,14 @@ struct Floats {
                 transpose_pairs(found, to);
             }
         }
+        return true;
     }
 
     static void pack_values(const Heads &values, const float *rows, std::size_t depth, float *to) {
         const std::size_t all = divide_up(values.rows, kTileKeys) * kTileKeys;
         for (std::size_t key = 0; key < all; ++key, to += kLanes) {
             const float *row = rows + key * values.stride;
-            if (key + kRowsAhead < values.rows) fetch(row + kRowsAhead * values.stride, depth);
+            if (key + kValuesAhead < values.rows) fetch(row + kValuesAhead * values.stride, depth);
             for (std::size_t column = 0; column < depth; column += kLanes) {
                 const __mmask16 there = key < values.rows ? first_lanes(depth - column) : 0;
                 _mm512_store_ps(to + column * all, _mm512_maskz_loadu_ps(there, row + column));
@@ -44,19 +46,22 @@ struct Floats {
         }
     }
 
+    static Largest none_yet() { return _mm512_set1_ps(-__builtin_inff()); }
+    static bool grew(Largest largest) { return _mm512_cmp_ps_mask(largest, _mm512_set1_ps(kSlack), _CMP_GT_OQ) != 0; }
+
     // Scores of two vectors of keys become powers and are added to the sum.
-    static __m512 soften(__m512 low, __m512 high, __m512 sum, float *to) {
+    static void soften(const float *scores, float base, __m512 &sum, Largest &largest, float *to) {
+        const __m512 low = _mm512_load_ps(scores) - base, high = _mm512_load_ps(scores + kLanes) - base;
+        largest = _mm512_max_ps(_mm512_max_ps(low, high), largest);
         const __m512 first = exact_power(low), second = exact_power(high);
         _mm512_store_ps(to, first);
         _mm512_store_ps(to + kLanes, second);
-        return sum + (first + second);
+        sum += first + second;
     }
 };
 
-bool takes_all(const Attention &) { return true; }
-
 }  // namespace
 
-const VectorAttention kAvx512Attention = {takes_all, scratch_floats<Floats>, attend<Floats>};
+const VectorAttention kAvx512Attention = {scratch_floats<Floats>, attend<Floats>};
 
 }  // namespace sluice

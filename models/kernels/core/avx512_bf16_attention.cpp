@@ -9,6 +9,7 @@ namespace {
 struct RoundedPairs {
     static constexpr std::size_t group = 2, step = kStep;
     static constexpr float octave = kRoundedOctave;
+    typedef __m512i Largest;  // of halves
 
     static __m512 add(__m512 sums, __m512 word, __m512 line) {
         return _mm512_dpbf16_ps(sums, (__m512bh)word, (__m512bh)line);
@@ -19,37 +20,42 @@ struct RoundedPairs {
             _mm512_store_si512(to, row_halves<1>(row + k, depth - k, factor).part[0]);
     }
 
-    static void pack_keys(const Heads &keys, const float *rows, std::size_t depth, float *to) {
+    // Whether all are numbers: all else that is none makes a result that is none, but the power of a score that is none
+    // would be 0.
+    static bool pack_keys(const Heads &keys, const float *rows, std::size_t depth, float *to) {
         const std::size_t tiles = divide_up(keys.rows, kTileKeys) * kTileVectors;
         sluice::pack_keys<1>(keys, rows, depth, tiles, reinterpret_cast<std::uint8_t *>(to));
+        __m512i largest = _mm512_setzero_si512();
+        const float *const end = to + tiles * kLanes * divide_up(depth, kStep) * kLanes;
+        for (; to < end; to += kLanes) {
+            const __m512i magnitudes = _mm512_and_si512(_mm512_load_si512(to), _mm512_set1_epi16(0x7fff));
+            largest = _mm512_max_epi16(largest, magnitudes);
+        }
+        return _mm512_cmpge_epi16_mask(largest, _mm512_set1_epi16(0x7f80)) == 0;
     }
 
     static void pack_values(const Heads &values, const float *rows, std::size_t depth, float *to) {
         const std::size_t steps = divide_up(values.rows, kTileKeys) * kTileKeys / kStep;
-        sluice::pack_values<1>(values, rows, depth, steps, reinterpret_cast<std::uint8_t *>(to));
+        sluice::pack_values<1, kValuesAhead>(values, rows, depth, steps, reinterpret_cast<std::uint8_t *>(to));
+    }
+
+    static Largest none_yet() { return _mm512_set1_epi16(-32768); }
+    static bool grew(Largest largest) {
+        return _mm512_cmpgt_epi16_mask(largest, _mm512_set1_epi16(static_cast<short>(kSlack * octave))) != 0;
     }
 
     // Scores of a step become powers and are added to the sum.
-    static __m512 soften(__m512 low, __m512 high, __m512 sum, float *to) {
-        const __m512i powers = rounded_powers(low, high);
+    static void soften(const float *scores, float base, __m512 &sum, Largest &largest, float *to) {
+        const __m512i octaves = rounded_scores(_mm512_load_ps(scores) - base, _mm512_load_ps(scores + kLanes) - base);
+        largest = _mm512_max_epi16(largest, octaves);
+        const __m512i powers = looked_up_powers(octaves);
         _mm512_store_si512(to, powers);
-        return _mm512_dpbf16_ps(sum, (__m512bh)powers, (__m512bh)_mm512_set1_epi16(127 << 7));
+        sum = _mm512_dpbf16_ps(sum, (__m512bh)powers, (__m512bh)_mm512_set1_epi16(127 << 7));
     }
 };
 
-// Of keys alone: all else that is not a number makes a result that is none, but the power of a score that is none would
-// be 0.
-bool finite_keys(const Attention &attention) {
-    std::size_t key_heads = 0;
-    for (std::size_t h = 0; h < attention.heads; ++h) {
-        const std::size_t own = attention.key_head(h) + 1;
-        key_heads = own > key_heads ? own : key_heads;
-    }
-    return finite(attention.keys, key_heads * attention.head_size);
-}
-
 }  // namespace
 
-const VectorAttention kBf16Attention = {finite_keys, scratch_floats<RoundedPairs>, attend<RoundedPairs>};
+const VectorAttention kBf16Attention = {scratch_floats<RoundedPairs>, attend<RoundedPairs>};
 
 }  // namespace sluice

@@ -20,7 +20,7 @@ const InstructionSet *const *instruction_sets() {
             const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("fma");
             wide.attention = &kAvx512Attention;
             if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-                __builtin_cpu_supports("avx512bf16"))
+                __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi"))
                 wide.rounded_attention = &kBf16Attention;
 #if defined(SLUICE_AMX)
             if (avx512 && has_tiles()) {

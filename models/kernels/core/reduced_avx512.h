@@ -3,6 +3,7 @@
 #pragma once
 
 #define LANES 16
+#define POSITIONS_TOGETHER 8
 #include "reduced_loops.h"
 
 namespace sluice {
@@ -20,6 +21,7 @@ struct Bf16 {
         return _mm512_dpbf16_ps(sums, (__m512bh)group, (__m512bh)weights);
     }
     static void store(float *to, Sums sums) { _mm512_store_ps(to, sums); }
+    static Vector floats(Sums sums) { return sums; }
 };
 #endif
 
@@ -41,6 +43,7 @@ struct Int8 {
     }
     static Sums add(Sums sums, __m512i group, __m512i weights) { return _mm512_dpbusd_epi32(sums, weights, group); }
     static void store(std::int32_t *to, Sums sums) { _mm512_store_si512(to, sums); }
+    static Vector floats(Sums sums) { return _mm512_cvtepi32_ps(sums); }
 };
 #endif
 
@@ -51,32 +54,72 @@ struct Ahead {
     std::size_t share, shares;        // of all calls that read the same strips
 };
 
+// Some rows by some strips, and where their results go: to `out` through the epilogue or, where that is null, to `sums`.
+template <typename Kind>
+struct Part {
+    const Strip *strips;
+    const std::uint8_t *activations;
+    Ahead ahead;
+    const float *row_scales;  // of int8
+    const float *residual;    // to be fetched, and added to `out`; null: none
+    float *out;
+    float floor, ceiling;
+    Sum<Kind::datatype> *sums;
+};
+
+// The epilogue of sums that lie in registers.
+template <typename Kind, std::size_t Rows, std::size_t Strips, bool Residual>
+inline void finish_registers(const Part<Kind> &part, std::size_t stride, const typename Kind::Sums (&sums)[Rows][Strips]) {
+    const Vector floor = broadcast(part.floor), ceiling = broadcast(part.ceiling);
+#pragma GCC unroll 4
+    for (std::size_t s = 0; s < Strips; ++s) {
+        const Strip &strip = part.strips[s];
+        const Vector scale = load(strip.scale), shift = load(strip.shift), saliency = load(strip.saliency);
+        float *out = part.out + strip.column - part.strips[0].column;
+        const float *residual = Residual ? part.residual + strip.column - part.strips[0].column : nullptr;
+#pragma GCC unroll 16
+        for (std::size_t r = 0; r < Rows; ++r) {
+            Vector own = scale;
+            if constexpr (Kind::datatype == Datatype::int8) own *= part.row_scales[r];
+            const Vector y = at_most(at_least(Kind::floats(sums[r][s]) * own + shift, floor), ceiling) * saliency;
+            store(out + r * stride, Residual ? y + load(residual + r * stride) : y);
+        }
+    }
+}
+
 template <typename Kind, std::size_t Rows, std::size_t Strips>
-void sum_up(const Job &job, const Strip *strips, const std::uint8_t *activations, const Ahead &ahead,
-            Sum<Kind::datatype> *out) {
-    std::size_t wait = ahead.strips[0] ? ahead.shares : SIZE_MAX;
-    std::size_t fetched = ahead.share * job.steps * kTileLines / ahead.shares;
+void sum_up(const Job &job, const Part<Kind> &part) {
+    std::size_t wait = part.ahead.strips[0] ? part.ahead.shares : SIZE_MAX;
+    std::size_t fetched = part.ahead.share * job.steps * kTileLines / part.ahead.shares;
     typename Kind::Sums sums[Rows][Strips];
 #pragma GCC unroll 16
     for (std::size_t r = 0; r < Rows; ++r) {
-        const typename Kind::Sums zero = Kind::zero(activations + r * job.position_bytes, job);
+        const typename Kind::Sums zero = Kind::zero(part.activations + r * job.position_bytes, job);
 #pragma GCC unroll 4
         for (std::size_t s = 0; s < Strips; ++s) sums[r][s] = zero;
     }
     for (std::size_t step = 0; step < job.steps; ++step) {
-        const std::uint8_t *x = activations + job.activation_steps[step];
+        const std::uint8_t *x = part.activations + job.activation_steps[step];
+        if (part.residual && step < Rows) {  // its rows lie too far apart for the processor to see what comes next
+#pragma GCC unroll 4
+            for (std::size_t s = 0; s < Strips; ++s)
+                __builtin_prefetch(part.residual + step * job.out_stride + s * kColumns);
+        }
+        const Line *from[Strips];
+#pragma GCC unroll 4
+        for (std::size_t s = 0; s < Strips; ++s) from[s] = part.strips[s].weights + job.weight_steps[step];
         for (std::size_t line = 0; line < kTileLines; ++line, x += 4) {
             if (--wait == 0) {
-                wait = ahead.shares;
+                wait = part.ahead.shares;
                 const std::size_t at = job.weight_steps[fetched / kTileLines] + fetched % kTileLines;
                 ++fetched;
 #pragma GCC unroll 4
-                for (std::size_t s = 0; s < Strips; ++s) __builtin_prefetch(ahead.strips[s] + at);
+                for (std::size_t s = 0; s < Strips; ++s) __builtin_prefetch(part.ahead.strips[s] + at);
             }
             __m512i weights[Strips];
 #pragma GCC unroll 4
             for (std::size_t s = 0; s < Strips; ++s)
-                weights[s] = Kind::weights(strips[s].weights[job.weight_steps[step] + line]);
+                weights[s] = Kind::weights(from[s][line]);
 #pragma GCC unroll 16
             for (std::size_t r = 0; r < Rows; ++r) {
                 std::int32_t group;
@@ -87,25 +130,26 @@ void sum_up(const Job &job, const Strip *strips, const std::uint8_t *activations
             }
         }
     }
+    if (part.out && part.residual) return finish_registers<Kind, Rows, Strips, true>(part, job.out_stride, sums);
+    if (part.out) return finish_registers<Kind, Rows, Strips, false>(part, job.out_stride, sums);
 #pragma GCC unroll 16
     for (std::size_t r = 0; r < Rows; ++r) {
 #pragma GCC unroll 4
-        for (std::size_t s = 0; s < Strips; ++s) Kind::store(out + s * kTileItems + r * kColumns, sums[r][s]);
+        for (std::size_t s = 0; s < Strips; ++s) Kind::store(part.sums + s * kTileItems + r * kColumns, sums[r][s]);
     }
 }
 
-template <typename Kind, std::size_t Rows, std::size_t Strips>
-void sum_up(const Job &job, const Strip *strips, std::size_t rows, std::size_t count, const std::uint8_t *activations,
-            const Ahead &ahead, Sum<Kind::datatype> *out) {
-    if (count != Strips) {
-        if constexpr (Strips < kMostStrips)
-            sum_up<Kind, Rows, Strips + 1>(job, strips, rows, count, activations, ahead, out);
+template <typename Kind>
+using SumUp = void (*)(const Job &, const Part<Kind> &);
+
+template <typename Kind, std::size_t Rows = 1, std::size_t Strips = 1>
+SumUp<Kind> sum_up_of(std::size_t rows, std::size_t strips) {
+    if (strips != Strips) {
+        if constexpr (Strips < kMostStrips) return sum_up_of<Kind, Rows, Strips + 1>(rows, strips);
     } else if (rows != Rows) {
-        if constexpr (Rows < kMostRows[Strips - 1])
-            sum_up<Kind, Rows + 1, Strips>(job, strips, rows, count, activations, ahead, out);
-    } else {
-        sum_up<Kind, Rows, Strips>(job, strips, activations, ahead, out);
+        if constexpr (Rows < kMostRows[Strips - 1]) return sum_up_of<Kind, Rows + 1, Strips>(rows, strips);
     }
+    return sum_up<Kind, Rows, Strips>;
 }
 
 // What is read after `count` strips from the first on.
@@ -117,36 +161,63 @@ inline void find_ahead(const Job &job, std::size_t first, std::size_t count, Ahe
     }
 }
 
-// The lines that a tile's results go to, to be there when they are stored: rows of a result lie far apart.
-inline void fetch_result(const Job &job, std::size_t first, std::size_t count, std::size_t tile) {
-    if (job.rounded || job.pitch != job.width) return;
-    const std::size_t begin = tile * job.tile_rows, left = job.positions - begin;
-    for (std::size_t row = 0; row < (job.tile_rows < left ? job.tile_rows : left); ++row) {
-        const float *out = job.out + (begin + row) * job.out_stride + job.strips[first].column;
-        for (std::size_t s = 0; s < count; ++s) __builtin_prefetch(out + s * kColumns, 1);
+template <typename Kind>
+struct Multiplying {
+    const Job &job;
+    float floor = -__builtin_inff(), ceiling = __builtin_inff();
+
+    // Whether the epilogue of some strips is done in registers: nearly always, but for activations that take long.
+    bool in_registers(const Strip *strips, std::size_t count) const {
+        if (job.rounded || job.pitch != job.width) return false;
+        for (std::size_t s = 0; s < count; ++s) {
+            if (strips[s].active != 0xffff || strips[s].column != strips[0].column + s * kColumns) return false;
+        }
+        return job.activation != Activation::gelu && job.activation != Activation::silu;
     }
-}
+
+    // By `count` strips from the first on.
+    void run(std::size_t first, std::size_t count) const {
+        alignas(64) Sum<Kind::datatype> sums[kMostStrips * kTileItems];
+        Part<Kind> part{};
+        part.strips = job.strips + first;
+        part.floor = floor;
+        part.ceiling = ceiling;
+        find_ahead(job, first, count, part.ahead);
+        const bool direct = in_registers(part.strips, count);
+        const std::size_t most = kMostRows[count - 1], parts = (job.tile_rows + most - 1) / most;
+        part.ahead.shares = job.tiles * parts;
+        for (std::size_t tile = 0; tile < job.tiles; ++tile) {
+            const std::size_t begin = tile * job.tile_rows, left = job.positions - begin,
+                              rows = left < job.tile_rows ? left : job.tile_rows;
+            for (std::size_t i = 0; i < parts; ++i, ++part.ahead.share) {
+                const std::size_t row = i * rows / parts, end = (i + 1) * rows / parts;
+                if (row == end) continue;
+                part.activations = job.activations + tile * job.tile_bytes + row * job.position_bytes;
+                part.sums = sums + row * kColumns;
+                if (job.row_scales) part.row_scales = job.row_scales + begin + row;
+                const std::size_t place = (begin + row) * job.out_stride + part.strips[0].column;
+                if (direct) part.out = job.out + place;
+                if (job.residual && job.pitch == job.width) part.residual = job.residual + place;
+                sum_up_of<Kind>(end - row, count)(job, part);
+            }
+            if (direct) continue;
+            Block<Sum<Kind::datatype>> block(job, part.strips, count, tile, 1, sums);
+            finish_rows(job, block, job.tile_rows);
+        }
+    }
+};
 
 template <typename Kind>
 void multiply(const Job &job) {
+    Multiplying<Kind> multiplying{job};
+    if (job.activation == Activation::relu || job.activation == Activation::relu6) multiplying.floor = 0;
+    if (job.activation == Activation::relu6) multiplying.ceiling = 6;
     // 16 positions are twice 8 by three strips, and not 5, 5 and 6 by four.
     const std::size_t together = job.tile_rows > 2 * kMostRows[kMostStrips - 1] ? 3 : kMostStrips;
-    each_block<Sum<Kind::datatype>>(
-        job, together,
-        [&](std::size_t first, std::size_t count, std::size_t tile, Sum<Kind::datatype> *sums) {
-            const std::uint8_t *activations = job.activations + tile * job.tile_bytes;
-            Ahead ahead;
-            find_ahead(job, first, count, ahead);
-            const std::size_t parts = (job.tile_rows + kMostRows[count - 1] - 1) / kMostRows[count - 1];
-            ahead.shares = job.tiles * parts;
-            fetch_result(job, first, count, tile);
-            for (std::size_t i = 0; i < parts; ++i) {
-                const std::size_t row = i * job.tile_rows / parts, rows = (i + 1) * job.tile_rows / parts - row;
-                ahead.share = tile * parts + i;
-                sum_up<Kind, 1, 1>(job, job.strips + first, rows, count, activations + row * job.position_bytes, ahead,
-                                   sums + row * kColumns);
-            }
-        });
+    for (std::size_t first = 0; first < job.strip_count; first += together) {
+        const std::size_t left = job.strip_count - first;
+        multiplying.run(first, left < together ? left : together);
+    }
 }
 
 template <typename Kind>

@@ -73,6 +73,9 @@ inline __m512 expanded(const float *&x, std::uint32_t active) {
     return values;
 }
 
+// How far before their use activations are fetched.
+constexpr std::size_t kFloatsAhead = 1024;
+
 template <Datatype D>
 float convert(const float *x, std::size_t count, const Slots *slots, std::size_t steps, std::uint8_t *to,
               std::size_t step_bytes) {
@@ -92,6 +95,17 @@ float convert(const float *x, std::size_t count, const Slots *slots, std::size_t
     [[maybe_unused]] const __mmask16 finite = q.scale == q.scale ? 0xffff : 0;
     for (std::size_t s = 0; s < steps; ++s, to += step_bytes) {
         const float *from = x + slots[s].first;
+#if defined(__AVX512BF16__)
+        if constexpr (D == Datatype::bf16) {
+            if (slots[s].active == 0xffffffff) {
+                __builtin_prefetch(from + kFloatsAhead);
+                __builtin_prefetch(from + kFloatsAhead + 16);
+                const __m512bh rounded = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(from + 16), _mm512_loadu_ps(from));
+                __builtin_memcpy(to, &rounded, sizeof rounded);
+                continue;
+            }
+        }
+#endif
         for (std::size_t i = 0; i < tile_inputs(D); i += 16) {
             const __m512 values = expanded(from, static_cast<std::uint16_t>(slots[s].active >> i));
             if constexpr (D == Datatype::int8) {
@@ -162,6 +176,31 @@ inline void gather(const Gather &p, const std::int32_t *lines, std::size_t count
 
 #endif
 
+inline void store_rounded(std::uint8_t *to, Vector y) {
+#if defined(__AVX512BF16__)
+    const __m256bh rounded = _mm512_cvtneps_pbh((__m512)y);
+    __builtin_memcpy(to, &rounded, sizeof rounded);
+#else
+    for (std::size_t lane = 0; lane < kLanes; ++lane) {
+        const std::uint16_t rounded = to_bf16(y[lane]);
+        __builtin_memcpy(to + 2 * lane, &rounded, sizeof rounded);
+    }
+#endif
+}
+
+// Positions whose epilogue is done side by side, so that the steps of one fill the time that those of another wait. Beside
+// the tile unit there is such work anyway.
+#if defined(POSITIONS_TOGETHER)
+constexpr std::size_t kPositionsTogether = POSITIONS_TOGETHER;
+#else
+constexpr std::size_t kPositionsTogether = 1;
+#endif
+
+template <std::size_t Count>
+struct Positions {
+    static constexpr std::size_t count = Count;
+};
+
 // Sums of one strip at neighbouring positions, and where their results go.
 template <typename Item>
 struct Run {
@@ -173,30 +212,48 @@ struct Run {
     std::size_t stride;     // floats from one position of the result to the next
 };
 
-// Columns c and following of a position. The residual is added here, so that it is rounded alike wherever the rest goes.
-template <bool Residual, typename Item, typename Act>
-inline Vector finished(const Strip &strip, const Run<Item> &run, std::size_t position, std::size_t c,
-                       const float *residual, Act act) {
+// Columns c and following of some neighbouring positions, without the residual.
+template <std::size_t Count, typename Item, typename Act>
+inline void finish(const Strip &strip, const Run<Item> &run, std::size_t position, std::size_t c, Act act,
+                   Vector (&y)[Count]) {
     typedef Item ItemVector __attribute__((vector_size(LANES * sizeof(float)), may_alias));
-    const Item *sums = run.sums + position * kColumns + c;
-    const float row_scale = run.row_scales ? run.row_scales[position] : 1.0f;
-    const Vector sum = __builtin_convertvector(*reinterpret_cast<const ItemVector *>(sums), Vector);
-    Vector y = act(sum * (load(strip.scale + c) * row_scale) + load(strip.shift + c)) * load(strip.saliency + c);
-    if constexpr (Residual) y += load(residual + c);
-    return y;
+#pragma GCC unroll 8
+    for (std::size_t i = 0; i < Count; ++i) {
+        const Item *sums = run.sums + (position + i) * kColumns + c;
+        const float row_scale = run.row_scales ? run.row_scales[position + i] : 1.0f;
+        const Vector sum = __builtin_convertvector(*reinterpret_cast<const ItemVector *>(sums), Vector);
+        y[i] = sum * (load(strip.scale + c) * row_scale) + load(strip.shift + c);
+    }
+    apply(act, y);
+#pragma GCC unroll 8
+    for (std::size_t i = 0; i < Count; ++i) y[i] = y[i] * load(strip.saliency + c);
+}
+
+// Calls finish(number, position) for all positions of a run, as many at a time as are finished side by side.
+template <typename Item, typename Function>
+inline void each_position(const Run<Item> &run, Function finish) {
+    std::size_t i = 0;
+    for (; i + kPositionsTogether <= run.count; i += kPositionsTogether) finish(Positions<kPositionsTogether>{}, i);
+    if constexpr (kPositionsTogether > 1) {
+        for (; i < run.count; ++i) finish(Positions<1>{}, i);
+    }
 }
 
 // The epilogue where all columns are stored, which is nearly always: short, since it runs beside the tile unit.
 template <bool Residual, typename Item, typename Act>
 inline void finish_whole(const Strip &strip, const Run<Item> &run, Act act) {
-    float *out = run.out;
-    const float *residual = run.residual;
-    for (std::size_t i = 0; i < run.count; ++i, out += run.stride) {
+    each_position(run, [&](auto some, std::size_t position) {
+        float *out = run.out + position * run.stride;
+        const float *residual = Residual ? run.residual + position * run.stride : nullptr;
 #pragma GCC unroll 4
-        for (std::size_t c = 0; c < kColumns; c += kLanes)
-            store(out + c, finished<Residual>(strip, run, i, c, residual, act));
-        if constexpr (Residual) residual += run.stride;
-    }
+        for (std::size_t c = 0; c < kColumns; c += kLanes) {
+            Vector y[some.count];
+            finish(strip, run, position, c, act, y);
+#pragma GCC unroll 8
+            for (std::size_t i = 0; i < some.count; ++i)
+                store(out + i * run.stride + c, Residual ? y[i] + load(residual + i * run.stride + c) : y[i]);
+        }
+    });
 }
 
 // The same where some columns are stored, side by side.
@@ -211,8 +268,12 @@ void finish_part(const Strip &strip, const Run<Item> &run, Act act) {
                 if (strip.active >> j & 1) added[j] = *residual++;
             }
         }
-        for (std::size_t c = 0; c < kColumns; c += kLanes)
-            store(whole + c, finished<Residual>(strip, run, i, c, added, act));
+        for (std::size_t c = 0; c < kColumns; c += kLanes) {
+            Vector y[1];
+            finish(strip, run, i, c, act, y);
+            // Added here, so that it is rounded alike wherever the rest goes.
+            store(whole + c, Residual ? y[0] + load(added + c) : y[0]);
+        }
 #if LANES == 16
         // In a register and not on the way to memory, which takes AMD's processors a hundred cycles.
         const __m512 stored = _mm512_maskz_compress_ps(static_cast<__mmask16>(strip.active), _mm512_load_ps(whole));
@@ -228,20 +289,15 @@ void finish_part(const Strip &strip, const Run<Item> &run, Act act) {
 // 16 columns of each position become half a line of a tile of activations.
 template <typename Item, typename Act>
 inline void finish_rounded(const Strip &strip, const Run<Item> &run, std::uint8_t *to, Act act) {
-    for (std::size_t i = 0; i < run.count; ++i, to += sizeof(Line)) {
-#if defined(__AVX512BF16__)
-        const __m256bh rounded = _mm512_cvtneps_pbh((__m512)finished<false>(strip, run, i, 0, nullptr, act));
-        __builtin_memcpy(to, &rounded, sizeof rounded);
-#else
+    each_position(run, [&](auto some, std::size_t position) {
         for (std::size_t c = 0; c < kColumns; c += kLanes) {
-            const Vector y = finished<false>(strip, run, i, c, nullptr, act);
-            for (std::size_t lane = 0; lane < kLanes; ++lane) {
-                const std::uint16_t rounded = to_bf16(y[lane]);
-                __builtin_memcpy(to + 2 * (c + lane), &rounded, sizeof rounded);
-            }
+            Vector y[some.count];
+            finish(strip, run, position, c, act, y);
+#pragma GCC unroll 8
+            for (std::size_t i = 0; i < some.count; ++i)
+                store_rounded(to + (position + i) * sizeof(Line) + 2 * c, y[i]);
         }
-#endif
-    }
+    });
 }
 
 // The sums of some strips by some tiles of positions, [strip][tile][row][16], and the row whose epilogue is next.
@@ -325,15 +381,7 @@ void finish_rows(const Job &job, Block<Item> &block, std::size_t count) {
     if (count > block.rows_left) count = block.rows_left;
     if (count == 0) return;
     block.rows_left -= count;
-    switch (job.activation) {
-        case Activation::none: return finish_rows(job, block, count, [](Vector y) { return y; });
-        case Activation::relu: return finish_rows(job, block, count, [](Vector y) { return at_least(y, Vector{}); });
-        case Activation::relu6:
-            return finish_rows(job, block, count,
-                               [](Vector y) { return at_most(at_least(y, Vector{}), broadcast(6.0f)); });
-        case Activation::gelu: return finish_rows(job, block, count, [](Vector y) { return gelu(y); });
-        case Activation::silu: return finish_rows(job, block, count, [](Vector y) { return silu(y); });
-    }
+    with_activation(job.activation, [&](auto act) { finish_rows(job, block, count, act); });
 }
 
 // Calls sum(first, count, tile, out) for up to `most` strips and each tile of positions, and its epilogue.

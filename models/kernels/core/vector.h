@@ -108,32 +108,57 @@ inline Vector exponential(Vector x) {
 }
 
 // x · Φ(x), the exact form, to 3e-7: max(x, 0) − |x| · Φ(−|x|), whose second term is a minimax polynomial of degree 15
-// up to 5.5, and less than 1.1e-7 beyond.
-inline Vector gelu(Vector x) {
+// up to 5.5, and less than 1.1e-7 beyond. Of several vectors step by step, since each step waits for the one before.
+template <std::size_t Count>
+inline void gelu(Vector (&x)[Count]) {
     constexpr float kEnd = 5.5f;
-    const Vector magnitude = x < 0 ? -x : x;
-    const Vector u = magnitude * (2 / kEnd) - 1.0f;
-    Vector tail = u * -5.969769025e-03f + 5.912386672e-03f;
-    tail = tail * u + 3.102342106e-02f;
-    tail = tail * u - 4.511055839e-02f;
-    tail = tail * u - 4.972619515e-02f;
-    tail = tail * u + 1.348793642e-01f;
-    tail = tail * u - 3.483134653e-02f;
-    tail = tail * u - 1.638947743e-01f;
-    tail = tail * u + 2.185144093e-01f;
-    tail = tail * u - 5.119230498e-02f;
-    tail = tail * u - 1.771978720e-01f;
-    tail = tail * u + 2.718671388e-01f;
-    tail = tail * u - 2.068043114e-01f;
-    tail = tail * u + 9.455880321e-02f;
-    tail = tail * u - 2.500816673e-02f;
-    tail = tail * u + 2.979769260e-03f;
-    const Vector positive = at_least(x, Vector{});
-    return magnitude > kEnd ? positive : positive - magnitude * tail;
+    constexpr float kTail[] = {-5.969769025e-03f, 5.912386672e-03f,  3.102342106e-02f,  -4.511055839e-02f,
+                               -4.972619515e-02f, 1.348793642e-01f,  -3.483134653e-02f, -1.638947743e-01f,
+                               2.185144093e-01f,  -5.119230498e-02f, -1.771978720e-01f, 2.718671388e-01f,
+                               -2.068043114e-01f, 9.455880321e-02f,  -2.500816673e-02f, 2.979769260e-03f};
+    Vector magnitude[Count], u[Count], tail[Count];
+#pragma GCC unroll 8
+    for (std::size_t i = 0; i < Count; ++i) {
+        magnitude[i] = x[i] < 0 ? -x[i] : x[i];
+        u[i] = magnitude[i] * (2 / kEnd) - 1.0f;
+        tail[i] = u[i] * kTail[0] + kTail[1];
+    }
+#pragma GCC unroll 16
+    for (std::size_t k = 2; k < sizeof kTail / sizeof *kTail; ++k) {
+#pragma GCC unroll 8
+        for (std::size_t i = 0; i < Count; ++i) tail[i] = tail[i] * u[i] + kTail[k];
+    }
+#pragma GCC unroll 8
+    for (std::size_t i = 0; i < Count; ++i) {
+        const Vector positive = at_least(x[i], Vector{});
+        x[i] = magnitude[i] > kEnd ? positive : positive - magnitude[i] * tail[i];
+    }
+}
+
+inline Vector gelu(Vector x) {
+    Vector one[] = {x};
+    gelu(one);
+    return one[0];
 }
 
 // x / (1 + e^−x).
 inline Vector silu(Vector x) { return x < -kMostExponent ? Vector{} : x / (exponential(-x) + 1.0f); }
+
+struct Gelu {
+    Vector operator()(Vector x) const { return gelu(x); }
+};
+
+// An activation of several vectors.
+template <std::size_t Count, typename Act>
+inline void apply(Act act, Vector (&x)[Count]) {
+#pragma GCC unroll 8
+    for (std::size_t i = 0; i < Count; ++i) x[i] = act(x[i]);
+}
+
+template <std::size_t Count>
+inline void apply(Gelu, Vector (&x)[Count]) {
+    gelu(x);
+}
 
 // Calls function with the activation, so that it is inlined there.
 template <typename Function>
@@ -142,7 +167,7 @@ void with_activation(Activation activation, const Function &function) {
         case Activation::none: return function([](Vector x) { return x; });
         case Activation::relu: return function([](Vector x) { return at_least(x, Vector{}); });
         case Activation::relu6: return function([](Vector x) { return at_most(at_least(x, Vector{}), broadcast(6)); });
-        case Activation::gelu: return function([](Vector x) { return gelu(x); });
+        case Activation::gelu: return function(Gelu{});
         case Activation::silu: return function([](Vector x) { return silu(x); });
     }
 }

@@ -1,6 +1,6 @@
-// Attention of many queries by vector instructions. Scores of a few queries become powers while they are in registers, and
-// values are summed by those while they are in the nearest cache. A source file says with `Kind` what is multiplied, in
-// words of 32 bits: floats, or pairs of bf16.
+// Attention of many queries by vector instructions. Scores of a few queries become powers while those of the next are
+// summed up, and values are summed by powers while these are in the nearest cache. A source file says with `Kind` what is
+// multiplied, in words of 32 bits: floats, or pairs of bf16.
 #pragma once
 
 #define LANES 16
@@ -13,16 +13,20 @@ namespace {
 
 constexpr std::size_t divide_up(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
 
-// Sums of a tile, all of them in registers: queries × vectors of keys, or of columns of the values.
-constexpr std::size_t kTileQueries = 6, kTileVectors = 4;
+// Sums of a tile, all of them in registers: queries × vectors of keys, or of columns of the values. Some registers are
+// left, for powers.
+constexpr std::size_t kTileQueries = 5, kTileVectors = 4;
 
 // Keys of a tile of scores; how many words of powers a query has for a block of keys. So the keys and values of a block,
 // 32 KiB for a head of 64, stay in the nearest cache for all queries of a block.
 constexpr std::size_t kTileKeys = kTileVectors * kLanes, kBlockWords = 64;
-constexpr std::size_t kBlockQueries = 48;
+constexpr std::size_t kBlockQueries = 12 * kTileQueries;
 
 template <typename Kind>
 constexpr std::size_t kBlockKeys = kBlockWords * Kind::group;
+
+// How many rows ahead of those that are packed values are fetched.
+constexpr std::size_t kValuesAhead = 48;
 
 // Of a query: powers are relative to 2^base, a whole number. It follows the largest score only where powers would grow past
 // 2^kSlack: sums of float32 have the room.
@@ -32,6 +36,50 @@ struct Softened {
     bool begun = false;  // a score that is not −∞ was seen
     float base = 0;
     __m512 sum = _mm512_setzero_ps();
+};
+
+// Some queries of a block, and the keys that they meet.
+struct Meeting {
+    std::size_t first = 0, queries = 0, first_key = 0, keys = 0;
+};
+
+// Scores of a tile, [query][key], that become powers, a step of two vectors at a time.
+template <typename Kind>
+struct Softening {
+    static constexpr std::size_t kStep = 2 * kLanes, kQuerySteps = kBlockKeys<Kind> / kStep;
+
+    const float *scores = nullptr;
+    float *powers = nullptr;
+    std::size_t next = 0, end = 0;
+    float bases[kTileQueries] = {};
+    __m512 sums[kTileQueries];
+    typename Kind::Largest largest[kTileQueries];
+
+    // Of so many queries. Filled where it lies: a copy would wait for what was just written to it.
+    void reset(const float *from, float *to, std::size_t queries, const Softened *states) {
+        scores = from;
+        powers = to;
+        next = 0;
+        end = queries * kQuerySteps;
+        for (std::size_t i = 0; i < queries; ++i) begin(i, states[i]);
+    }
+
+    void begin(std::size_t query, const Softened &state) {
+        bases[query] = state.base;
+        sums[query] = _mm512_setzero_ps();
+        largest[query] = Kind::none_yet();
+    }
+
+    [[gnu::always_inline]] void step() {
+        const std::size_t query = next / kQuerySteps;
+        Kind::soften(scores + next * kStep, bases[query], sums[query], largest[query],
+                     powers + next * (kStep / Kind::group));
+        ++next;
+    }
+
+    void run_to(std::size_t last) {
+        while (next < last) step();
+    }
 };
 
 // What is packed of a head, and the sums of a block of queries, in words.
@@ -53,20 +101,21 @@ struct Packed {
     std::size_t words() const { return keys + values + queries + sums; }
 };
 
-// sums[r][v] += Σ_k rows[r][k] · lines[v][k].
-template <typename Kind, std::size_t Rows, std::size_t Vectors>
+// sums[r][v] += Σ_k rows[r][k] · lines[v][k], and after each k a call of meanwhile().
+template <typename Kind, std::size_t Rows, std::size_t Vectors, typename Function>
 inline void add_products(__m512 (&sums)[Rows][Vectors], const float *rows, std::size_t row_stride, const float *lines,
-                         std::size_t stride, std::size_t words) {
+                         std::size_t stride, std::size_t words, Function meanwhile) {
     for (std::size_t k = 0; k < words; ++k) {
         __m512 line[Vectors];
 #pragma GCC unroll 4
         for (std::size_t v = 0; v < Vectors; ++v) line[v] = _mm512_load_ps(lines + v * stride + k * kLanes);
-#pragma GCC unroll 6
+#pragma GCC unroll 5
         for (std::size_t r = 0; r < Rows; ++r) {
             const __m512 word = _mm512_set1_ps(rows[r * row_stride + k]);
 #pragma GCC unroll 4
             for (std::size_t v = 0; v < Vectors; ++v) sums[r][v] = Kind::add(sums[r][v], word, line[v]);
         }
+        meanwhile();
     }
 }
 
@@ -82,10 +131,10 @@ struct Head {
     float *sums;         // of a block, [query][column]
 
     // Adds the bias to the scores of a query for keys from `first_key` on, and hides those that it does not see.
-    void add_bias(std::size_t query, std::size_t first_key, std::size_t width, float *scores) const {
+    void add_bias(std::size_t query, std::size_t first_key, float *scores) const {
         const float *bias = attention.bias_of(number, query);
         const std::size_t sees = attention.visible(query), count = sees > first_key ? sees - first_key : 0;
-        for (std::size_t at = 0; at < width; at += kLanes) {
+        for (std::size_t at = 0; at < kBlockKeys<Kind>; at += kLanes) {
             const __mmask16 seen = count > at ? first_lanes(count - at) : 0;
             __m512 score = _mm512_load_ps(scores + at);
             if (bias) score += _mm512_maskz_loadu_ps(seen, bias + first_key + at) * (kLog2E * Kind::octave);
@@ -93,45 +142,80 @@ struct Head {
         }
     }
 
-    // scores[query][key] of some queries for a tile of keys. A function of its own, so that all its sums are in registers.
-    template <std::size_t Rows>
-    [[gnu::noinline]] void score(std::size_t first, std::size_t first_key, float *scores) const {
-        __m512 found[Rows][kTileVectors] = {};
+    // scores[query][key] of some queries for vectors of keys, while others become powers, a step every `interval` words. A
+    // function of its own, so that all its sums are in registers.
+    template <std::size_t Rows, std::size_t Vectors>
+    [[gnu::noinline]] void score(std::size_t first, std::size_t first_key, std::size_t interval, float *scores,
+                                 Softening<Kind> &before) const {
+        __m512 found[Rows][Vectors] = {};
+        std::size_t wait = interval;
         add_products<Kind>(found, queries + first * packed.depth_words, packed.depth_words,
                            keys + first_key * packed.depth_words, kLanes * packed.depth_words,
-                           divide_up(attention.head_size, Kind::group));
-#pragma GCC unroll 6
+                           divide_up(attention.head_size, Kind::group), [&] {
+                               if (--wait > 0) return;
+                               wait = interval;
+                               if (before.next < before.end) before.step();
+                           });
+#pragma GCC unroll 5
         for (std::size_t r = 0; r < Rows; ++r) {
 #pragma GCC unroll 4
-            for (std::size_t v = 0; v < kTileVectors; ++v)
+            for (std::size_t v = 0; v < Vectors; ++v)
                 _mm512_store_ps(scores + r * kBlockKeys<Kind> + v * kLanes, found[r][v]);
         }
     }
 
-    // The scores of a query for a block of keys become powers.
-    void soften(const float *scores, std::size_t width, Softened &state, float *query_sums, float *powers) const {
-        if (!state.begun) rebase(scores, width, state, query_sums);
-        for (;;) {
-            const __m512 base = _mm512_set1_ps(state.base), most = _mm512_set1_ps(kSlack * Kind::octave);
-            __m512 largest = _mm512_set1_ps(-__builtin_inff()), sum = state.sum;
-            float *to = powers;
-            for (std::size_t at = 0; at < width; at += 2 * kLanes, to += 2 * kLanes / Kind::group) {
-                const __m512 low = _mm512_load_ps(scores + at) - base, high = _mm512_load_ps(scores + at + kLanes) - base;
-                largest = _mm512_max_ps(_mm512_max_ps(low, high), largest);
-                sum = Kind::soften(low, high, sum, to);
+    // All scores of a tile, while those of the one before become powers.
+    template <std::size_t Rows>
+    void score(const Meeting &tile, float *scores, Softening<Kind> &before) const {
+        const std::size_t words = divide_up(attention.head_size, Kind::group) * divide_up(tile.keys, kTileKeys),
+                          interval = words < before.end ? 1 : words / (before.end + 1);
+        for (std::size_t at = 0; at < tile.keys; at += kTileKeys) {
+            const std::size_t key = tile.first_key + at;
+            // Half of a tile may be enough for the last keys.
+            if (2 * (tile.keys - at) <= kTileKeys)
+                score<Rows, kTileVectors / 2>(tile.first, key, interval, scores + at, before);
+            else score<Rows, kTileVectors>(tile.first, key, interval, scores + at, before);
+        }
+        before.run_to(before.end);
+    }
+
+    template <std::size_t Rows>
+    void score(std::size_t rows, const Meeting &tile, float *scores, Softening<Kind> &before) const {
+        if (rows == Rows) {
+            score<Rows>(tile, scores, before);
+        } else if constexpr (Rows < kTileQueries) {
+            score<Rows + 1>(rows, tile, scores, before);
+        }
+    }
+
+    // What scores need before they become powers: the bias, and of each query a base.
+    void prepare(std::size_t block, const Meeting &tile, float *scores, Softened *states) const {
+        const bool biased = attention.bias || tile.keys < kBlockKeys<Kind> ||
+                            attention.visible(block + tile.first) < tile.first_key + tile.keys;
+        for (std::size_t i = 0; i < tile.queries; ++i, scores += kBlockKeys<Kind>) {
+            if (biased) add_bias(block + tile.first + i, tile.first_key, scores);
+            if (!states[i].begun) rebase(scores, states[i], sums + (tile.first + i) * packed.value_columns);
+        }
+    }
+
+    // Where scores grew too much for a query's base its powers are made once more, for another base.
+    void settle(const Meeting &tile, Softening<Kind> &softening, Softened *states) const {
+        for (std::size_t i = 0; i < tile.queries; ++i) {
+            if (Kind::grew(softening.largest[i])) {
+                rebase(softening.scores + i * kBlockKeys<Kind>, states[i],
+                       sums + (tile.first + i) * packed.value_columns);
+                softening.begin(i, states[i]);
+                softening.next = i * softening.kQuerySteps;
+                softening.run_to((i + 1) * softening.kQuerySteps);
             }
-            if (!_mm512_cmp_ps_mask(largest, most, _CMP_GT_OQ)) {
-                state.sum = sum;
-                return;
-            }
-            rebase(scores, width, state, query_sums);
+            states[i].sum += softening.sums[i];
         }
     }
 
     // The largest score of a block becomes the base of a query.
-    void rebase(const float *scores, std::size_t width, Softened &state, float *query_sums) const {
+    void rebase(const float *scores, Softened &state, float *query_sums) const {
         __m512 all = _mm512_set1_ps(-__builtin_inff());
-        for (std::size_t at = 0; at < width; at += kLanes) all = _mm512_max_ps(_mm512_load_ps(scores + at), all);
+        for (std::size_t at = 0; at < kBlockKeys<Kind>; at += kLanes) all = _mm512_max_ps(_mm512_load_ps(scores + at), all);
         const float largest = largest_of((Vector)all);
         if (largest == -__builtin_inff()) return;
         const float base = __builtin_ceilf(largest / Kind::octave) * Kind::octave, by = (state.base - base) / Kind::octave;
@@ -150,7 +234,7 @@ struct Head {
                     std::size_t column) const {
         __m512 total[Rows][Vectors];
         float *from = sums + first * packed.value_columns + column;
-#pragma GCC unroll 6
+#pragma GCC unroll 5
         for (std::size_t r = 0; r < Rows; ++r) {
 #pragma GCC unroll 4
             for (std::size_t v = 0; v < Vectors; ++v) {
@@ -160,8 +244,8 @@ struct Head {
         }
         add_products<Kind>(total, powers, kBlockWords,
                            values + column * packed.value_words + first_key / Kind::group * kLanes,
-                           packed.value_words * kLanes, words);
-#pragma GCC unroll 6
+                           packed.value_words * kLanes, words, [] {});
+#pragma GCC unroll 5
         for (std::size_t r = 0; r < Rows; ++r) {
 #pragma GCC unroll 4
             for (std::size_t v = 0; v < Vectors; ++v)
@@ -169,60 +253,79 @@ struct Head {
         }
     }
 
-    // Queries `first` … `first + Rows` of the block that begins with query `block`, for a block of keys.
     template <std::size_t Rows>
-    void run_tile(std::size_t block, std::size_t first, std::size_t first_key, std::size_t end, Softened *states) const {
-        alignas(64) float scores[Rows * kBlockKeys<Kind>], powers[Rows * kBlockWords];
-        const std::size_t width = end - first_key < kBlockKeys<Kind> ? end - first_key : kBlockKeys<Kind>;
-        for (std::size_t at = 0; at < width; at += kTileKeys)
-            score<Rows>(first, first_key + at, scores + at);
-        const std::size_t padded = divide_up(width, kTileKeys) * kTileKeys;
-        const bool biased = attention.bias || width < padded || attention.visible(block + first) < first_key + width;
-        for (std::size_t r = 0; r < Rows; ++r) {
-            const std::size_t i = first + r;
-            float *own = scores + r * kBlockKeys<Kind>;
-            if (biased) add_bias(block + i, first_key, padded, own);
-            soften(own, padded, states[i], sums + i * packed.value_columns, powers + r * kBlockWords);
-        }
-        const std::size_t words = divide_up(width, Kind::step) * Kind::step / Kind::group;
+    void add_values(const Meeting &tile, const float *powers) const {
+        const std::size_t words = divide_up(tile.keys, Kind::step) * Kind::step / Kind::group;
         for (std::size_t column = 0; column < packed.value_columns; column += kTileVectors * kLanes) {
             switch ((packed.value_columns - column) / kLanes) {
-                case 1: add_values<Rows, 1>(powers, first, first_key, words, column); break;
-                case 2: add_values<Rows, 2>(powers, first, first_key, words, column); break;
-                case 3: add_values<Rows, 3>(powers, first, first_key, words, column); break;
-                default: add_values<Rows, 4>(powers, first, first_key, words, column);
+                case 1: add_values<Rows, 1>(powers, tile.first, tile.first_key, words, column); break;
+                case 2: add_values<Rows, 2>(powers, tile.first, tile.first_key, words, column); break;
+                case 3: add_values<Rows, 3>(powers, tile.first, tile.first_key, words, column); break;
+                default: add_values<Rows, 4>(powers, tile.first, tile.first_key, words, column);
             }
         }
     }
 
     template <std::size_t Rows>
-    void run_tile(std::size_t rows, std::size_t block, std::size_t first, std::size_t first_key, std::size_t end,
-                  Softened *states) const {
+    void add_values(std::size_t rows, const Meeting &tile, const float *powers) const {
         if (rows == Rows) {
-            run_tile<Rows>(block, first, first_key, end, states);
+            add_values<Rows>(tile, powers);
         } else if constexpr (Rows < kTileQueries) {
-            run_tile<Rows + 1>(rows, block, first, first_key, end, states);
+            add_values<Rows + 1>(rows, tile, powers);
         }
     }
 
-    // Queries `block` … `block + count`.
-    void run_block(std::size_t block, std::size_t count, float *out) const {
-        Softened states[kBlockQueries];
-        const float *from = attention.queries_of(number) + block * attention.queries.stride;
-        for (std::size_t i = 0; i < count; ++i) {
-            if (i + kRowsAhead < count) fetch(from + (i + kRowsAhead) * attention.queries.stride, attention.head_size);
-            Kind::pack_row(from + i * attention.queries.stride, attention.head_size,
-                           attention.scale * kLog2E * Kind::octave, queries + i * packed.depth_words);
-        }
+    // All queries of a block, tile after tile, with all keys. `fetch` is called with the rows, of `count`, that are fetched
+    // meanwhile.
+    template <typename Function>
+    void meet(std::size_t block, std::size_t count, Softened *states, Function fetch) const {
+        alignas(64) float scores[2][kTileQueries * kBlockKeys<Kind>], powers[kTileQueries * kBlockWords];
+        Softening<Kind> softening;
+        Meeting before;
+        const auto finish = [&] {
+            settle(before, softening, states + before.first);
+            add_values<1>(before.queries, before, powers);
+        };
         // Shared out evenly.
         const std::size_t tiles = divide_up(count, kTileQueries), last = attention.visible(block + count - 1);
+        const std::size_t meetings = tiles * divide_up(last, kBlockKeys<Kind>);
+        float *found = scores[0], *other = scores[1];
+        std::size_t met = 0;
         for (std::size_t first_key = 0; first_key < last; first_key += kBlockKeys<Kind>) {
             for (std::size_t i = 0; i < tiles; ++i) {
                 const std::size_t first = i * count / tiles, rows = (i + 1) * count / tiles - first;
                 const std::size_t end = attention.visible(block + first + rows - 1);
-                if (first_key < end) run_tile<1>(rows, block, first, first_key, end, states);
+                for (std::size_t row = met * count / meetings; row < (met + 1) * count / meetings; ++row) fetch(row);
+                ++met;
+                if (first_key >= end) continue;
+                const std::size_t keys = end - first_key < kBlockKeys<Kind> ? end - first_key : kBlockKeys<Kind>;
+                const Meeting tile{first, rows, first_key, keys};
+                score<1>(rows, tile, found, softening);
+                if (before.queries) finish();
+                prepare(block, tile, found, states + first);
+                softening.reset(found, powers, rows, states + first);
+                before = tile;
+                float *const next = other;
+                other = found;
+                found = next;
             }
         }
+        softening.run_to(softening.end);
+        if (before.queries) finish();
+    }
+
+    // Queries `block` … `block + count`. The next block's are at `next`.
+    void run_block(std::size_t block, std::size_t count, const float *next, float *out) const {
+        Softened states[kBlockQueries];
+        const float *from = attention.queries_of(number) + block * attention.queries.stride;
+        for (std::size_t i = 0; i < count; ++i) {
+            Kind::pack_row(from + i * attention.queries.stride, attention.head_size,
+                           attention.scale * kLog2E * Kind::octave, queries + i * packed.depth_words);
+        }
+        meet(block, count, states, [&](std::size_t row) {
+            fetch(next + row * attention.queries.stride, attention.head_size);
+            fetch(out + row * attention.out_stride, attention.value_size);
+        });
         for (std::size_t i = 0; i < count; ++i, out += attention.out_stride) {
             const __m512 factor = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(states[i].sum));
             const float *sum = sums + i * packed.value_columns;
@@ -234,8 +337,9 @@ struct Head {
     }
 };
 
+// The heads up to the first whose keys `Kind` cannot multiply; returns how many that are.
 template <typename Kind>
-void attend(const Attention &attention, float *scratch, float *out) {
+std::size_t attend(const Attention &attention, float *scratch, float *out) {
     const Packed<Kind> packed(attention);
     float *keys = scratch, *values = keys + packed.keys, *queries = values + packed.values,
           *sums = queries + packed.queries;
@@ -244,8 +348,8 @@ void attend(const Attention &attention, float *scratch, float *out) {
     for (std::size_t h = 0; h < attention.heads; ++h) {
         const std::size_t key_head = attention.key_head(h);
         if (h == 0 || key_head != attention.key_head(h - 1)) {
-            Kind::pack_keys(attention.keys, attention.keys.values + key_head * attention.head_size, attention.head_size,
-                            keys);
+            const float *own = attention.keys.values + key_head * attention.head_size;
+            if (!Kind::pack_keys(attention.keys, own, attention.head_size, keys)) return h;
             Kind::pack_values(attention.values, attention.values.values + key_head * attention.value_size,
                               attention.value_size, values);
         }
@@ -253,9 +357,12 @@ void attend(const Attention &attention, float *scratch, float *out) {
         for (std::size_t i = 0; i < blocks; ++i) {
             // Shared out evenly, in whole tiles.
             const std::size_t first = i * tiles / blocks * kTileQueries, end = (i + 1) * tiles / blocks * kTileQueries;
-            head.run_block(first, (end < n_queries ? end : n_queries) - first, attention.out_of(out, h, first));
+            const float *own = attention.queries_of(h), *next = i + 1 < blocks ? own + end * attention.queries.stride
+                                                                               : own + attention.head_size;
+            head.run_block(first, (end < n_queries ? end : n_queries) - first, next, attention.out_of(out, h, first));
         }
     }
+    return attention.heads;
 }
 
 template <typename Kind>
