@@ -142,7 +142,7 @@ std::size_t accumulate(std::size_t rounds) {
 
 template <Datatype D>
 constexpr ReducedSet amx_set() {
-    return {"amx", 2, 4, enter, leave, convert<D>, gather, multiply<D>, accumulate<D>};
+    return {"amx", 2, 4, 16, enter, leave, convert<D>, gather, multiply<D>, accumulate<D>};
 }
 
 }  // namespace

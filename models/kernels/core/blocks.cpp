@@ -3,6 +3,10 @@
 #include <cstring>
 #include <new>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace sluice {
 namespace {
 
@@ -16,7 +20,22 @@ struct alignas(kAlignment) Header {
     std::size_t bytes;
 };
 
-void release(Header *header) { ::operator delete(header, std::align_val_t{kAlignment}); }
+// Rows of a large array lie in so many pages of 4 KiB that finding them takes time.
+constexpr std::size_t kLargePage = std::size_t{2} << 20;
+
+std::align_val_t alignment_of(std::size_t bytes) { return std::align_val_t{bytes < kLargePage ? kAlignment : kLargePage}; }
+
+Header *reserve(std::size_t bytes) {
+    auto *header = static_cast<Header *>(::operator new(bytes, alignment_of(bytes)));
+#if defined(__linux__)
+    // What lies beyond the last whole one stays in small pages; so does all if it fails.
+    if (bytes >= kLargePage) madvise(header, bytes / kLargePage * kLargePage, MADV_HUGEPAGE);
+#endif
+    header->bytes = bytes;
+    return header;
+}
+
+void release(Header *header) { ::operator delete(header, alignment_of(header->bytes)); }
 
 struct Kept {
     Header *blocks[kMostBlocks];  // the oldest first
@@ -45,17 +64,15 @@ Kept &kept() {
 
 void *take_block(std::size_t bytes) {
     Kept &own = kept();
+    const std::size_t needed = sizeof(Header) + (bytes + kAlignment) / kAlignment * kAlignment;
     std::size_t best = own.count;
     for (std::size_t i = 0; i < own.count; ++i) {
         const std::size_t size = own.blocks[i]->bytes;
         // Not one of twice the size or more: a larger array may want that.
-        if (size >= bytes && size / 2 <= bytes && (best == own.count || size < own.blocks[best]->bytes)) best = i;
+        if (size >= needed && size / 2 <= needed && (best == own.count || size < own.blocks[best]->bytes)) best = i;
     }
     if (best < own.count) return own.take(best) + 1;
-    const std::size_t rounded = (bytes + kAlignment) / kAlignment * kAlignment;
-    auto *header = static_cast<Header *>(::operator new(sizeof(Header) + rounded, std::align_val_t{kAlignment}));
-    header->bytes = rounded;
-    return header + 1;
+    return reserve(needed) + 1;
 }
 
 void give_block(void *block) noexcept {

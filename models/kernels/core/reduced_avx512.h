@@ -239,7 +239,7 @@ std::size_t accumulate(std::size_t rounds) {
 
 template <typename Kind>
 constexpr ReducedSet avx512_set() {
-    return {"avx512", kMostStrips, 3, enter_nothing, leave_nothing, convert<Kind::datatype>, gather, multiply<Kind>,
+    return {"avx512", kMostStrips, 3, 8, enter_nothing, leave_nothing, convert<Kind::datatype>, gather, multiply<Kind>,
             accumulate<Kind>};
 }
 

@@ -38,6 +38,7 @@ struct Neurons {
     }
 };
 
+// Rows are taken some tiles at a time, so that their neurons stay in the second cache until they are summed.
 struct FeedForward {
     const ReducedWeights &up, &down;
     Channels neurons;
@@ -52,8 +53,9 @@ struct FeedForward {
         Inputs(down, neurons).lay_out(false, scratch.down);
         making.find_strips({});
         summing.find_strips({});
-        for (std::size_t at = 0; at < x.count; at += kRowsTogether) {
-            const std::size_t count = std::min(kRowsTogether, x.count - at), begin = (first_row + at) * down.outputs;
+        const std::size_t together = up.set->neuron_tiles * kTileLines;
+        for (std::size_t at = 0; at < x.count; at += together) {
+            const std::size_t count = std::min(together, x.count - at), begin = (first_row + at) * down.outputs;
             making.set_rows(count);
             summing.set_rows(count);
             making.round_rows(x.part(at, count), up.inputs);
@@ -81,7 +83,7 @@ bool feed_forward_reduced(const ReducedWeights &up, const ReducedWeights &down, 
                           const Epilogue &first, const Epilogue &second, float *out, Threads *threads) {
     const std::size_t tiles = divide_up(x.count, kTileLines);
     const ReducedProduct summing{down, {nullptr, down.outputs}, second, feed_forward_scratch().down};
-    if (summing.plan(Inputs(down, neurons), std::min(tiles, kRowsTogether / kTileLines)).inputs) return false;
+    if (summing.plan(Inputs(down, neurons), std::min(tiles, up.set->neuron_tiles)).inputs) return false;
     Epilogue making = first;
     std::optional<Neurons> made;
     if (neurons.ids) {

@@ -192,9 +192,16 @@ inline void store_rounded(std::uint8_t *to, Vector y) {
 // the tile unit there is such work anyway.
 #if defined(POSITIONS_TOGETHER)
 constexpr std::size_t kPositionsTogether = POSITIONS_TOGETHER;
+inline RoundedGelu when_rounded(Gelu) { return {}; }
 #else
 constexpr std::size_t kPositionsTogether = 1;
 #endif
+
+// The activation of results that are rounded to bf16.
+template <typename Act>
+inline Act when_rounded(Act act) {
+    return act;
+}
 
 template <std::size_t Count>
 struct Positions {
@@ -363,7 +370,7 @@ void finish_rows(const Job &job, Block<Item> &block, std::size_t count, Act act)
                 const std::size_t at = place + strip.column;
                 const Run<Item> run{sums, together, row_scales, job.rounded ? nullptr : job.out + at,
                                     job.residual ? job.residual + at : nullptr, job.out_stride};
-                if (job.rounded) finish_rounded(strip, run, rounded_place(job, block, strip.column), act);
+                if (job.rounded) finish_rounded(strip, run, rounded_place(job, block, strip.column), when_rounded(act));
                 else if (strip.active == 0xffff && run.residual) finish_whole<true>(strip, run, act);
                 else if (strip.active == 0xffff) finish_whole<false>(strip, run, act);
                 else if (run.residual) finish_part<true>(strip, run, act);

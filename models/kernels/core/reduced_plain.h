@@ -62,7 +62,7 @@ std::size_t accumulate(std::size_t rounds) {
 
 template <Datatype D>
 constexpr ReducedSet plain_set(const char *name) {
-    return {name, 2, 1, enter_nothing, leave_nothing, convert<D>, gather, multiply<D>, accumulate<D>};
+    return {name, 2, 1, 16, enter_nothing, leave_nothing, convert<D>, gather, multiply<D>, accumulate<D>};
 }
 
 }  // namespace

@@ -79,6 +79,7 @@ struct ReducedSet {
     const char *name;
     std::size_t packed_strips;  // strips that are packed at a time: as many as one pass over the positions reads
     std::size_t packing_cost;   // what packing a tile of weights costs, in tiles that are multiplied
+    std::size_t neuron_tiles;   // tiles of positions whose neurons are made before those of others: see FeedForward
     // Around the calls of `multiply`, on the same thread.
     void (*enter)(std::size_t tile_rows);
     void (*leave)();

@@ -322,7 +322,7 @@ struct Head {
             Kind::pack_row(from + i * attention.queries.stride, attention.head_size,
                            attention.scale * kLog2E * Kind::octave, queries + i * packed.depth_words);
         }
-        meet(block, count, states, [&](std::size_t row) {
+        meet(block, count, states, [&](std::size_t row) __attribute__((always_inline)) {
             fetch(next + row * attention.queries.stride, attention.head_size);
             fetch(out + row * attention.out_stride, attention.value_size);
         });
