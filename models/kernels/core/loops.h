@@ -167,11 +167,28 @@ void run_tile(const Tile &t, std::size_t rows, std::size_t vectors) {
 
 template <typename Function>
 void finish_rows(const Finish &f, std::size_t rows, Function act) {
+    constexpr std::size_t kTogether = kManyRegisters ? 4 : 1;  // vectors whose activations are taken step by step
     for (std::size_t r = 0; r < rows; ++r) {
         const float *sums = f.sums + r * kBlock;
         const float *residual = f.residual ? f.residual + r * f.stride : nullptr;
         float *out = f.out + r * f.stride;
-        for (std::size_t c = 0; c < f.columns; c += kLanes) {
+        std::size_t c = 0;
+        for (; c + kTogether * kLanes <= f.columns; c += kTogether * kLanes) {
+            Vector y[kTogether];
+#pragma GCC unroll 4
+            for (std::size_t v = 0; v < kTogether; ++v) {
+                const std::size_t at = c + v * kLanes;
+                y[v] = load(sums + at) * load(f.scale + at) + load(f.shift + at);
+            }
+            apply(act, y);
+#pragma GCC unroll 4
+            for (std::size_t v = 0; v < kTogether; ++v) {
+                const std::size_t at = c + v * kLanes;
+                y[v] = y[v] * load(f.saliency + at);
+                store(out + at, residual ? y[v] + load(residual + at) : y[v]);
+            }
+        }
+        for (; c < f.columns; c += kLanes) {
             const Vector y = act(load(sums + c) * load(f.scale + c) + load(f.shift + c)) * load(f.saliency + c);
             if (c + kLanes <= f.columns) {
                 store(out + c, residual ? y + load(residual + c) : y);

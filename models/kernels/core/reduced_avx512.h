@@ -3,7 +3,7 @@
 #pragma once
 
 #define LANES 16
-#define POSITIONS_TOGETHER 8
+#define POSITIONS_TOGETHER 4
 #include "reduced_loops.h"
 
 namespace sluice {

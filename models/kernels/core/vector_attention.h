@@ -28,6 +28,9 @@ constexpr std::size_t kBlockKeys = kBlockWords * Kind::group;
 // How many rows ahead of those that are packed values are fetched.
 constexpr std::size_t kValuesAhead = 48;
 
+// Blocks of queries of which the next one's are fetched: fewer lie in the second cache.
+constexpr std::size_t kManyBlocks = 4;
+
 // Of a query: powers are relative to 2^base, a whole number. It follows the largest score only where powers would grow past
 // 2^kSlack: sums of float32 have the room.
 constexpr float kSlack = 16;
@@ -194,7 +197,11 @@ struct Head {
                             attention.visible(block + tile.first) < tile.first_key + tile.keys;
         for (std::size_t i = 0; i < tile.queries; ++i, scores += kBlockKeys<Kind>) {
             if (biased) add_bias(block + tile.first + i, tile.first_key, scores);
-            if (!states[i].begun) rebase(scores, states[i], sums + (tile.first + i) * packed.value_columns);
+            if (states[i].begun) continue;
+            // A few scores tell as well as all what powers may be relative to, unless all of them are hidden.
+            float *const own = sums + (tile.first + i) * packed.value_columns;
+            rebase(scores, kLanes, states[i], own);
+            if (!states[i].begun) rebase(scores, kBlockKeys<Kind>, states[i], own);
         }
     }
 
@@ -202,7 +209,7 @@ struct Head {
     void settle(const Meeting &tile, Softening<Kind> &softening, Softened *states) const {
         for (std::size_t i = 0; i < tile.queries; ++i) {
             if (Kind::grew(softening.largest[i])) {
-                rebase(softening.scores + i * kBlockKeys<Kind>, states[i],
+                rebase(softening.scores + i * kBlockKeys<Kind>, kBlockKeys<Kind>, states[i],
                        sums + (tile.first + i) * packed.value_columns);
                 softening.begin(i, states[i]);
                 softening.next = i * softening.kQuerySteps;
@@ -212,10 +219,10 @@ struct Head {
         }
     }
 
-    // The largest score of a block becomes the base of a query.
-    void rebase(const float *scores, Softened &state, float *query_sums) const {
+    // The largest of some scores becomes the base of a query.
+    void rebase(const float *scores, std::size_t keys, Softened &state, float *query_sums) const {
         __m512 all = _mm512_set1_ps(-__builtin_inff());
-        for (std::size_t at = 0; at < kBlockKeys<Kind>; at += kLanes) all = _mm512_max_ps(_mm512_load_ps(scores + at), all);
+        for (std::size_t at = 0; at < keys; at += kLanes) all = _mm512_max_ps(_mm512_load_ps(scores + at), all);
         const float largest = largest_of((Vector)all);
         if (largest == -__builtin_inff()) return;
         const float base = __builtin_ceilf(largest / Kind::octave) * Kind::octave, by = (state.base - base) / Kind::octave;
@@ -314,7 +321,7 @@ struct Head {
         if (before.queries) finish();
     }
 
-    // Queries `block` … `block + count`. The next block's are at `next`.
+    // Queries `block` … `block + count`. The next block's are at `next`, null where they are few and near.
     void run_block(std::size_t block, std::size_t count, const float *next, float *out) const {
         Softened states[kBlockQueries];
         const float *from = attention.queries_of(number) + block * attention.queries.stride;
@@ -323,6 +330,7 @@ struct Head {
                            attention.scale * kLog2E * Kind::octave, queries + i * packed.depth_words);
         }
         meet(block, count, states, [&](std::size_t row) __attribute__((always_inline)) {
+            if (!next) return;
             fetch(next + row * attention.queries.stride, attention.head_size);
             fetch(out + row * attention.out_stride, attention.value_size);
         });
@@ -359,6 +367,7 @@ std::size_t attend(const Attention &attention, float *scratch, float *out) {
             const std::size_t first = i * tiles / blocks * kTileQueries, end = (i + 1) * tiles / blocks * kTileQueries;
             const float *own = attention.queries_of(h), *next = i + 1 < blocks ? own + end * attention.queries.stride
                                                                                : own + attention.head_size;
+            if (blocks < kManyBlocks) next = nullptr;
             head.run_block(first, (end < n_queries ? end : n_queries) - first, next, attention.out_of(out, h, first));
         }
     }
