@@ -17,13 +17,13 @@ constexpr std::size_t divide_up(std::size_t a, std::size_t b) { return (a + b - 
 // left, for powers.
 constexpr std::size_t kTileQueries = 5, kTileVectors = 4;
 
-// Keys of a tile of scores; how many words of powers a query has for a block of keys. So the keys and values of a block,
-// 32 KiB for a head of 64, stay in the nearest cache for all queries of a block.
-constexpr std::size_t kTileKeys = kTileVectors * kLanes, kBlockWords = 64;
+// Keys of a tile of scores, and of a block: for so many a query's scores become powers before values are summed by them.
+constexpr std::size_t kTileKeys = kTileVectors * kLanes, kBlockKeys = 128;
 constexpr std::size_t kBlockQueries = 12 * kTileQueries;
 
+// Words of powers that a query has for a block of keys.
 template <typename Kind>
-constexpr std::size_t kBlockKeys = kBlockWords * Kind::group;
+constexpr std::size_t kBlockWords = kBlockKeys / Kind::group;
 
 // How many rows ahead of those that are packed values are fetched.
 constexpr std::size_t kValuesAhead = 48;
@@ -49,7 +49,7 @@ struct Meeting {
 // Scores of a tile, [query][key], that become powers, a step of two vectors at a time.
 template <typename Kind>
 struct Softening {
-    static constexpr std::size_t kStep = 2 * kLanes, kQuerySteps = kBlockKeys<Kind> / kStep;
+    static constexpr std::size_t kStep = 2 * kLanes, kQuerySteps = kBlockKeys / kStep;
 
     const float *scores = nullptr;
     float *powers = nullptr;
@@ -137,7 +137,7 @@ struct Head {
     void add_bias(std::size_t query, std::size_t first_key, float *scores) const {
         const float *bias = attention.bias_of(number, query);
         const std::size_t sees = attention.visible(query), count = sees > first_key ? sees - first_key : 0;
-        for (std::size_t at = 0; at < kBlockKeys<Kind>; at += kLanes) {
+        for (std::size_t at = 0; at < kBlockKeys; at += kLanes) {
             const __mmask16 seen = count > at ? first_lanes(count - at) : 0;
             __m512 score = _mm512_load_ps(scores + at);
             if (bias) score += _mm512_maskz_loadu_ps(seen, bias + first_key + at) * (kLog2E * Kind::octave);
@@ -163,7 +163,7 @@ struct Head {
         for (std::size_t r = 0; r < Rows; ++r) {
 #pragma GCC unroll 4
             for (std::size_t v = 0; v < Vectors; ++v)
-                _mm512_store_ps(scores + r * kBlockKeys<Kind> + v * kLanes, found[r][v]);
+                _mm512_store_ps(scores + r * kBlockKeys + v * kLanes, found[r][v]);
         }
     }
 
@@ -193,15 +193,15 @@ struct Head {
 
     // What scores need before they become powers: the bias, and of each query a base.
     void prepare(std::size_t block, const Meeting &tile, float *scores, Softened *states) const {
-        const bool biased = attention.bias || tile.keys < kBlockKeys<Kind> ||
+        const bool biased = attention.bias || tile.keys < kBlockKeys ||
                             attention.visible(block + tile.first) < tile.first_key + tile.keys;
-        for (std::size_t i = 0; i < tile.queries; ++i, scores += kBlockKeys<Kind>) {
+        for (std::size_t i = 0; i < tile.queries; ++i, scores += kBlockKeys) {
             if (biased) add_bias(block + tile.first + i, tile.first_key, scores);
             if (states[i].begun) continue;
             // A few scores tell as well as all what powers may be relative to, unless all of them are hidden.
             float *const own = sums + (tile.first + i) * packed.value_columns;
             rebase(scores, kLanes, states[i], own);
-            if (!states[i].begun) rebase(scores, kBlockKeys<Kind>, states[i], own);
+            if (!states[i].begun) rebase(scores, kBlockKeys, states[i], own);
         }
     }
 
@@ -209,7 +209,7 @@ struct Head {
     void settle(const Meeting &tile, Softening<Kind> &softening, Softened *states) const {
         for (std::size_t i = 0; i < tile.queries; ++i) {
             if (Kind::grew(softening.largest[i])) {
-                rebase(softening.scores + i * kBlockKeys<Kind>, kBlockKeys<Kind>, states[i],
+                rebase(softening.scores + i * kBlockKeys, kBlockKeys, states[i],
                        sums + (tile.first + i) * packed.value_columns);
                 softening.begin(i, states[i]);
                 softening.next = i * softening.kQuerySteps;
@@ -249,7 +249,7 @@ struct Head {
                                              : _mm512_load_ps(from + r * packed.value_columns + v * kLanes);
             }
         }
-        add_products<Kind>(total, powers, kBlockWords,
+        add_products<Kind>(total, powers, kBlockWords<Kind>,
                            values + column * packed.value_words + first_key / Kind::group * kLanes,
                            packed.value_words * kLanes, words, [] {});
 #pragma GCC unroll 5
@@ -286,7 +286,7 @@ struct Head {
     // meanwhile.
     template <typename Function>
     void meet(std::size_t block, std::size_t count, Softened *states, Function fetch) const {
-        alignas(64) float scores[2][kTileQueries * kBlockKeys<Kind>], powers[kTileQueries * kBlockWords];
+        alignas(64) float scores[2][kTileQueries * kBlockKeys], powers[kTileQueries * kBlockWords<Kind>];
         Softening<Kind> softening;
         Meeting before;
         const auto finish = [&] {
@@ -295,17 +295,17 @@ struct Head {
         };
         // Shared out evenly.
         const std::size_t tiles = divide_up(count, kTileQueries), last = attention.visible(block + count - 1);
-        const std::size_t meetings = tiles * divide_up(last, kBlockKeys<Kind>);
+        const std::size_t meetings = tiles * divide_up(last, kBlockKeys);
         float *found = scores[0], *other = scores[1];
         std::size_t met = 0;
-        for (std::size_t first_key = 0; first_key < last; first_key += kBlockKeys<Kind>) {
+        for (std::size_t first_key = 0; first_key < last; first_key += kBlockKeys) {
             for (std::size_t i = 0; i < tiles; ++i) {
                 const std::size_t first = i * count / tiles, rows = (i + 1) * count / tiles - first;
                 const std::size_t end = attention.visible(block + first + rows - 1);
                 for (std::size_t row = met * count / meetings; row < (met + 1) * count / meetings; ++row) fetch(row);
                 ++met;
                 if (first_key >= end) continue;
-                const std::size_t keys = end - first_key < kBlockKeys<Kind> ? end - first_key : kBlockKeys<Kind>;
+                const std::size_t keys = end - first_key < kBlockKeys ? end - first_key : kBlockKeys;
                 const Meeting tile{first, rows, first_key, keys};
                 score<1>(rows, tile, found, softening);
                 if (before.queries) finish();
