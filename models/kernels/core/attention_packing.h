@@ -57,6 +57,12 @@ void pack_keys(const Heads &keys, const float *rows, std::size_t depth, std::siz
     }
 }
 
+// Up to 16 values of a row, or zeros where it is not there: a load of no lanes takes hundreds of cycles where there is no
+// memory.
+inline __m512 row_part(bool exists, const float *row, std::size_t count) {
+    return exists ? _mm512_maskz_loadu_ps(first_lanes(count), row) : _mm512_setzero_ps();
+}
+
 // The key whose power is the i-th of a step: rounded powers come 4 from one register and 4 from the next one in turn.
 constexpr std::size_t key_in_step(std::size_t i) { return i / 8 * 4 + i % 4 + i / 4 % 2 * kColumns; }
 
@@ -73,10 +79,10 @@ void pack_values(const Heads &values, const float *rows, std::size_t depth, std:
             }
             std::uint8_t *own = to + line * sizeof(Line);
             for (std::size_t column = 0; column < depth; column += kColumns, own += steps * Count * kTileBytes) {
-                const __mmask16 there = first_lanes(depth - column), first = key < values.rows ? there : 0,
-                                second = key + 1 < values.rows ? there : 0;
-                const Halves<Count> pairs = in_turn<Count>(_mm512_maskz_loadu_ps(first, row + column),
-                                                           _mm512_maskz_loadu_ps(second, row + values.stride + column));
+                const std::size_t there = depth - column;
+                const Halves<Count> pairs =
+                    in_turn<Count>(row_part(key < values.rows, row + column, there),
+                                   row_part(key + 1 < values.rows, row + values.stride + column, there));
 #pragma GCC unroll 3
                 for (std::size_t part = 0; part < Count; ++part)
                     _mm512_store_si512(own + part * kTileBytes, pairs.part[part]);

@@ -25,8 +25,9 @@ struct Floats {
                 __m512i found[kLanes];
 #pragma GCC unroll 16
                 for (std::size_t i = 0; i < kLanes; ++i) {
-                    const __mmask16 there = key + i < keys.rows ? first_lanes(depth - k) : 0;
-                    found[i] = _mm512_maskz_loadu_epi32(there, rows + (key + i) * keys.stride + k);
+                    found[i] = _mm512_setzero_si512();
+                    if (key + i >= keys.rows) continue;
+                    found[i] = _mm512_maskz_loadu_epi32(first_lanes(depth - k), rows + (key + i) * keys.stride + k);
                 }
                 transpose_pairs(found, to);
             }
@@ -40,8 +41,9 @@ struct Floats {
             const float *row = rows + key * values.stride;
             if (key + kValuesAhead < values.rows) fetch(row + kValuesAhead * values.stride, depth);
             for (std::size_t column = 0; column < depth; column += kLanes) {
-                const __mmask16 there = key < values.rows ? first_lanes(depth - column) : 0;
-                _mm512_store_ps(to + column * all, _mm512_maskz_loadu_ps(there, row + column));
+                __m512 found = _mm512_setzero_ps();
+                if (key < values.rows) found = _mm512_maskz_loadu_ps(first_lanes(depth - column), row + column);
+                _mm512_store_ps(to + column * all, found);
             }
         }
     }
