@@ -192,15 +192,17 @@ inline void store_rounded(std::uint8_t *to, Vector y) {
 // the tile unit there is such work anyway.
 #if defined(POSITIONS_TOGETHER)
 constexpr std::size_t kPositionsTogether = POSITIONS_TOGETHER;
-inline RoundedGelu when_rounded(Gelu) { return {}; }
 #else
 constexpr std::size_t kPositionsTogether = 1;
 #endif
 
-// The activation of results that are rounded to bf16.
-template <typename Act>
-inline Act when_rounded(Act act) {
-    return act;
+// The activation of sums of such a type. Those of numbers that were rounded to bf16 need no more than ShortGelu, which they
+// take where it is not beside other work, whether it is rounded at once or not.
+template <typename Item, typename Act>
+inline auto activation_of(Act act) {
+    constexpr bool shorter = kPositionsTogether > 1 && __is_same(Item, float) && __is_same(Act, Gelu);
+    if constexpr (shorter) return ShortGelu{};
+    else return act;
 }
 
 template <std::size_t Count>
@@ -370,7 +372,7 @@ void finish_rows(const Job &job, Block<Item> &block, std::size_t count, Act act)
                 const std::size_t at = place + strip.column;
                 const Run<Item> run{sums, together, row_scales, job.rounded ? nullptr : job.out + at,
                                     job.residual ? job.residual + at : nullptr, job.out_stride};
-                if (job.rounded) finish_rounded(strip, run, rounded_place(job, block, strip.column), when_rounded(act));
+                if (job.rounded) finish_rounded(strip, run, rounded_place(job, block, strip.column), act);
                 else if (strip.active == 0xffff && run.residual) finish_whole<true>(strip, run, act);
                 else if (strip.active == 0xffff) finish_whole<false>(strip, run, act);
                 else if (run.residual) finish_part<true>(strip, run, act);
@@ -388,7 +390,7 @@ void finish_rows(const Job &job, Block<Item> &block, std::size_t count) {
     if (count > block.rows_left) count = block.rows_left;
     if (count == 0) return;
     block.rows_left -= count;
-    with_activation(job.activation, [&](auto act) { finish_rows(job, block, count, act); });
+    with_activation(job.activation, [&](auto act) { finish_rows(job, block, count, activation_of<Item>(act)); });
 }
 
 // Calls sum(first, count, tile, out) for up to `most` strips and each tile of positions, and its epilogue.

@@ -135,9 +135,9 @@ inline void gelu(Vector (&x)[Count]) {
     }
 }
 
-// The same to 3e-5, for results that are rounded to bf16: the second term itself is a polynomial, of degree 10 up to 4.5.
+// The same to 3e-5, for products in bf16: the second term itself is a polynomial, of degree 10 up to 4.5.
 template <std::size_t Count>
-inline void rounded_gelu(Vector (&x)[Count]) {
+inline void short_gelu(Vector (&x)[Count]) {
     constexpr float kEnd = 4.5f;
     constexpr float kTail[] = {-4.258675318e-02f, 2.178248214e-02f,  1.763803481e-01f,  -1.763150073e-01f,
                                -2.049071882e-01f, 4.347813731e-01f,  -2.029682921e-01f, -1.472158070e-01f,
@@ -170,7 +170,7 @@ struct Gelu {
     Vector operator()(Vector x) const { return gelu(x); }
 };
 
-struct RoundedGelu {};
+struct ShortGelu {};
 
 // An activation of several vectors.
 template <std::size_t Count, typename Act>
@@ -185,8 +185,8 @@ inline void apply(Gelu, Vector (&x)[Count]) {
 }
 
 template <std::size_t Count>
-inline void apply(RoundedGelu, Vector (&x)[Count]) {
-    rounded_gelu(x);
+inline void apply(ShortGelu, Vector (&x)[Count]) {
+    short_gelu(x);
 }
 
 // Calls function with the activation, so that it is inlined there.

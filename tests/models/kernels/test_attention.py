@@ -93,6 +93,20 @@ def test_what_is_not_a_number_makes_none(instruction_set, datatype, which):
     np.testing.assert_array_equal(np.isnan(y).any(1), expected)
 
 
+@every_datatype
+@every_instruction_set
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_a_key_that_is_not_a_number_is_one_of_its_own_head(instruction_set, datatype, value):
+    q, k, v = normal(np.random.default_rng(6), 3, 40, 3 * 32)
+    options = {"datatype": datatype, "instruction_set": instruction_set}
+    finite = kernels.attention(q, k, v, 32, **options)
+    k[7, 40] = value
+    y = kernels.attention(q, k, v, 32, **options)
+    others = np.r_[:32, 64:96]
+    np.testing.assert_allclose(y[:, others], finite[:, others], atol=1e-5 if datatype == "fp32" else 0.05)
+    np.testing.assert_array_equal(np.isnan(y[:, 32:64]).any(1), ~(q[:, 40] * value == -np.inf))
+
+
 @pytest.mark.skipif("amx" not in kernels.instruction_sets(), reason="there is no tile unit")
 @pytest.mark.parametrize("which", [0, 1, 2])
 @pytest.mark.parametrize("value", [np.inf, np.nan])
