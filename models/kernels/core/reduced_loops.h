@@ -196,15 +196,6 @@ constexpr std::size_t kPositionsTogether = POSITIONS_TOGETHER;
 constexpr std::size_t kPositionsTogether = 1;
 #endif
 
-// The activation of sums of such a type. Those of numbers that were rounded to bf16 need no more than ShortGelu, which they
-// take where it is not beside other work, whether it is rounded at once or not.
-template <typename Item, typename Act>
-inline auto activation_of(Act act) {
-    constexpr bool shorter = kPositionsTogether > 1 && __is_same(Item, float) && __is_same(Act, Gelu);
-    if constexpr (shorter) return ShortGelu{};
-    else return act;
-}
-
 template <std::size_t Count>
 struct Positions {
     static constexpr std::size_t count = Count;
@@ -390,7 +381,7 @@ void finish_rows(const Job &job, Block<Item> &block, std::size_t count) {
     if (count > block.rows_left) count = block.rows_left;
     if (count == 0) return;
     block.rows_left -= count;
-    with_activation(job.activation, [&](auto act) { finish_rows(job, block, count, activation_of<Item>(act)); });
+    with_activation(job.activation, [&](auto act) { finish_rows(job, block, count, act); });
 }
 
 // Calls sum(first, count, tile, out) for up to `most` strips and each tile of positions, and its epilogue.

@@ -135,28 +135,6 @@ inline void gelu(Vector (&x)[Count]) {
     }
 }
 
-// The same to 3e-5, for products in bf16: the second term itself is a polynomial, of degree 10 up to 4.5.
-template <std::size_t Count>
-inline void short_gelu(Vector (&x)[Count]) {
-    constexpr float kEnd = 4.5f;
-    constexpr float kTail[] = {-4.258675318e-02f, 2.178248214e-02f,  1.763803481e-01f,  -1.763150073e-01f,
-                               -2.049071882e-01f, 4.347813731e-01f,  -2.029682921e-01f, -1.472158070e-01f,
-                               2.465923962e-01f,  -1.330395066e-01f, 2.749713405e-02f};
-    Vector u[Count], tail[Count];
-#pragma GCC unroll 8
-    for (std::size_t i = 0; i < Count; ++i) {
-        u[i] = at_most(x[i] < 0 ? -x[i] : x[i], broadcast(kEnd)) * (2 / kEnd) - 1.0f;
-        tail[i] = u[i] * kTail[0] + kTail[1];
-    }
-#pragma GCC unroll 16
-    for (std::size_t k = 2; k < sizeof kTail / sizeof *kTail; ++k) {
-#pragma GCC unroll 8
-        for (std::size_t i = 0; i < Count; ++i) tail[i] = tail[i] * u[i] + kTail[k];
-    }
-#pragma GCC unroll 8
-    for (std::size_t i = 0; i < Count; ++i) x[i] = at_least(x[i], Vector{}) - tail[i];
-}
-
 inline Vector gelu(Vector x) {
     Vector one[] = {x};
     gelu(one);
@@ -170,8 +148,6 @@ struct Gelu {
     Vector operator()(Vector x) const { return gelu(x); }
 };
 
-struct ShortGelu {};
-
 // An activation of several vectors.
 template <std::size_t Count, typename Act>
 inline void apply(Act act, Vector (&x)[Count]) {
@@ -182,11 +158,6 @@ inline void apply(Act act, Vector (&x)[Count]) {
 template <std::size_t Count>
 inline void apply(Gelu, Vector (&x)[Count]) {
     gelu(x);
-}
-
-template <std::size_t Count>
-inline void apply(ShortGelu, Vector (&x)[Count]) {
-    short_gelu(x);
 }
 
 // Calls function with the activation, so that it is inlined there.
