@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from models.gating.agreement import CONFIDENCE, agreements, operating_point
-from models.gating.greedy import Evaluate, allocate, spread
+from models.gating.descent import descend
+from models.gating.greedy import Evaluate, spread
 from models.gating.profile import OperatingPoint, Profile
 from models.model import GateContext, Tensors
 from models.zoo import text_data
@@ -24,6 +25,9 @@ POSITION_GRID = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 
 LEAST_QUALITY = 0.9
 """The agreement with dense at which the dial ends."""
+
+PRICES = tuple(np.geomspace(0.02, 0.6, 8).tolist())
+"""Of the dense work, in agreement: at the last one the least is bought that is worth having."""
 
 LEAST_THRESHOLD = 1e-6
 """Of a gate that loses nothing at all."""
@@ -57,8 +61,8 @@ def calibrate(
     lean: LeanLayers | None = None,
     points: int = POINTS,
 ) -> tuple[Profile, LeanLayers]:
-    """Lean layers, unless they are there already, and thresholds from `tuning`, the latter allocated greedily; what to
-    expect of them from `held_out`. For a model of pairs there is a tab between both texts. `report` is called with the
+    """Lean layers, unless they are there already, and thresholds from `tuning`, the latter by descent; what to expect
+    of them from `held_out`. For a model of pairs there is a tab between both texts. `report` is called with the
     share done, 0 to 1."""
     random = np.random.default_rng(0)
     texts = [tuning[i] for i in random.permutation(len(tuning))[:FITTING_TEXTS]]
@@ -72,7 +76,8 @@ def calibrate(
     # Thresholds between two points are between theirs: so such a gate closes half way.
     grids |= {gate: (2 * saliency + LEAST_THRESHOLD,) for gate, saliency in encoder.channel_gates.items()}
     evaluate = _evaluation(model, sequences[:TUNING_TEXTS])
-    path = allocate(grids, evaluate, LEAST_QUALITY, lambda done: report(0.3 + 0.4 * done))
+    found = descend(grids, evaluate, PRICES, lambda done: report(0.3 + 0.4 * done))
+    path = [one for one in found if one.quality >= LEAST_QUALITY]
     levels = np.linspace(0, 1, points)
     settings = list(zip(levels.tolist(), spread(path, points), strict=True))
     return _measured(model, settings, held_out, lambda done: report(0.7 + 0.3 * done)), lean
