@@ -80,7 +80,7 @@ class TorchLayer(nn.Module):
         bias = bias + torch.cat([self.learned[f"{name}_bias"] for name in names])
         # Differences are products of their own: added to the weight first, they would need the whole weight's gradient.
         rights = [self.learned[f"{name}_right"] for name in names]
-        parts = F.linear(x, torch.cat(rights).to(self.datatype)).split([len(right) for right in rights], -1)
+        parts = torch.split(F.linear(x, torch.cat(rights).to(self.datatype)), [len(right) for right in rights], -1)
         lefts = (self.learned[f"{name}_left"].to(self.datatype) for name in names)
         added = torch.cat([F.linear(part, left) for part, left in zip(parts, lefts, strict=True)], -1)
         return F.linear(x, weight, bias.to(self.datatype)) + added

@@ -44,7 +44,7 @@ class TuningRecipe:
     `mixed` of the steps some halves are dense. `alike` weighs by how much likenesses to `others` texts, as many as
     that, change, `layers` how far each layer is from the dense one. A checkpoint is written `every` so many steps."""
 
-    steps: int = 3000
+    steps: int = 5200
     positions: int = 2048
     rate: float = 8e-4
     rank: int = 32
