@@ -2,20 +2,17 @@
 thresholds that together cost least.
 
 `greedy` closes a gate by what it loses beside those that are closed already. Halves that were tuned together lose less
-together than one by one, so that it takes them last, and joins far too much before. Here a sweep begins at each end,
-dense and all closed, and at each price the better one counts.
+together than one by one, so that it takes them last, and joins far too much before. Here one sweep over the prices
+begins at dense and one at all closed, and what either finds counts where nothing else is better.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice, pairwise
 
 from models.gating.greedy import Allocation, Evaluate
 
 Setting = tuple[int, ...]
 """The place of each gate in its grid; 0 is open."""
-
-MOVES = (1, -1, 2, -2)
-"""Along a grid: two places where one changes nothing."""
 
 LEAST_BETTER = 1e-6
 
@@ -41,12 +38,20 @@ def descend(
     def cost(setting: Setting, price: float) -> float:
         return price * ask(setting).macs_ratio - ask(setting).quality
 
+    def beside(setting: Setting, gate: int) -> Iterator[Setting]:
+        """With this gate moved either way, as far as it takes to change the work."""
+        for move in (1, -1):
+            places = range(setting[gate] + move, ends[gate] + 1 if move > 0 else -1, move)
+            others = ((*setting[:gate], place, *setting[gate + 1 :]) for place in places)
+            changed = (other for other in others if ask(other).macs_ratio != ask(setting).macs_ratio)
+            yield from islice(changed, 1)
+
     def settled(setting: Setting, price: float) -> Setting:
         least, moved = cost(setting, price), True
         while moved:
             moved = False
             for gate in range(len(setting)):
-                for other in _beside(setting, gate, ends[gate]):
+                for other in beside(setting, gate):
                     if cost(other, price) < least - LEAST_BETTER:
                         setting, least, moved = other, cost(other, price), True
                         break
@@ -65,12 +70,6 @@ def descend(
         if all(ask(other).quality < ask(setting).quality for other in found if _less(ask(other), ask(setting))):
             path.append(tuple(map(max, path[-1], setting)))  # so that between two levels work is between theirs
     return [ask(dense), *(ask(b) for a, b in pairwise(path) if _less(ask(b), ask(a)))]
-
-
-def _beside(setting: Setting, gate: int, end: int) -> list[Setting]:
-    """Those with this gate moved."""
-    places = [setting[gate] + move for move in MOVES]
-    return [(*setting[:gate], place, *setting[gate + 1 :]) for place in places if 0 <= place <= end]
 
 
 def _less(one: Allocation, other: Allocation) -> bool:

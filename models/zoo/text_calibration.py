@@ -2,6 +2,7 @@
 serving code."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ POSITION_GRID = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 LEAST_QUALITY = 0.9
 """The agreement with dense at which the dial ends."""
 
-PRICES = tuple(np.geomspace(0.02, 0.6, 8).tolist())
+PRICES = tuple(np.geomspace(0.03, 0.5, 6).tolist())
 """Of the dense work, in agreement: at the last one the least is bought that is worth having."""
 
 LEAST_THRESHOLD = 1e-6
@@ -77,7 +78,7 @@ def calibrate(
     grids |= {gate: (2 * saliency + LEAST_THRESHOLD,) for gate, saliency in encoder.channel_gates.items()}
     evaluate = _evaluation(model, sequences[:TUNING_TEXTS])
     found = descend(grids, evaluate, PRICES, lambda done: report(0.3 + 0.4 * done))
-    path = [one for one in found if one.quality >= LEAST_QUALITY]
+    path = [one for before, one in pairwise([found[0], *found]) if before.quality >= LEAST_QUALITY]
     levels = np.linspace(0, 1, points)
     settings = list(zip(levels.tolist(), spread(path, points), strict=True))
     return _measured(model, settings, held_out, lambda done: report(0.7 + 0.3 * done)), lean
