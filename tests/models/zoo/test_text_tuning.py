@@ -174,7 +174,7 @@ def test_rows_of_no_position_are_not_pooled(pooling):
 
 
 def test_a_tuned_profile_goes_from_dense_to_the_least_quality(folder, texts, tuned):
-    profile, _ = calibrate("text", folder, texts[:40], texts[40:], lambda done: None, lean=tuned, points=5)
+    profile, _ = calibrate("text", folder, texts[:40], texts[40:], lambda done: None, lean=tuned, tuned=True, points=5)
     first, *rest = profile.points
     assert (first.macs_ratio, first.agreement) == (1, 1)
     assert all(value == 0 for value in first.thresholds.values())
