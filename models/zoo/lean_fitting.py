@@ -30,19 +30,18 @@ Double = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class LeanRecipe:
-    """The share of a head's channels that score, of the first layer and of the last, each layer between them keeping
-    the same share of what the one before it keeps; and the share of the neurons that are kept. Both are rounded, to
-    groups of `SCORED` channels and to cache lines of `LINE` columns. `ridge` is what the fits add to the variance of
-    each channel, as a share of it.
+    """The share of a head's channels that score, of the first layer and of the last, those between them evenly apart;
+    and the share of the neurons that are kept. Both are rounded, to groups of `SCORED` channels and to cache lines of
+    `LINE` columns. `ridge` is what the fits add to the variance of each channel, as a share of it.
 
     The first layers' scores can spare least for the work, the last ones' most; neurons cost about the same in all."""
 
-    scores: tuple[float, float] = (0.75, 0.375)
+    scores: tuple[float, float] = (0.875, 0.25)
     neurons: float = 0.79
     ridge: float = 0.03
 
 
-FITTING = 3
+FITTING = 4
 """Counts the ways of fitting that there were: what was kept of another is made anew."""
 
 SCORED, LINE = 4, 16
@@ -119,7 +118,7 @@ def _fit(
     dense, shape = encoder.dense_weights(number), encoder.shape
     lean = dict(dense)
     first, last = recipe.scores
-    scored = np.geomspace(first, last, shape.layers)[number] * shape.head_size
+    scored = np.linspace(first, last, shape.layers)[number] * shape.head_size
     channels = _rounded(scored, SCORED, shape.head_size)
     lean["query"], lean["key"], lost_scores = score_bases(dense, shape.heads, channels, given)
     fewer = replace(

@@ -9,6 +9,7 @@ import numpy as np
 from models.gating.agreement import CONFIDENCE, agreements, operating_point
 from models.gating.greedy import Evaluate, allocate, spread
 from models.gating.profile import OperatingPoint, Profile
+from models.gating.stages import allocate_in_stages
 from models.model import GateContext, Tensors
 from models.zoo import text_data
 from models.zoo.bert import DENSE
@@ -24,6 +25,9 @@ POSITION_GRID = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 
 LEAST_QUALITY = 0.9
 """The agreement with dense at which the dial ends."""
+
+CHEAP = 0.04
+"""The price, in agreement for all of the work, up to which positions are joined before tuned halves are lean."""
 
 LEAST_THRESHOLD = 1e-6
 """Of a gate that loses nothing at all."""
@@ -55,11 +59,12 @@ def calibrate(
     report: Callable[[float], None],
     *,
     lean: LeanLayers | None = None,
+    tuned: bool = False,
     points: int = POINTS,
 ) -> tuple[Profile, LeanLayers]:
-    """Lean layers, unless they are there already, and thresholds from `tuning`, the latter allocated greedily; what to
-    expect of them from `held_out`. For a model of pairs there is a tab between both texts. `report` is called with the
-    share done, 0 to 1."""
+    """Lean layers, unless they are there already, and thresholds from `tuning`: allocated greedily, or, of layers that
+    were `tuned` together, in stages. What to expect of them is measured on `held_out`. For a model of pairs there is a
+    tab between both texts. `report` is called with the share done, 0 to 1."""
     random = np.random.default_rng(0)
     texts = [tuning[i] for i in random.permutation(len(tuning))[:FITTING_TEXTS]]
     dense = open_text_model(name, folder)
@@ -68,11 +73,19 @@ def calibrate(
         lean = fit_lean(dense.encoder, sequences, lambda done: report(0.3 * done))
     model = open_text_model(name, folder, lean=lean)
     encoder = model.encoder
-    grids: dict[str, tuple[float, ...]] = dict.fromkeys(encoder.position_gates, POSITION_GRID)
+    joins: dict[str, tuple[float, ...]] = dict.fromkeys(encoder.position_gates, POSITION_GRID)
     # Thresholds between two points are between theirs: so such a gate closes half way.
-    grids |= {gate: (2 * saliency + LEAST_THRESHOLD,) for gate, saliency in encoder.channel_gates.items()}
+    halves: dict[str, tuple[float, ...]] = {}
+    halves |= {gate: (2 * saliency + LEAST_THRESHOLD,) for gate, saliency in encoder.channel_gates.items()}
     evaluate = _evaluation(model, sequences[:TUNING_TEXTS])
-    path = allocate(grids, evaluate, LEAST_QUALITY, lambda done: report(0.3 + 0.4 * done))
+
+    def allocated(done: float) -> None:
+        report(0.3 + 0.4 * done)
+
+    if tuned:
+        path = allocate_in_stages(joins, halves, evaluate, CHEAP, LEAST_QUALITY, allocated)
+    else:
+        path = allocate(joins | halves, evaluate, LEAST_QUALITY, allocated)
     levels = np.linspace(0, 1, points)
     settings = list(zip(levels.tolist(), spread(path, points), strict=True))
     return _measured(model, settings, held_out, lambda done: report(0.7 + 0.3 * done)), lean

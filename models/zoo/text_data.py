@@ -46,8 +46,9 @@ def sample(test: bool = True) -> list[str]:
 
 def texts() -> list[str]:
     """Texts of all lengths that nothing is measured on: addresses on the State of the Union, the World Factbook, the
-    Jargon File, the Devil's Dictionary and what the sample leaves of Moby Dick, which are in the public domain, and
-    definitions and examples of WordNet 3.0, whose licence lies beside them."""
+    Jargon File, the Devil's Dictionary and what the sample leaves of Moby Dick, which are in the public domain,
+    definitions and examples of WordNet 3.0, whose licence lies beside them, and what SmolLM2 wrote when it was asked
+    for news reports and articles, of which nothing is true."""
     return gzip.decompress(TEXTS.read_bytes()).decode().splitlines()
 
 

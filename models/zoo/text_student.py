@@ -25,8 +25,8 @@ class TorchLayer(nn.Module):
             name: (torch.from_numpy(np.array(weight)), torch.from_numpy(np.array(bias)))
             for name, (weight, bias) in weights.items()
         }
-        if not rank:  # nothing is added to them, and they need not be rounded in every step
-            self.begun |= {name: (self.begun[name][0].to(self.datatype), self.begun[name][1]) for name in PRODUCTS}
+        # Rounded once, and not in every step.
+        self.begun |= {name: (self.begun[name][0].to(self.datatype), self.begun[name][1]) for name in PRODUCTS}
         self.learned = nn.ParameterDict()
         for name, (weight, bias) in self.begun.items() if rank else ():
             self.learned[f"{name}_bias"] = nn.Parameter(torch.zeros_like(bias))
@@ -72,21 +72,24 @@ class TorchLayer(nn.Module):
         norms = {name: NormDifference(array(f"{name}_weight"), array(f"{name}_bias")) for name in NORMS}
         return LayerDifference(products, norms, kept)
 
-    def _weights(self, name: str) -> tuple[Tensor, Tensor]:
-        weight, bias = self.begun[name]
-        if not self.learned:
-            return weight, bias
-        if name in NORMS:
-            return weight + self.learned[f"{name}_weight"], bias + self.learned[f"{name}_bias"]
-        added = self.learned[f"{name}_left"] @ self.learned[f"{name}_right"]
-        return weight + added, bias + self.learned[f"{name}_bias"]
-
     def _product(self, x: Tensor, *names: str) -> Tensor:
-        weight, bias = (torch.cat(parts) for parts in zip(*map(self._weights, names), strict=True))
-        return F.linear(x.to(self.datatype), weight.to(self.datatype), bias.to(self.datatype))
+        weight, bias = (torch.cat(parts) for parts in zip(*(self.begun[name] for name in names), strict=True))
+        x = x.to(self.datatype)
+        if not self.learned:
+            return F.linear(x, weight, bias.to(self.datatype))
+        bias = bias + torch.cat([self.learned[f"{name}_bias"] for name in names])
+        # Differences are products of their own: added to the weight first, they would need the whole weight's gradient.
+        rights = [self.learned[f"{name}_right"] for name in names]
+        parts = torch.split(F.linear(x, torch.cat(rights).to(self.datatype)), [len(right) for right in rights], -1)
+        lefts = (self.learned[f"{name}_left"].to(self.datatype) for name in names)
+        added = torch.cat([F.linear(part, left) for part, left in zip(parts, lefts, strict=True)], -1)
+        return F.linear(x, weight, bias.to(self.datatype)) + added
 
     def _normalised(self, x: Tensor, norm: str) -> Tensor:
-        normalised: Tensor = F.layer_norm(x, (x.shape[-1],), *self._weights(norm), self.shape.epsilon)
+        weight, bias = self.begun[norm]
+        if self.learned:
+            weight, bias = weight + self.learned[f"{norm}_weight"], bias + self.learned[f"{norm}_bias"]
+        normalised: Tensor = F.layer_norm(x, (x.shape[-1],), weight, bias, self.shape.epsilon)
         return normalised
 
 

@@ -10,6 +10,9 @@ joined, and in whose mean the errors of positions even out the least: a share of
 
 What is kept is the mean of the differences over the last steps (Polyak and Juditsky 1992), which is as good as many
 more steps. The dense weights are left as they are, and level 0 is the dense encoder.
+
+An error of an embedding counts twice: by its cosine, and by what it changes in the likeness to other texts. The latter
+is, on average over many, a quadratic form of their second moment.
 """
 
 import math
@@ -37,22 +40,23 @@ class TuningRecipe:
     """`rate` is the peak of a cosine schedule over `steps` of about `positions` positions each. The differences have
     the rank `rank`, and those of queries and keys half of it. Texts are cut to `longest` tokens, and in a share `short`
     of the steps to a length in `short_lengths`. In a share `joined` of the others, positions are joined behind each
-    layer's first half, at thresholds up to those in `joins`, of the first layer and of the last. In a share `mixed` of
-    the steps some halves are dense. `pairs` weighs how alike the texts of a batch are to each other, `layers` how far
-    each layer is from the dense one. A checkpoint is written `every` so many steps."""
+    layer's first half, at thresholds of about those in `joins`, of the first layer and of the last, or less. In a share
+    `mixed` of the steps some halves are dense. `alike` weighs by how much likenesses to `others` texts, as many as
+    that, change, `layers` how far each layer is from the dense one. A checkpoint is written `every` so many steps."""
 
-    steps: int = 3000
-    positions: int = 1024
-    rate: float = 5e-4
-    rank: int = 24
+    steps: int = 5200
+    positions: int = 2048
+    rate: float = 8e-4
+    rank: int = 32
     longest: int = 128
-    short: float = 0.4
+    short: float = 0.3
     short_lengths: tuple[int, int] = (8, 20)
-    joined: float = 0.3
-    joins: tuple[float, float] = (0.15, 0.5)
-    mixed: float = 0.3
+    joined: float = 0.6
+    joins: tuple[float, float] = (0.1, 0.45)
+    mixed: float = 0.15
     layers: float = 0.2
-    pairs: float = 10.0
+    alike: float = 100.0
+    others: int = 1500
     every: int = 50
     seed: int = 0
 
@@ -105,6 +109,7 @@ def tune(
     about = f"{recipe} {encoder.digest} {[len(tokens) for tokens in sequences]}"
     ordered = sorted(sequences, key=len)
     lengths = np.array([len(tokens) for tokens in ordered])
+    moment = second_moment(encoder, teacher, pooling, ordered, recipe)
     for step in range(resume(checkpoint, about, learners, optimiser), recipe.steps):
         for group in optimiser.param_groups:
             group["lr"] = recipe.rate * _schedule(step, recipe.steps)
@@ -113,7 +118,9 @@ def tune(
         wanted, made, apart = _run(encoder, teacher, student, pooling, texts, recipe, random)
         made, wanted = F.normalize(made), F.normalize(wanted)
         cosine = (made * wanted).sum(1).mean()
-        loss = 1 - cosine + recipe.pairs * (made @ made.T - wanted @ wanted.T).square().mean() + recipe.layers * apart
+        missed = made - wanted
+        changed = (missed @ moment * missed).sum(1).mean()
+        loss = 1 - cosine + recipe.alike * changed + recipe.layers * apart
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -169,13 +176,14 @@ def _run(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The dense embeddings of texts of one length, [texts, size]; those that the student makes; and how far its layers
     are from the dense ones, relative to what they give."""
-    x = torch.from_numpy(np.stack([encoder.embed(tokens.ids, tokens.types) for tokens in texts]))
+    x = _embedded(encoder, texts)
     sizes, count, joined = torch.ones(x.shape[:2]), len(student), False
     taught = _taught(teacher, x)
     wanted = _embeddings(pooling, taught[-1], sizes)
     thresholds = np.zeros(count)
     if encoder.position_gates and x.shape[1] >= FEWEST_JOINED and random.random() < recipe.joined:
-        thresholds = np.linspace(*recipe.joins, count) * random.uniform(0, 1, count)
+        # Together rather than one by one: a profile closes all of them.
+        thresholds = np.linspace(*recipe.joins, count) * random.uniform(0.2, 1) * random.uniform(0.5, 1.3, count)
     lean = random.random((count, 2)) < (random.uniform(0.3, 1) if random.random() < recipe.mixed else 1)
     lean[random.integers(count)] = True  # there is always something to learn
     apart, compared = torch.zeros(()), 0
@@ -189,6 +197,30 @@ def _run(
             apart = apart + (x - taught[i]).square().sum() / taught[i].square().sum()
             compared += 1
     return wanted, _embeddings(pooling, x, sizes), apart / max(1, compared)
+
+
+@torch.no_grad()
+def second_moment(
+    encoder: Bert,
+    teacher: Sequence[TorchLayer],
+    pooling: Sequence[str],
+    ordered: Sequence[Tokens],
+    recipe: TuningRecipe,
+) -> Tensor:
+    """Of the dense embeddings of texts of all lengths, [size, size]: the mean of (e · d)² over them is d · moment d."""
+    drawn = np.unique(np.linspace(0, len(ordered) - 1, recipe.others).astype(int))
+    made = []
+    for part in np.array_split(drawn, math.ceil(len(drawn) / NEAR)):
+        length = min(recipe.longest, len(ordered[part[0]]))
+        x = _embedded(encoder, [_cut(ordered[i], length) for i in part])
+        made.append(F.normalize(_embeddings(pooling, _taught(teacher, x)[-1], torch.ones(x.shape[:2]))))
+    embeddings = torch.cat(made)
+    return embeddings.T @ embeddings / len(embeddings)
+
+
+def _embedded(encoder: Bert, texts: Sequence[Tokens]) -> Tensor:
+    """The first layer's input for texts of one length."""
+    return torch.from_numpy(np.stack([encoder.embed(tokens.ids, tokens.types) for tokens in texts]))
 
 
 @torch.no_grad()

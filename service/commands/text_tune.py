@@ -43,7 +43,7 @@ def tune_texts(options: TuningOptions, calibrations: Path) -> None:
         torch.set_num_threads(1)
         with step_progress() as bar:
 
-            def calibrated(named: str, layers: LeanLayers | None) -> tuple[Profile, LeanLayers]:
+            def calibrated(named: str, layers: LeanLayers | None, tuned: bool) -> tuple[Profile, LeanLayers]:
                 task = bar.add_task(f"calibrating {named} layers", total=1.0)
                 return text_calibration.calibrate(
                     name,
@@ -52,10 +52,11 @@ def tune_texts(options: TuningOptions, calibrations: Path) -> None:
                     measured[:MEASURED],
                     lambda done: bar.update(task, completed=done),
                     lean=layers,
+                    tuned=tuned,
                     points=options.points,
                 )
 
-            fitted = calibrated("fitted", text_family.packaged_lean(model, calibrations))
+            fitted = calibrated("fitted", text_family.packaged_lean(model, calibrations), tuned=False)
             task = bar.add_task("tuning", total=None)
 
             def report(step: Step) -> None:
@@ -67,7 +68,7 @@ def tune_texts(options: TuningOptions, calibrations: Path) -> None:
             )
             learned_of = text_family.differences_beside(path)
             save_differences(differences, learned_of)  # which rounds them
-            learned = calibrated("tuned", add_differences(fitted[1], load_differences(learned_of)))
+            learned = calibrated("tuned", add_differences(fitted[1], load_differences(learned_of)), tuned=True)
         gained = gain(learned[0], fitted[0])
         profile, lean = learned if gained > 0 else fitted
         if gained <= 0:

@@ -41,7 +41,9 @@ def calibrate_texts(name: str, data: Path | None, output: Path | None, points: i
                 bar.update(task, completed=done)
 
             path = folder / f"{short}{text_family.TUNED_SUFFIX if tuned else '.profile.json'}"
-            profile, lean = text_calibration.calibrate(short, place, tuning, held_out, report, lean=lean, points=points)
+            profile, lean = text_calibration.calibrate(
+                short, place, tuning, held_out, report, lean=lean, tuned=tuned is not None, points=points
+            )
         save_lean(lean, text_family.lean_beside(path))
         profile.save(path)
     except (SettingsError, catalog.UnknownModel, OSError, ValueError) as error:

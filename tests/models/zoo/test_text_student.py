@@ -51,6 +51,21 @@ def test_the_served_layers_are_the_students(folder, fitted, monkeypatch):
         assert context.layers["layer1.neurons"].skipped == 80
 
 
+def test_what_is_learned_is_what_is_added_to_the_served_layer(folder, fitted, monkeypatch):
+    encoder = Bert(folder, fitted)
+    monkeypatch.setattr(text_student.kernels, "instruction_set", lambda datatype: "portable")
+    learner = TorchLayer(encoder, fitted[0].weights, rank=4)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in learner.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        (added,) = add_differences(fitted[:1], [learner.difference(fitted[0].kept)])
+        served = TorchLayer(encoder, added.weights)
+        x = torch.from_numpy(encoder.embed(np.arange(4, 15)))[None]
+        found, wanted = (layer.feed_forward(layer.attend(x)).numpy() for layer in (learner, served))
+    assert np.abs(found - wanted).max() < 1e-4 * np.abs(wanted).max()
+
+
 def test_rows_of_no_position_are_not_attended_to(folder, fitted):
     encoder = Bert(folder, fitted)
     layer = TorchLayer(encoder, encoder.dense_weights(0))

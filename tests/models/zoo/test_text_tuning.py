@@ -16,7 +16,8 @@ from models.zoo.lean_layers import load_lean, save_lean
 from models.zoo.text_calibration import calibrate
 from models.zoo.text_embeddings import TextEmbedder
 from models.zoo.text_reader import Tokens
-from models.zoo.text_tuning import POOLINGS, TuningRecipe, draw, tune
+from models.zoo.text_student import TorchLayer
+from models.zoo.text_tuning import POOLINGS, TuningRecipe, draw, second_moment, tune
 from tests.models.zoo.random_bert import WORDS, write_random_bert
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -85,7 +86,8 @@ def test_level_0_is_the_dense_encoder(folder, sequences, tuned):
 
 def test_tuning_brings_gated_embeddings_nearer_to_the_dense_ones(folder, sequences, fitted):
     encoder = Bert(folder)
-    recipe = TuningRecipe(steps=60, positions=96, rate=4e-3, rank=8, joined=0, mixed=0)
+    # Random embeddings are all alike, so that any change of one changes its likeness to all.
+    recipe = TuningRecipe(steps=60, positions=96, rate=4e-3, rank=8, joined=0, mixed=0, alike=10)
     learned = tune(encoder, ("mean",), sequences, fitted, recipe, lambda step: None)
     before, after = (
         cosine(Bert(folder, parts), sequences, CLOSED) for parts in (fitted, add_differences(fitted, learned))
@@ -130,6 +132,18 @@ def test_an_interrupted_tuning_goes_on_where_it_was(folder, sequences, fitted, t
     assert numbers[0] == 1  # the checkpoint is of other texts
 
 
+def test_a_change_of_likeness_is_a_form_of_the_second_moment(folder, sequences):
+    encoder = Bert(folder)
+    teacher = [TorchLayer(encoder, encoder.dense_weights(number)) for number in range(encoder.shape.layers)]
+    recipe = TuningRecipe(longest=7, others=40)
+    texts = [tokens for tokens in sequences if len(tokens) == 7]
+    found = second_moment(encoder, teacher, ("mean",), texts, recipe).numpy()
+    dense = np.stack([encoder(tokens.ids, GateContext(0.0)).mean for tokens in texts])
+    dense /= np.linalg.norm(dense, axis=1, keepdims=True)
+    change = np.random.default_rng(0).standard_normal(dense.shape[1]).astype(np.float32)
+    assert change @ found @ change == pytest.approx(np.square(dense @ change).mean(), rel=0.03)
+
+
 def test_a_batch_is_of_one_length(sequences):
     ordered = in_order(sequences)
     seen, longest = set(), max(map(len, sequences))
@@ -160,7 +174,7 @@ def test_rows_of_no_position_are_not_pooled(pooling):
 
 
 def test_a_tuned_profile_goes_from_dense_to_the_least_quality(folder, texts, tuned):
-    profile, _ = calibrate("text", folder, texts[:40], texts[40:], lambda done: None, lean=tuned, points=5)
+    profile, _ = calibrate("text", folder, texts[:40], texts[40:], lambda done: None, lean=tuned, tuned=True, points=5)
     first, *rest = profile.points
     assert (first.macs_ratio, first.agreement) == (1, 1)
     assert all(value == 0 for value in first.thresholds.values())

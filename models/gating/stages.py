@@ -1,0 +1,58 @@
+"""Greedy allocation in stages, for gates that make up for each other.
+
+`greedy` closes a gate by what it loses beside those that are closed already. Halves that were tuned together lose less
+together than one by one, so that it takes them last, and closes all others far too much before. Here the others are
+closed as long as they are cheap, then those that belong together, all of them, and then the others again.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise, takewhile
+
+from models.gating.greedy import Allocation, Evaluate, allocate
+
+Grids = Mapping[str, Sequence[float]]
+
+
+def allocate_in_stages(
+    others: Grids,
+    together: Grids,
+    evaluate: Evaluate,
+    cheap: float,
+    least_quality: float,
+    report: Callable[[float], None] = lambda done: None,
+) -> list[Allocation]:
+    """The path from dense to `least_quality`: the `others` up to a price that is `cheap`, in quality for all of the
+    work, then those that are closed `together`, and the rest of the others. `report` is called with the share done."""
+    open_gates = dict.fromkeys([*others, *together], 0.0)
+    first = _from(Allocation(open_gates, 1.0, 1.0), others, evaluate, least_quality)
+    paid = list(takewhile(lambda step: _price(*step) <= cheap, pairwise(first)))
+    path = [first[0], *(after for _, after in paid)]
+    report(1 / 3)
+    path += _from(path[-1], together, evaluate, -math.inf)[1:]
+    report(2 / 3)
+    path += _from(path[-1], others, evaluate, least_quality)[1:]
+    report(1.0)
+    return path
+
+
+def _from(base: Allocation, grids: Grids, evaluate: Evaluate, least_quality: float) -> list[Allocation]:
+    """The greedy path of some gates, from where others are closed already."""
+
+    def closed(thresholds: Mapping[str, float]) -> dict[str, float]:
+        return base.thresholds | {gate: max(value, base.thresholds[gate]) for gate, value in thresholds.items()}
+
+    def beside(thresholds: Mapping[str, float]) -> tuple[float, float]:
+        macs_ratio, quality = evaluate(closed(thresholds))
+        return 1 + macs_ratio - base.macs_ratio, 1 + quality - base.quality
+
+    open_grids = {gate: [one for one in grid if one > base.thresholds[gate]] for gate, grid in grids.items()}
+    path = allocate(open_grids, beside, 1 + least_quality - base.quality)
+    return [
+        Allocation(closed(one.thresholds), one.macs_ratio - 1 + base.macs_ratio, one.quality - 1 + base.quality)
+        for one in path
+    ]
+
+
+def _price(before: Allocation, after: Allocation) -> float:
+    return (before.quality - after.quality) / (before.macs_ratio - after.macs_ratio)
