@@ -79,7 +79,7 @@ def test_a_pass_with_gates_is_the_steps_with_them(calibrated):
         sequence.append(token)
     logits = np.stack(found)
     normal = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    assert np.abs(normal - wanted).mean() < 1e-3  # what is read coarsely may be rounded to bf16
+    assert np.abs(normal - wanted).mean() < 5e-3  # what is read coarsely may be rounded to bf16
     np.testing.assert_allclose(normal, wanted, rtol=1e-2, atol=2e-2)
     active = {gate: work.channels - work.skipped for gate, work in context.layers.items()}
     sinks = SINKS * np.array(model.network.shape.gates()[0])
