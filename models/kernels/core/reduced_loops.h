@@ -212,16 +212,11 @@ struct Run {
     std::size_t stride;     // floats from one position of the result to the next
 };
 
-// What is left of the epilogue behind the activation. One rounding or two, but the same wherever the rest is done, which
-// the compiler alone would not see to.
+// What is left of the epilogue behind the activation.
 template <bool Residual>
 inline Vector weighted(Vector y, Vector saliency, const float *residual) {
     if constexpr (!Residual) return y * saliency;
-#if LANES == 16
-    return (Vector)_mm512_fmadd_ps((__m512)y, (__m512)saliency, (__m512)load(residual));
-#else
-    return y * saliency + load(residual);
-#endif
+    return fused(y, saliency, load(residual));
 }
 
 // Columns c and following of some neighbouring positions, up to the activation.
