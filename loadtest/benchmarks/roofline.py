@@ -150,6 +150,17 @@ def matrix_vector(shape: tuple[int, int], datatype: str, repeats: int) -> list[P
         ]
         calls = [_row_product(rows, row, by, active) for _, active in lists]
         shares = [(name, 1.0 if ids is None else 0.5) for name, ids in lists]
+        if by == "inputs":
+            # The coarse weights of all inputs, alone and beside those of some that are read in full.
+            coarse = kernels.pack_coarse(weight)
+            both, some = rows.with_coarse(coarse), _random_half(channels, random)[::8].copy()
+            calls += [_row_product(both, row, by, ids, row) for ids in (some[:0], some)]
+            share = coarse.nbytes / rows.nbytes
+            shares += [
+                ("all coarse", share),
+                ("a sixteenth at random, the others coarse", share + len(some) / channels),
+            ]
+            del both, coarse
         products += _products(f"rows by {by}", shares, rows.nbytes, medians(calls, repeats))
         del rows, calls
     matrix = kernels.pack_matrix(weight, datatype)
@@ -174,13 +185,17 @@ def _products(layout: str, cases: Sequence[tuple[str, float]], size: int, times:
 
 
 def _row_product(
-    matrix: kernels.RowMatrix, row: NDArray[np.float32], by: str, active: NDArray[np.int32] | None
+    matrix: kernels.RowMatrix,
+    row: NDArray[np.float32],
+    by: str,
+    active: NDArray[np.int32] | None,
+    coarse: NDArray[np.float32] | None = None,
 ) -> Callable[[], object]:
     if by == "outputs":
         out = np.empty((1, matrix.outputs if active is None else len(active)), np.float32)
         return lambda: kernels.row_matmul(row, matrix, outputs=active, out=out)
     x, out = row if active is None else np.ascontiguousarray(row[:, active]), np.empty((1, matrix.outputs), np.float32)
-    return lambda: kernels.row_matmul(x, matrix, inputs=active, out=out)
+    return lambda: kernels.row_matmul(x, matrix, inputs=active, coarse=coarse, out=out)
 
 
 def _block_product(

@@ -122,6 +122,36 @@ class RowMatrix:
         """The same weights, with the calibrated means [K] of the inputs, which stand for those that are skipped, and
         with other norms [K] if given, for their saliency."""
 
+    @property
+    def coarse(self) -> CoarseMatrix | None:
+        """What stands for inputs, or neurons, that are not active."""
+    def with_coarse(self, coarse: CoarseMatrix) -> RowMatrix:
+        """The same weights with coarse ones beside them. In a decoder's step the others are then read for active
+        channels alone, and coarse ones for all others, of which none is skipped."""
+
+class CoarseMatrix:
+    """Weights of 4 bits. Immutable; made by `pack_coarse`."""
+
+    @property
+    def outputs(self) -> int: ...
+    @property
+    def inputs(self) -> int: ...
+    @property
+    def nbytes(self) -> int:
+        """Memory of the weights and their scales, with what pads them."""
+    @property
+    def words(self) -> NDArray[np.int32]:
+        """The packed weights as they lie in memory, read-only: what `repack_coarse` takes."""
+    @property
+    def scales(self) -> Floats:
+        """One for each output, [N]."""
+    @property
+    def steps(self) -> Floats:
+        """One for each input, [K], of which its scales are multiples."""
+    @property
+    def weight(self) -> Floats:
+        """The weights that it stands for, [N, K]."""
+
 class DecoderLayer:
     """Made by `decoder_layer`."""
 
@@ -464,6 +494,7 @@ def row_matmul(
     outputs: Channels | None = None,
     activation: str = "none",
     residual: Floats | None = None,
+    coarse: Floats | None = None,
     out: Floats | None = None,
 ) -> Floats:
     """residual + x · Wᵀ + bias over all channels, or act(x · Wᵀ + bias) with the activation "silu": x is [M, K], the
@@ -471,7 +502,24 @@ def row_matmul(
 
     Of a matrix packed by outputs, outputs [n] are the active ones, None for all: the result is [M, n]. Of one packed
     by inputs, inputs [n] are, and x is [M, n]. Then there is no activation and no residual, and the weights of the
-    others are not read."""
+    others are not read.
+
+    coarse [M, K] is multiplied by the matrix's coarse weights, and added before the activation; there are no outputs
+    then. Where the processor multiplies in bf16, these values times scales are rounded to it."""
+
+SHARE_BESIDE_COARSE: float
+"""A row of which more channels are active at a gate is dense there, where the matrix has coarse weights: reading those
+of all channels beside the active ones would take longer."""
+
+def pack_coarse(weight: Floats) -> CoarseMatrix:
+    """Packs weight [N, K], which is finite, with 4 bits to a weight: one of 16 values times a scale of its output, and
+    one of its input for each 32 outputs, of those tried that which loses least."""
+
+def repack_coarse(
+    words: NDArray[np.int32], outputs: int, inputs: int, *, scales: Floats, steps: Floats
+) -> CoarseMatrix:
+    """The matrix whose `words`, `scales` and `steps` these were; they are copied. A ValueError for what does not
+    fit."""
 
 def decoder_layer(
     *,

@@ -1,9 +1,9 @@
 """The profile of a language model from unlabelled text: what each gate's channels are on average and how much they
 matter, which thresholds are worth their loss, and what to expect of them.
 
-One price opens and closes all gates of the layers: a channel is skipped where that changes the next tokens less, in
-nats, than its multiply-accumulates are worth. What a channel does to them is told by `language_sensitivity`, and adds
-up well enough that no gate need be tried. What the head's gate does is another matter, and is measured.
+One price opens and closes all gates of the layers: a channel is read coarsely where that changes the next tokens less,
+in nats, than its multiply-accumulates are worth. What a channel does to them is told by `language_sensitivity`, and
+adds up well enough that no gate need be tried. What the head's gate does is another matter, and is measured.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,17 @@ from models.gating.agreement import CONFIDENCE, gain
 from models.gating.profile import OperatingPoint, Profile
 from models.zoo import text_data
 from models.zoo.folder import Tensors, weights_path
-from models.zoo.language_gates import Masking, PromptGates, log_probabilities, losses, masking, rounded_norms, windows
+from models.zoo.language_gates import (
+    Masking,
+    PromptGates,
+    log_probabilities,
+    losses,
+    masking,
+    pooled,
+    rounded_norms,
+    spared,
+    windows,
+)
 from models.zoo.language_model import LanguageModel
 from models.zoo.language_quality import perplexity_ratio
 from models.zoo.llama import BASIS, GATES, SINKS, norms_name
@@ -28,17 +38,14 @@ MOST_DIVERGENCE = 0.12
 """Nats a token by which the distribution of the next one may differ from dense, as it is foretold: where the dial ends.
 It is about the logarithm of what perplexity grows by."""
 
-PRICES: NDArray[np.float64] = np.geomspace(1e-3, 30, 100)
+PRICES: NDArray[np.float64] = np.geomspace(1e-4, 10, 100)
 """Of a dense step's work, in nats, that are tried."""
 
-PROMPT_PRICES: NDArray[np.float64] = np.geomspace(0.4, 20, 12)
-"""The same for neurons of a prompt."""
+PROMPT_SHARES = tuple(0.06 * i for i in range(1, 13))
+"""Of the neurons of a prompt that are skipped where its loss is measured."""
 
 PROMPT_PART = 0.4
 """How far the gates of a prompt may move the tokens behind it, of what those of steps do."""
-
-BALANCED_AT = 0.5
-"""The price at which what kinds of gates lose is made alike: about where they are used most."""
 
 HEAD_SHARES = (0.5, 0.65, 0.75, 0.8, 0.85)
 """Of the head's inputs that are skipped where its loss is measured; or it is dense."""
@@ -70,7 +77,10 @@ def calibrate(
     from models.zoo.llama_torch import TorchLlama
 
     tokens = model.encode(tuning)
-    decoder = TorchLlama(model.network.shape, Tensors(weights_path(model.folder)))
+    model.network.make_coarse()
+    decoder = TorchLlama(
+        model.network.shape, Tensors(weights_path(model.folder)), coarse=model.network.coarse_weights()
+    )
     sensitive = sensitivities(decoder, windows(tokens, SENSITIVITY_WINDOWS), lambda done: report(0.5 * done))
     del decoder
     read = windows(tokens, MEAN_WINDOWS)
@@ -160,27 +170,25 @@ def _points(
     """The thresholds of so many points, of steps [gates] and of prompts [layers]: dense first, evenly apart in the work
     that they save."""
     network, shape = model.network, model.network.shape
-    channels, worth = (np.array(part) for part in shape.gates())
-    work = shape.macs(0, 1, True)
+    worth, work = np.array(shape.gates()[1]), shape.macs(0, 1, True)
     saliencies: list[list[Array]] = [[] for _ in network.gates]
     no_gates = masking(network, calibration, np.zeros(len(network.gates), np.float32))
 
     def watch(gate: int, values: Array) -> Array:
         seen = no_gates(gate, values)
-        saliencies[gate].append(no_gates.saliency(gate, values).ravel())
+        saliencies[gate].append(no_gates.saliency(gate, values))
         return seen
 
     dense = [log_probabilities(network, tokens, watch) for tokens in probes]
-    factors = _balanced(model, calibration, probes, dense, np.append(np.sqrt(2 * worth[:-1] / work), 0.0))
+    seen = [_Seen.of(np.concatenate(own)) for own in saliencies[:-1]]
+    factors = np.append(np.sqrt(2 * worth[:-1] / work), 0.0)
+    even, _ = _foretold(seen, factors, worth / work)
+    price = float(PRICES[np.searchsorted(even, even[-1] / 2)])
+    factors = _balanced(model, calibration, probes, dense, factors, price)
+    saved, spent = _foretold(seen, factors, worth / work)
     thresholds = np.multiply.outer(np.sqrt(PRICES), factors).astype(np.float32)
-    saved = np.zeros(len(PRICES))
-    for gate in range(len(network.gates) - 1):
-        ordered = np.sort(np.concatenate(saliencies[gate]))
-        skipped = np.searchsorted(ordered, thresholds[:, gate]) / len(ordered)
-        saved += skipped * channels[gate] * worth[gate] / work
-    spent = np.cumsum(np.diff(saved, prepend=0) * PRICES)
 
-    heads = [_Head(0.0, 0.0, 0.0), *_heads(model, calibration, probes, dense, np.concatenate(saliencies[-1]))]
+    heads = [_Head(0.0, 0.0, 0.0), *_heads(model, calibration, probes, dense, np.concatenate(saliencies[-1]).ravel())]
     for i, price in enumerate(PRICES):
         head = max(heads, key=lambda head: price * head.saved - head.divergence)
         saved[i] += head.saved
@@ -188,12 +196,50 @@ def _points(
         thresholds[i, -1] = head.threshold
     last = min(int(np.searchsorted(spent, MOST_DIVERGENCE)), len(PRICES) - 1)
     of_prompts = np.interp(PROMPT_PART * spent, *_prompts(model, calibration, probes))
-    columns, at = np.column_stack([thresholds, of_prompts])[: last + 1], np.append(0.0, saved[: last + 1])
+    priced = np.flatnonzero(saved[: last + 1] > 0)  # at lower prices nothing is worth its loss
+    columns, at = np.column_stack([thresholds, of_prompts])[priced], np.append(0.0, saved[priced])
     columns = np.concatenate([np.zeros_like(columns[:1]), columns])
     # Between two prices too: the head's gate is opened all at once.
     wanted = np.linspace(0, at[-1], points)
     rows = np.stack([np.interp(wanted, at, column) for column in columns.T], 1).astype(np.float32)
     return [(row[:-1], np.full(shape.layers, row[-1], np.float32)) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The saliencies of a gate's channels at some positions, [n, channels], each row from the least on, and what
+    reading so many of them coarsely is foretold to cost, in nats, [n, channels + 1]."""
+
+    ordered: Array
+    costs: Array
+
+    @classmethod
+    def of(cls, saliency: Array) -> "_Seen":
+        ordered = np.sort(saliency, 1)
+        costs = np.zeros((len(ordered), ordered.shape[1] + 1), np.float32)
+        np.cumsum(0.5 * ordered**2, 1, out=costs[:, 1:])
+        return cls(ordered, costs)
+
+    def under(self, threshold: float) -> tuple[float, float]:
+        """The channels' worth of work that a position spares under this threshold, and its cost; means."""
+        count, channels = self.ordered.shape
+        left = (self.ordered <= threshold).sum(1)
+        left[channels - left > kernels.SHARE_BESIDE_COARSE * channels] = 0
+        return float(spared(channels, channels - left, np.True_).mean()), float(self.costs[range(count), left].mean())
+
+
+def _foretold(
+    seen: Sequence[_Seen], factors: NDArray[np.float64], worth: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What gates save at each price, of a dense step's work, and what they cost, in nats, where the thresholds at a
+    price of 1 are `factors`; `worth` is that of a channel of each, of the same work."""
+    saved, spent = np.zeros(len(PRICES)), np.zeros(len(PRICES))
+    for own, factor, channel in zip(seen, factors, worth, strict=False):
+        for i, price in enumerate(PRICES):
+            spares, costs = own.under(float(np.sqrt(price) * factor))
+            saved[i] += spares * channel
+            spent[i] += costs
+    return saved, spent
 
 
 def _prompts(
@@ -202,15 +248,20 @@ def _prompts(
     """The divergence from dense of the tokens behind a prompt, rising, and the threshold of all layers at which it is
     that. All positions have the same neurons, and the tokens of a prompt themselves are known: so it is measured."""
     network, norms = model.network, _neuron_norms(model, calibration)
-    work = network.shape.macs(0, 1, True)
+    met: list[Array] = []
+
+    def all_of_them(layer: int, gates: Array) -> None:
+        met.append(pooled(gates) * norms[layer])
 
     def behind(threshold: float) -> list[Array]:
         gates = PromptGates(norms, np.full(len(norms), threshold, np.float32))
         return [log_probabilities(network, tokens, prompt=gates) for tokens in probes]
 
+    for tokens in probes:
+        network.advance(tokens[: len(tokens) // 2], network.start(), select=all_of_them)
     dense = behind(0.0)
-    thresholds = np.append(0.0, np.sqrt(4 * PROMPT_PRICES * network.shape.hidden / work))
-    found = [_divergence(dense, behind(threshold)) for threshold in thresholds]
+    thresholds = np.append(0.0, np.quantile(np.concatenate(met), PROMPT_SHARES)).astype(np.float32)
+    found = [_divergence(dense, behind(float(threshold))) for threshold in thresholds]
     return np.maximum.accumulate(found), thresholds
 
 
@@ -246,14 +297,15 @@ def _balanced(
     probes: Sequence[Sequence[int]],
     dense: Sequence[Array],
     thresholds: NDArray[np.float64],
+    price: float,
 ) -> NDArray[np.float64]:
     """The thresholds [gates] at a price of 1, changed for each kind of gate so that where it is closed a little further
-    at `BALANCED_AT`, each kind loses as much for the work that it saves. Alone a channel's loss is as foretold; that of
+    at this price, each kind loses as much for the work that it saves. Alone a channel's loss is as foretold; that of
     many in one product may be more than their sum, or less."""
     kinds = np.array([gate.rpartition(".")[2] for gate in model.network.gates])
 
     def tried(thresholds: NDArray[np.float64]) -> tuple[float, float]:
-        mask = masking(model.network, calibration, (np.sqrt(BALANCED_AT) * thresholds).astype(np.float32))
+        mask = masking(model.network, calibration, (np.sqrt(price) * thresholds).astype(np.float32))
         gated = [log_probabilities(model.network, tokens, mask) for tokens in probes]
         return _divergence(dense, gated), _saved(model, mask)
 
@@ -277,7 +329,7 @@ def _saved(model: LanguageModel, mask: Masking) -> float:
     turning the head's inputs and computing logits again takes."""
     shape = model.network.shape
     channels, worth = (np.array(part) for part in shape.gates())
-    skipped = (1 - mask.active / mask.met) * channels * worth
+    skipped = mask.spared / mask.met * channels * worth
     more = (mask.again / mask.met[-1] + (mask.thresholds[-1] > 0)) * shape.hidden**2
     return float((skipped.sum() - more) / shape.macs(0, 1, True))
 

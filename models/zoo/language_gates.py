@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from models import kernels
 from models.zoo.llama import BASIS, GATES, SINKS, Llama, Watch, care_name, norms_name
 from models.zoo.llama_packing import Array
 
@@ -19,27 +20,35 @@ WINDOW = 256
 NORM_STEPS = 6
 """From a norm to its double, as they are kept in a file: which channels are skipped does not depend on more."""
 
+COARSE_WORK = 0.5
+"""Of a multiply-accumulate by coarse weights, beside one by others: they are of 4 bits, and those of int8 or more."""
+
 STEP = ".step"
 """Behind a gate's name, in a file: the step that its whole numbers are of."""
 
 
 @dataclass(slots=True)
 class Masking:
-    """Stands in for what the thresholds [gates] skip: what was calibrated for it, or zero. `active` [gates] adds up the
-    channels that were not skipped, `met` those that there were, and `again` the logits that were computed again."""
+    """Stands in for what the thresholds [gates] leave out: what was calibrated for it, or zero. `active` [gates] adds
+    up the channels that were not left out, `met` those that there were, `spared` the work that was not done, in
+    channels, and `again` the logits that were computed again. Gates that are `coarse` leave nothing out where too many
+    channels are active, see `kernels.SHARE_BESIDE_COARSE`."""
 
     calibration: Mapping[str, Array]
     names: Sequence[str]
     norms: Sequence[Array]
     thresholds: Array
+    coarse: NDArray[np.bool_]
     active: NDArray[np.int64] = field(init=False)
     met: NDArray[np.int64] = field(init=False)
+    spared: NDArray[np.float64] = field(init=False)
     again: int = 0
     care: Array = field(init=False)
     """What the saliencies of each position in this layer are multiplied by, [n, 1]."""
 
     def __post_init__(self) -> None:
         self.active, self.met = (np.zeros(len(self.names), np.int64) for _ in range(2))
+        self.spared = np.zeros(len(self.names))
 
     def __call__(self, gate: int, values: Array) -> Array:
         if gate == len(self.names):
@@ -53,7 +62,11 @@ class Masking:
             self.active[gate] += values.size
             return values
         chosen = self.saliency(gate, values) > self.thresholds[gate]
-        self.active[gate] += int(chosen.sum())
+        if self.coarse[gate]:
+            chosen |= chosen.mean(1, keepdims=True) > kernels.SHARE_BESIDE_COARSE
+        active = chosen.sum(1)
+        self.active[gate] += int(active.sum())
+        self.spared[gate] += spared(values.shape[1], active, self.coarse[gate]).sum()
         masked: Array = np.where(chosen, values, self._stand_in(gate))
         return masked
 
@@ -66,6 +79,14 @@ class Masking:
         # What a neuron is skipped by is its gate half, and that is not what follows it.
         stand_in = None if self.names[gate].endswith("neurons") else self.calibration.get(self.names[gate])
         return np.zeros(1, np.float32) if stand_in is None else stand_in
+
+
+def spared(channels: Any, active: NDArray[Any], coarse: Any) -> NDArray[np.float64]:
+    """The work that a gate spares, in channels, where so many of them are active: that of the others, but for what
+    reading all of them coarsely takes."""
+    left = channels - active
+    work: NDArray[np.float64] = left - np.where(coarse & (left > 0), COARSE_WORK * channels, 0.0)
+    return work
 
 
 @dataclass(slots=True)
@@ -98,12 +119,13 @@ def pooled(gates: Array) -> Array:
 
 def masking(network: Llama, calibration: Mapping[str, Array], thresholds: Array) -> Masking:
     """The gates of a network under thresholds [gates]."""
-    thresholds = thresholds.copy()
+    thresholds, coarse = thresholds.copy(), network.coarse_gates
     for gate, name in enumerate(network.gates):
-        if name.endswith("down") and thresholds[gate - 1] > 0:  # neurons that were left out are no inputs
+        if name.endswith("down") and thresholds[gate - 1] > 0 and not coarse[gate - 1]:
+            # Neurons that were left out are no inputs.
             thresholds[gate] = max(thresholds[gate], np.finfo(np.float32).tiny)
     norms = [calibration[norms_name(gate)] for gate in network.gates[:-1]]
-    return Masking(calibration, network.gates, [*norms, network.head.norms], thresholds)
+    return Masking(calibration, network.gates, [*norms, network.head.norms], thresholds, coarse)
 
 
 def log_probabilities(

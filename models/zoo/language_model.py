@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from models.gating.profile import Profile
 from models.model import GateContext, InvalidInput, TensorSpec
 from models.zoo.folder import Tensors, read_json, weights_path
-from models.zoo.language_gates import PromptGates
+from models.zoo.language_gates import PromptGates, spared
 from models.zoo.language_text import ChatTemplate, Vocabulary
 from models.zoo.llama import SINKS, UNCALIBRATED, Cache, Llama, gate_name
 from models.zoo.llama_shape import read_shape
@@ -171,10 +171,10 @@ class LanguageModel:
         hidden = self.network.shape.hidden
         more = hidden * again + hidden**2 * (thresholds[:, -1] > 0)
         skipped = self._channels - active
-        macs = skipped @ self._channel_macs - more
+        macs = spared(self._channels, active, self.network.coarse_gates) @ self._channel_macs - more
         channels = self._channels.tolist()
         for context, counts, own in zip(contexts, skipped.tolist(), macs.tolist(), strict=True):
-            context.macs_skipped += own
+            context.macs_skipped += int(own)
             context.record_all(self.network.gates, channels, counts)
         return logits
 

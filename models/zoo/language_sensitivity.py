@@ -1,10 +1,10 @@
 """How much it matters where a channel of a language model is changed: what its saliency is measured in.
 
-Leaving a channel at its mean, that is d away, moves the distribution of the tokens that follow by about ½ d² F nats, of
-Kullback and Leibler's divergence, where F is the mean square of the derivative of the log probability of tokens that
-the model itself draws, by the channel (Fisher's information; Theis et al. 2018 prune by it). So d · √F can be compared
-between the channels of all layers. At some positions all derivatives are larger than at others: F is here that where a
-layer's care is 1, and `language_care` tells from the layer's inputs what it is.
+Reading d of a channel coarsely, what it is beside its mean, moves the distribution of the tokens that follow by about ½
+d² F nats, of Kullback and Leibler's divergence, where F is the mean square of the derivative, by d, of the log
+probability of tokens that the model itself draws (Fisher's information; Theis et al. 2018 prune by it). So d · √F can
+be compared between the channels of all layers. At some positions all derivatives are larger than at others: F is here
+that where a layer's care is 1, and `language_care` tells from the layer's inputs what it is.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,11 +34,11 @@ def sensitivities(
         seen = _derivatives(decoder, tokens, draws)
         positions += len(tokens) - SINKS
         for layer in layers:
-            inputs[layer].append(seen[gate_name(layer, GATES[0])].detach()[0, SINKS:].numpy().astype(np.float16))
+            inputs[layer].append(seen[gate_name(layer, GATES[0])][0].detach()[0, SINKS:].numpy().astype(np.float16))
             size = np.zeros(len(tokens) - SINKS)
             for gate in GATES:
                 name = gate_name(layer, gate)
-                square = _gradient(seen[name])[0, SINKS:].double().square().numpy()
+                square = _gradient(seen[name][1])[0, SINKS:].double().square().numpy()
                 squares[name] = squares.get(name, np.zeros(1)) + square.sum(0)
                 size += (square / (squares[name] / positions + 1e-30)).mean(1) / len(GATES)
             sizes[layer].append(size)
@@ -53,16 +53,16 @@ def sensitivities(
     return found
 
 
-def _derivatives(decoder: TorchLlama, tokens: Sequence[int], draws: torch.Generator) -> dict[str, Tensor]:
-    """What each gate sees in a window, by its name, with its gradient."""
-    seen: dict[str, Tensor] = {}
+def _derivatives(
+    decoder: TorchLlama, tokens: Sequence[int], draws: torch.Generator
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """What each gate sees in a window, by its name, and what is read coarsely of it: nothing, with its gradient."""
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
 
     def see(layer: int, gate: str, values: Tensor) -> Tensor:
-        # A tensor of its own: what a gate sees may be used behind it as well, where it is whole.
-        own = values.clone() if values.requires_grad else values.requires_grad_()
-        own.retain_grad()
-        seen[gate_name(layer, gate)] = own
-        return own
+        coarsely = torch.zeros_like(values).requires_grad_()
+        seen[gate_name(layer, gate)] = values, coarsely
+        return values - coarsely
 
     log_probability = decoder(torch.tensor([tokens]), see)[0].log_softmax(-1)
     drawn = torch.multinomial(log_probability.detach().exp(), 1, generator=draws)

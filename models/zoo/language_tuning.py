@@ -1,9 +1,9 @@
 """Tuning the gates of a language model: a short self-distillation on unlabelled text.
 
-The dense model teaches itself under gates, at levels drawn at random along its profile, what it says of each next
-token (Hinton et al. 2015). Trained is what stands for a channel that is skipped, which calibration begins as its mean:
-it then stands for those values of the channel that the gate does skip. Nothing else of the model is touched, a step
-costs what it did, and level 0 is the dense model.
+The dense model teaches itself under gates, at levels drawn at random along its profile, what it says of each next token
+(Hinton et al. 2015). Trained is what stands for a channel that is not read in full, which calibration begins as its
+mean: it then stands for those values of the channel that the gate leaves out, and only what they are beside it is read
+coarsely. Nothing else of the model is touched, a step costs what it did, and level 0 is the dense model.
 """
 
 import math
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models import kernels
 from models.zoo.language_gates import masking
 from models.zoo.language_model import LanguageModel
 from models.zoo.llama import GATES, SINKS, care_name, gate_name
@@ -46,15 +47,17 @@ class Student(nn.Module):
 
     def __init__(self, model: LanguageModel, weights: Weights, calibration: Mapping[str, Array]) -> None:
         super().__init__()
-        self.decoder, self.gates = TorchLlama(model.network.shape, weights), model.network.gates
-        found = masking(model.network, calibration, np.zeros(len(self.gates), np.float32))
+        network = model.network
+        self.decoder, self.gates = TorchLlama(network.shape, weights, network.coarse_weights()), network.gates
+        self.coarse = network.coarse_gates
+        found = masking(network, calibration, np.zeros(len(self.gates), np.float32))
         self.norms = [torch.from_numpy(np.array(norms)) for norms in found.norms]
         self.means = {
             gate: torch.from_numpy(calibration.get(gate, np.zeros(len(norms), np.float32)))
             for gate, norms in zip(self.gates, found.norms, strict=True)
             if gate.rpartition(".")[2] in STOOD_FOR
         }
-        shape = model.network.shape
+        shape = network.shape
         none = np.zeros(shape.hidden, np.float32)
         self.cares = [torch.from_numpy(calibration.get(care_name(i), none)) for i in range(shape.layers)]
         self.spreads = {gate: torch.ones(len(mean)) for gate, mean in self.means.items()}
@@ -96,6 +99,8 @@ class Student(nn.Module):
                 return values
             stand_in = self.stand_in(self.gates[number]) if gate in STOOD_FOR else torch.zeros(())
             active = (values - stand_in).abs() * self.norms[number] * care > thresholds[number]
+            if self.coarse[number]:
+                active |= active.float().mean(-1, keepdim=True) > kernels.SHARE_BESIDE_COARSE
             active[:, :SINKS] = True
             return torch.where(active, values, stand_in)
 

@@ -17,10 +17,11 @@ inputs: what it leaves of them is a preview, and those of likely words are compu
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import sha256
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +76,11 @@ class LlamaLayer:
     up: kernels.RowMatrix
     down: kernels.RowMatrix
     window: int
+
+    def with_coarse(self, make: Callable[..., kernels.CoarseMatrix], index: int) -> "LlamaLayer":
+        """The same, of that number, with coarse weights beside those of its products, which are made of their names."""
+        made = {part: getattr(self, part).with_coarse(make(*names)) for part, names in product_names(index).items()}
+        return replace(self, **made)
 
 
 @dataclass(slots=True)
@@ -138,15 +144,17 @@ class Llama:
         for i in range(shape.layers):
             layers.append(_layer(packing, shape, i, calibration))
             packing.release()
-            report((i + 1) / (shape.layers + 1))
+            report(0.8 * (i + 1) / (shape.layers + 1))
         self.layers = tuple(layers)
+        if calibration:
+            self.make_coarse()
         self.gates = (*(gate_name(i, gate) for i in range(shape.layers) for gate in GATES), "head")
         self.prompt_gates = tuple(gate_name(i, PROMPT_GATE) for i in range(shape.layers))
         self.neuron_norms = tuple(calibration.get(norms_name(gate_name(i, "neurons"))) for i in range(shape.layers))
         self._decoder = kernels.decoder(
             [
                 _decoder_layer(layer, norms, calibration.get(care_name(i)))
-                for i, (layer, norms) in enumerate(zip(layers, self.neuron_norms, strict=True))
+                for i, (layer, norms) in enumerate(zip(self.layers, self.neuron_norms, strict=True))
             ],
             self._norm,
             self.head,
@@ -161,6 +169,32 @@ class Llama:
         if rows is not None:
             rows.keep()
         report(1.0)
+
+    def make_coarse(self) -> None:
+        """Gives the layers what their gates need: coarse weights beside the others, which lie together in memory, since
+        a step under gates reads them from end to end."""
+        made = []
+        for i, layer in enumerate(self.layers):
+            made.append(layer.with_coarse(self._packing.coarse, i))
+            self._packing.release()
+        self.layers = tuple(made)
+
+    @property
+    def coarse_gates(self) -> NDArray[np.bool_]:
+        """Which of the gates read coarsely what they leave out."""
+        return np.array([self.layers[0].qkv.coarse is not None] * len(self.gates[:-1]) + [False])
+
+    def coarse_weights(self) -> dict[str, Array]:
+        """The weights that the coarse ones stand for, by the name of each linear layer of the checkpoint."""
+        found: dict[str, Array] = {}
+        for i, layer in enumerate(self.layers):
+            for part, names in product_names(i).items():
+                coarse = getattr(layer, part).coarse
+                if coarse is None:
+                    continue
+                ends = np.cumsum([len(self._weights[f"{name}.weight"]) for name in names])
+                found |= zip(names, np.split(coarse.weight, ends[:-1]), strict=True)
+        return found
 
     def turn_head(self, basis: Array) -> None:
         """Makes the logits ready for a gate: their inputs are turned, so that the first of them are the directions of
@@ -193,17 +227,14 @@ class Llama:
         for i, layer in enumerate(self.layers):
             seen = _Watched(watch, len(GATES) * i)
             x = self._attend(x, layer, turn, first, cache.content[i], seen)
-            normed = seen(2, kernels.rms_norm(x, layer.norm, shape.epsilon))
-            gates = seen(3, kernels.row_matmul(normed, layer.gate, activation="silu"))
+            normed = kernels.rms_norm(x, layer.norm, shape.epsilon)
+            gates = seen.product(2, normed, layer.gate, activation="silu")
             active = select(i, gates) if select else None
             if active is not None:
                 own = gates.take(active, 1) * kernels.row_matmul(normed, layer.up, outputs=active)
                 x += kernels.row_matmul(own, layer.down, inputs=active)
                 continue
-            # The gate on the inputs is that of the gate half alone.
-            whole = normed if watch is None else kernels.rms_norm(x, layer.norm, shape.epsilon)
-            products = seen(4, gates * kernels.row_matmul(whole, layer.up))
-            x = kernels.row_matmul(products, layer.down, residual=x)
+            x = seen.product(4, seen.neurons(3, gates, normed, layer.up), layer.down, residual=x)
         cache.length = first + len(tokens)
         return x
 
@@ -259,7 +290,7 @@ class Llama:
         """The first half of a layer, for positions from `first` on, whose keys and values go into the cache."""
         shape, last = self.shape, first + len(x)
         width, key_width = shape.heads * shape.head_size, shape.key_heads * shape.head_size
-        qkv = kernels.row_matmul(seen(0, kernels.rms_norm(x, layer.attention_norm, shape.epsilon)), layer.qkv)
+        qkv = seen.product(0, kernels.rms_norm(x, layer.attention_norm, shape.epsilon), layer.qkv)
         queries, keys = qkv[:, :width], qkv[:, width : width + key_width]
         if layer.query_norm is not None and layer.key_norm is not None:
             queries = self._head_norm(queries, layer.query_norm)
@@ -267,7 +298,7 @@ class Llama:
         kernels.rotary(keys, *turn, out=cache[0, first:last])
         cache[1, first:last] = qkv[:, width + key_width :]
         heads = self._attention(kernels.rotary(queries, *turn), cache[:, :last], layer.window)
-        return kernels.row_matmul(seen(1, heads), layer.output, residual=x)
+        return seen.product(1, heads, layer.output, residual=x)
 
     def _attention(self, queries: Array, cache: Array, window: int) -> Array:
         """Each query attends to the keys up to its own, or to the last `window` of those."""
@@ -296,6 +327,28 @@ class _Watched:
     def __call__(self, gate: int, values: Array) -> Array:
         return values if self.watch is None else self.watch(self.first + gate, values)
 
+    def product(
+        self,
+        gate: int,
+        values: Array,
+        matrix: kernels.RowMatrix,
+        activation: Literal["none", "silu"] = "none",
+        residual: Array | None = None,
+    ) -> Array:
+        """That of the inputs [n, channels]. What the watch changes of them is multiplied by the coarse weights, if
+        there are some."""
+        given = self(gate, values)
+        left = None if given is values or matrix.coarse is None else values - given
+        return kernels.row_matmul(given, matrix, activation=activation, residual=residual, coarse=left)
+
+    def neurons(self, gate: int, gates: Array, normed: Array, up: kernels.RowMatrix) -> Array:
+        """What a layer's neurons are by their gate halves [n, neurons]: by coarse weights where the watch gives 0."""
+        given = self(gate, gates)
+        products: Array = given * kernels.row_matmul(normed, up)
+        if given is not gates and up.coarse is not None:
+            products += (gates - given) * kernels.row_matmul(np.zeros_like(normed), up, coarse=normed)
+        return products
+
 
 def gate_name(layer: int, gate: str) -> str:
     """What a profile calls one of `GATES` of a layer."""
@@ -312,24 +365,37 @@ def care_name(layer: int) -> str:
     return gate_name(layer, "care")
 
 
-def _layer(packing: Packing, shape: LlamaShape, index: int, calibration: Mapping[str, Array]) -> LlamaLayer:
-    name = f"model.layers.{index}"
-    weights, attention, feed_forward = packing.weights, f"{name}.self_attn", f"{name}.mlp"
+def product_names(layer: int) -> dict[str, tuple[str, ...]]:
+    """Of each product of a layer, by its name in `LlamaLayer`, those linear layers of the checkpoint that it is."""
+    name = f"model.layers.{layer}"
+    attention, feed_forward = f"{name}.self_attn", f"{name}.mlp"
+    return {
+        "qkv": tuple(f"{attention}.{part}_proj" for part in "qkv"),
+        "output": (f"{attention}.o_proj",),
+        "gate": (f"{feed_forward}.gate_proj",),
+        "up": (f"{feed_forward}.up_proj",),
+        "down": (f"{feed_forward}.down_proj",),
+    }
 
-    def gated(gate: str, *names: str) -> kernels.RowMatrix:
-        known = gate_name(index, gate)
-        return packing.matrix("inputs", *names).with_means(calibration.get(known), calibration.get(norms_name(known)))
+
+def _layer(packing: Packing, shape: LlamaShape, index: int, calibration: Mapping[str, Array]) -> LlamaLayer:
+    name, products = f"model.layers.{index}", product_names(index)
+    weights, attention = packing.weights, f"{name}.self_attn"
+
+    def gated(gate: str, part: str) -> kernels.RowMatrix:
+        known, matrix = gate_name(index, gate), packing.matrix("inputs", *products[part])
+        return matrix.with_means(calibration.get(known), calibration.get(norms_name(known)))
 
     return LlamaLayer(
         attention_norm=weights[f"{name}.input_layernorm.weight"],
-        qkv=gated("attention", *(f"{attention}.{part}_proj" for part in "qkv")),
+        qkv=gated("attention", "qkv"),
         query_norm=optional(weights, f"{attention}.q_norm.weight"),
         key_norm=optional(weights, f"{attention}.k_norm.weight"),
-        output=gated("output", f"{attention}.o_proj"),
+        output=gated("output", "output"),
         norm=weights[f"{name}.post_attention_layernorm.weight"],
-        gate=gated("feed_forward", f"{feed_forward}.gate_proj"),
-        up=packing.matrix("outputs", f"{feed_forward}.up_proj"),
-        down=gated("down", f"{feed_forward}.down_proj"),
+        gate=gated("feed_forward", "gate"),
+        up=packing.matrix("outputs", *products["up"]),
+        down=gated("down", "down"),
         window=shape.windows[index],
     )
 

@@ -45,20 +45,33 @@ class Packing:
     ) -> kernels.RowMatrix:
         """The linear layers of these names as one, their outputs side by side, in a datatype of its own if told. Where
         the weight is changed, the `key` says how."""
+        bias = self._bias(names)
+        return self.pack(f"{'+'.join(names)} by {by} {key}".rstrip(), self._reading(names, change), by, datatype, bias)
+
+    def coarse(self, *names: str) -> kernels.CoarseMatrix:
+        """The same, coarse."""
+        read = self._reading(names, lambda weight: weight)
+        if self.rows is None:
+            return kernels.pack_coarse(read())
+        return self.rows.pack_coarse(f"{'+'.join(names)} coarse", read)
+
+    def _bias(self, names: Sequence[str]) -> Array | None:
         biases = [optional(self.weights, f"{name}.bias") for name in names]
-        bias = None
-        if any(part is not None for part in biases):
-            parts = [
+        if all(part is None for part in biases):
+            return None
+        return np.concatenate(
+            [
                 np.zeros(len(self.weights[f"{name}.weight"]), np.float32) if part is None else part
                 for name, part in zip(names, biases, strict=True)
             ]
-            bias = np.concatenate(parts)
+        )
 
+    def _reading(self, names: Sequence[str], change: Callable[[Array], Array]) -> Callable[[], Array]:
         def read() -> Array:
             matrices = [self.weights[f"{name}.weight"] for name in names]
             return change(matrices[0] if len(matrices) == 1 else np.concatenate(matrices))
 
-        return self.pack(f"{'+'.join(names)} by {by} {key}".rstrip(), read, by, datatype, bias)
+        return read
 
     def pack(
         self,

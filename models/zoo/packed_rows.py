@@ -24,7 +24,10 @@ Array = NDArray[np.float32]
 LEAST_BYTES = 32 * 1024 * 1024
 """A smaller model is packed in a moment."""
 
+Packed = kernels.RowMatrix | kernels.CoarseMatrix
+
 _BOUNDARY = 64
+_COARSE_PARTS = (("words", "<i4"), ("scales", "<f4"), ("steps", "<f4"))
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +39,7 @@ class PackedRows:
         self._path, self._datatype = path, datatype
         self._made_of = {"weights": weights_digest, "datatype": datatype, "layout": kernels.ROW_LAYOUT}
         self._kept = _read(path, self._made_of)
-        self._packed: dict[str, kernels.RowMatrix] = {}
+        self._packed: dict[str, Packed] = {}
         self._is_whole = self._kept is not None
 
     def pack(
@@ -54,6 +57,15 @@ class PackedRows:
         if matrix is None:
             self._is_whole = False
             matrix = kernels.pack_rows(read(), kind, by, bias=bias)
+        self._packed[name] = matrix
+        return matrix
+
+    def pack_coarse(self, name: str, read: Callable[[], Array]) -> kernels.CoarseMatrix:
+        """As `kernels.pack_coarse`, likewise."""
+        matrix = self._find_coarse(name)
+        if matrix is None:
+            self._is_whole = False
+            matrix = kernels.pack_coarse(read())
         self._packed[name] = matrix
         return matrix
 
@@ -99,6 +111,15 @@ class PackedRows:
             )
         return None
 
+    def _find_coarse(self, name: str) -> kernels.CoarseMatrix | None:
+        if self._kept is None:
+            return None
+        with suppress(KeyError, TypeError, ValueError):
+            entry = self._kept.matrices[name]
+            words, scales, steps = (self._kept.array(entry[part], np.dtype(kind)) for part, kind in _COARSE_PARTS)
+            return kernels.repack_coarse(words, entry["outputs"], entry["inputs"], scales=scales, steps=steps)
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
@@ -139,7 +160,7 @@ class _Layout:
         return start, array.size
 
 
-def _write(file: BinaryIO, made_of: Mapping[str, str], packed: Mapping[str, kernels.RowMatrix]) -> None:
+def _write(file: BinaryIO, made_of: Mapping[str, str], packed: Mapping[str, Packed]) -> None:
     # The offsets are in the header, and its length is in them: one that is longer than it needs to be ends in spaces.
     start = 8 + 2 * len(_header(made_of, packed, 0)[0])
     header, layout = _header(made_of, packed, start)
@@ -151,10 +172,13 @@ def _write(file: BinaryIO, made_of: Mapping[str, str], packed: Mapping[str, kern
     os.fsync(file.fileno())
 
 
-def _header(made_of: Mapping[str, str], packed: Mapping[str, kernels.RowMatrix], start: int) -> tuple[bytes, _Layout]:
+def _header(made_of: Mapping[str, str], packed: Mapping[str, Packed], start: int) -> tuple[bytes, _Layout]:
     layout, matrices = _Layout(start), {}
     for name, matrix in packed.items():
         entry = {"outputs": matrix.outputs, "inputs": matrix.inputs, "words": layout.place(matrix.words)}
+        if isinstance(matrix, kernels.CoarseMatrix):
+            matrices[name] = entry | {"scales": layout.place(matrix.scales), "steps": layout.place(matrix.steps)}
+            continue
         entry["norms"] = layout.place(matrix.norms)
         if matrix.scales is not None:
             entry["scales"] = layout.place(matrix.scales)

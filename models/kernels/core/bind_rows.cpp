@@ -41,7 +41,7 @@ RowMatrix pack(nb::handle weight_, const std::string &datatype_, const std::stri
             finite = finite && std::isfinite(weight.floats()[i]);
         if (finite) {
             packed = std::make_shared<RowWeights>(pack_rows(weight.floats(), outputs, inputs, datatype, by == "inputs",
-                                                            row_set_named(floats.name), floats));
+                                                            row_set_of(floats), floats));
         }
     }
     if (!finite) reject("weight must be finite for " + datatype_);
@@ -58,7 +58,7 @@ RowMatrix repack(nb::handle words_, std::size_t outputs, std::size_t inputs, con
     const Datatype datatype = datatype_named(datatype_);
     const InstructionSet &floats = instruction_set_named(instruction_set);
     auto packed = std::make_shared<RowWeights>(
-        empty_rows(outputs, inputs, datatype, by == "inputs", row_set_named(floats.name), floats));
+        empty_rows(outputs, inputs, datatype, by == "inputs", row_set_of(floats), floats));
     if (words.rank != 1 || words.items != packed->words())
         reject("words must have the shape [" + std::to_string(packed->words()) + "] of this layer");
     packed->norms = float_vector(norms, "norms", inputs, "inputs");
@@ -130,22 +130,43 @@ void multiply_active(const RowWeights &w, const float *x, std::size_t rows, Chan
     }
 }
 
+// y [rows][outputs] += C · x [rows][inputs].
+void add_coarse_part(const RowWeights &w, const float *x, std::size_t rows, float *y) {
+    for (std::size_t first = 0; first < rows; first += kFewRows) {
+        const std::size_t some = std::min(kFewRows, rows - first);
+        const float *from[kFewRows];
+        float *to[kFewRows];
+        for (std::size_t r = 0; r < some; ++r) {
+            from[r] = x + (first + r) * w.inputs;
+            to[r] = y + (first + r) * w.outputs;
+        }
+        add_coarse(*w.coarse, *w.set, from, some, to);
+    }
+}
+
 nb::object row_matmul(nb::handle x_, const RowMatrix &matrix, nb::handle inputs_, nb::handle outputs_,
-                      const std::string &activation, nb::handle residual_, nb::handle out) {
+                      const std::string &activation, nb::handle residual_, nb::handle coarse_, nb::handle out) {
     const RowWeights &w = *matrix.weights;
+    if (!coarse_.is_none()) {
+        if (!w.coarse) reject("coarse must be None for a matrix without coarse weights");
+        if (!outputs_.is_none()) reject("coarse must be None where there are outputs");
+    }
     const Argument x = float_array(x_, "x", 2);
     const ChannelList read = channel_list(inputs_, "inputs", w.inputs);
     if (x.size(1) != read.channels.count)
         reject("x must have " + std::to_string(read.channels.count) + " channels, not " + std::to_string(x.size(1)));
+    const Argument left = optional_array(coarse_, "coarse", {x.size(0), w.inputs});
     if (read.channels.ids) {
         if (!w.by_input) reject("inputs must be None unless the matrix is packed by inputs");
         if (activation != "none" || !residual_.is_none() || !outputs_.is_none())
             reject("inputs must be None where there are outputs, an activation or a residual");
         const Result y = result(out, {x.size(0), w.outputs});
         y.check_apart(x, "x");
+        y.check_apart(left, "coarse");
         y.check_apart(read.argument, "inputs");
         const nb::gil_scoped_release released;
         multiply(w, x.floats(), x.size(0), read.channels, nullptr, y.data);
+        if (left.is_valid()) add_coarse_part(w, left.floats(), x.size(0), y.data);
         return y.object;
     }
     if (!outputs_.is_none()) {
@@ -167,10 +188,12 @@ nb::object row_matmul(nb::handle x_, const RowMatrix &matrix, nb::handle inputs_
     const Argument residual = optional_array(residual_, "residual", {x.size(0), w.outputs});
     const Result y = result(out, {x.size(0), w.outputs});
     y.check_apart(x, "x");
+    y.check_apart(left, "coarse");
     y.check_apart_or_same(residual, "residual");
     {
         const nb::gil_scoped_release released;
         multiply(w, x.floats(), x.size(0), read.channels, residual.is_valid() ? residual.floats() : nullptr, y.data);
+        if (left.is_valid()) add_coarse_part(w, left.floats(), x.size(0), y.data);
         if (activation == "silu") w.set->silu(y.data, x.size(0) * w.outputs);
     }
     return y.object;
@@ -190,6 +213,15 @@ RowMatrix with_means(const RowMatrix &matrix, nb::handle means_, nb::handle norm
     return {made};
 }
 
+// The same weights with coarse ones for the inputs that are not active.
+RowMatrix with_coarse(const RowMatrix &matrix, const CoarseMatrix &coarse) {
+    auto made = std::make_shared<RowWeights>(*matrix.weights);
+    if (coarse.weights->outputs != made->outputs || coarse.weights->inputs != made->inputs)
+        reject("coarse must have as many outputs and inputs as the matrix");
+    made->coarse = coarse.weights;
+    return {made};
+}
+
 }  // namespace
 
 void bind_rows(nb::module_ &m) {
@@ -200,21 +232,26 @@ void bind_rows(nb::module_ &m) {
         .def_prop_ro("inputs", [](const RowMatrix &p) { return p.weights->inputs; })
         .def_prop_ro("datatype", [](const RowMatrix &p) { return name_of(p.weights->datatype); })
         .def_prop_ro("by", [](const RowMatrix &p) { return p.weights->by_input ? "inputs" : "outputs"; })
-        .def_prop_ro("instruction_set", [](const RowMatrix &p) { return p.weights->set->name; })
+        .def_prop_ro("instruction_set", [](const RowMatrix &p) { return p.weights->floats->name; })
         .def_prop_ro("nbytes", [](const RowMatrix &p) { return p.weights->bytes(); })
         .def_prop_ro("norms", [](const RowMatrix &p) { return copied(p.weights->norms); })
         .def_prop_ro("scales",
                      [](const RowMatrix &p) { return p.weights->scales.empty() ? nb::none() : copied(p.weights->scales); })
         .def_prop_ro("words", &words_of)
-        .def("with_means", &with_means, "means"_a.none(), "norms"_a = nb::none());
+        .def_prop_ro("coarse",
+                     [](const RowMatrix &p) {
+                         return p.weights->coarse ? nb::cast(CoarseMatrix{p.weights->coarse}) : nb::none();
+                     })
+        .def("with_means", &with_means, "means"_a.none(), "norms"_a = nb::none())
+        .def("with_coarse", &with_coarse, "coarse"_a);
     m.def("pack_rows", &pack, "weight"_a.none(), "datatype"_a = "fp32", "by"_a = "inputs", nb::kw_only(),
           "bias"_a = nb::none(), "instruction_set"_a = nb::none());
     m.attr("ROW_LAYOUT") = kRowLayout;
+    m.attr("SHARE_BESIDE_COARSE") = 1.0 / kShareBesideCoarse;
     m.def("repack_rows", &repack, "words"_a.none(), "outputs"_a, "inputs"_a, "datatype"_a, "by"_a, nb::kw_only(),
           "norms"_a.none(), "scales"_a.none(), "bias"_a = nb::none(), "instruction_set"_a = nb::none());
     m.def("row_matmul", &row_matmul, "x"_a.none(), "matrix"_a, nb::kw_only(), "inputs"_a = nb::none(),
-          "outputs"_a = nb::none(),
-          "activation"_a = "none", "residual"_a = nb::none(), "out"_a = nb::none());
+          "outputs"_a = nb::none(), "activation"_a = "none", "residual"_a = nb::none(), "coarse"_a = nb::none(), "out"_a = nb::none());
 }
 
 }  // namespace sluice

@@ -24,6 +24,7 @@ NB_MODULE(_core, m) {
     sluice::bind_depthwise(m);
     sluice::bind_roofline(m);
     sluice::bind_rows(m);
+    sluice::bind_coarse(m);
     sluice::bind_decoder(m);
     sluice::bind_speech(m);
 

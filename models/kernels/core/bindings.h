@@ -16,6 +16,7 @@ void bind_attention(nanobind::module_ &m);
 void bind_depthwise(nanobind::module_ &m);
 void bind_roofline(nanobind::module_ &m);
 void bind_rows(nanobind::module_ &m);
+void bind_coarse(nanobind::module_ &m);
 void bind_decoder(nanobind::module_ &m);
 void bind_speech(nanobind::module_ &m);
 

@@ -12,10 +12,11 @@ namespace {
 
 // One to a thread, so that calls share nothing and, once warm, allocate nothing.
 struct Workspace {
-    FloatBuffer normed, picked, sums, qkv, attended, gate, neurons;
+    FloatBuffer normed, picked, left, sums, qkv, attended, gate, neurons;
     std::vector<std::int32_t> ids, key_heads, taken;
-    float care[kFewRows];
+    float care[kFewRows], limits[kFewRows];
 };
+
 
 Workspace &workspace() {
     thread_local Workspace kept;
@@ -32,9 +33,10 @@ struct Step {
     float *row(float *values, std::size_t r, std::size_t width) const { return values + r * width; }
 
     // y[r] = W · x[r] + bias (+ y[r] if it adds), over the inputs that are active for some row: those that are so for
-    // this row less their means, and 0 for the others.
+    // this row less their means, and 0 for the others, whose part is from coarse weights where there are some.
     void gated(const RowWeights &w, std::size_t gate, const float *values, float *y, bool adds) const {
-        gated(w, gate, values, y, adds, [&](std::size_t r) { return threshold(r, gate); });
+        for (std::size_t r = 0; r < count; ++r) work.limits[r] = threshold(r, gate);
+        gated_by_limits(w, gate, values, y, adds);
     }
 
     // What a saliency must be above that is not multiplied by the row's care.
@@ -50,60 +52,88 @@ struct Step {
         for (std::size_t r = 0; r < count; ++r) work.care[r] = std::exp(work.care[r]);
     }
 
-    template <typename Threshold>
-    void gated(const RowWeights &w, std::size_t gate, const float *values, float *y, bool adds,
-               Threshold threshold) const {
-        const Channels active = select(w, gate, values, threshold);
+    void gated_by_limits(const RowWeights &w, std::size_t gate, const float *values, float *y, bool adds) const {
+        const Channels active = select(w, gate, values);
         const float *picked[kFewRows];
         for (std::size_t r = 0; r < count; ++r)
             picked[r] = active.ids ? work.picked.reserve(0) + r * active.count : values + r * w.inputs;
-        multiply(w, picked, active, y, [&](std::size_t r) {
-            return threshold(r) > 0 && !w.folded.empty() ? w.folded.data() : data(w.bias);
-        }, adds);
+        multiply(w, picked, active, y, adds);
+        if (w.coarse) add_left(w, values, y);
     }
 
     static const float *data(const std::vector<float> &values) { return values.empty() ? nullptr : values.data(); }
 
-    template <typename Shift>
-    void multiply(const RowWeights &w, const float *const *values, Channels inputs, float *y, Shift shift,
-                  bool adds) const {
+    void multiply(const RowWeights &w, const float *const *values, Channels inputs, float *y, bool adds) const {
         const std::size_t padded = w.padded_outputs();
         float *sums = work.sums.reserve(count * padded);
         float *to[kFewRows];
         for (std::size_t r = 0; r < count; ++r) to[r] = row(sums, r, padded);
         sum_few(w, values, count, inputs, {nullptr, w.outputs}, to);
-        for (std::size_t r = 0; r < count; ++r)
-            w.set->finish({to[r], data(w.scales), shift(r), row(y, r, w.outputs), w.outputs, adds});
+        for (std::size_t r = 0; r < count; ++r) {
+            const float *shift = work.limits[r] > 0 && !w.folded.empty() ? w.folded.data() : data(w.bias);
+            w.set->finish({to[r], data(w.scales), shift, row(y, r, w.outputs), w.outputs, adds});
+        }
+    }
+
+    // y[r] += C · what is not active in a row with a limit.
+    void add_left(const RowWeights &w, const float *values, float *y) const {
+        const float *from[kFewRows];
+        float *to[kFewRows], *left = work.left.reserve(count * w.inputs);
+        std::size_t some = 0;
+        for (std::size_t r = 0; r < count; ++r) {
+            if (!(work.limits[r] > 0)) continue;
+            float *own = row(left, some, w.inputs);
+            w.set->leave(saliency(w, work.limits[r], values + r * w.inputs), own);
+            from[some] = own;
+            to[some++] = row(y, r, w.outputs);
+        }
+        if (some) add_coarse(*w.coarse, *w.set, from, some, to);
+    }
+
+    // Whether a row's active channels are so many that it is dense, as it is then made.
+    bool made_dense(const CoarseWeights *coarse, std::size_t r, std::size_t gate, std::size_t n) const {
+        if (!coarse || static_cast<std::size_t>(rows[r].active[gate]) * kShareBesideCoarse <= n) return false;
+        rows[r].active[gate] = static_cast<std::int32_t>(n);
+        work.limits[r] = 0;
+        return true;
     }
 
     // The inputs of w that are active for some row, their values in work.picked [rows][active]; no ids where all rows
     // are dense.
-    template <typename Threshold>
-    Channels select(const RowWeights &w, std::size_t gate, const float *values, Threshold limit) const {
+    Channels select(const RowWeights &w, std::size_t gate, const float *values) const {
         const std::size_t n = w.inputs;
         bool dense = true;
         for (std::size_t r = 0; r < count; ++r) {
             rows[r].active[gate] = static_cast<std::int32_t>(n);
-            dense = dense && !(limit(r) > 0);
+            dense = dense && !(work.limits[r] > 0);
         }
         if (dense) return {nullptr, n};
-        if (count == 1) return choose(w, gate, saliency(w, limit(0), values));
-        work.taken.assign(n + kListSlack, 0);
-        for (std::size_t r = 0; r < count; ++r) {
-            const float threshold = limit(r);
-            if (!(threshold > 0)) {
-                std::fill_n(work.taken.begin(), n, -1);
-                continue;
-            }
-            const RowSaliency own = saliency(w, threshold, values + r * n);
-            rows[r].active[gate] = static_cast<std::int32_t>(w.set->mark(own, work.taken.data()));
+        if (count == 1) {
+            const Channels active = choose(w, gate, saliency(w, work.limits[0], values));
+            return made_dense(w.coarse.get(), 0, gate, n) ? Channels{nullptr, n} : active;
         }
+        work.taken.assign(n + kListSlack, 0);
+        bool some = false;
+        for (std::size_t r = 0; r < count; ++r) some = take(w, gate, r, values + r * n) || some;
+        if (!some) return {nullptr, n};
         const std::size_t found = list_taken(w, n);
         float *picked = work.picked.reserve(count * n + kListSlack);
         // A row may write over the start of the next one, which is written after it.
         for (std::size_t r = 0; r < count; ++r)
-            w.set->pick(saliency(w, limit(r), values + r * n), work.taken.data(), picked + r * found);
+            w.set->pick(saliency(w, work.limits[r], values + r * n), work.taken.data(), picked + r * found);
         return {work.ids.data(), found};
+    }
+
+    // Takes the channels that are active in one row of several; whether those are not all.
+    bool take(const RowWeights &w, std::size_t gate, std::size_t r, const float *values) const {
+        const std::size_t n = w.inputs;
+        if (work.limits[r] > 0) {
+            const RowSaliency own = saliency(w, work.limits[r], values);
+            rows[r].active[gate] = static_cast<std::int32_t>(w.set->mark(own, work.taken.data()));
+            if (!made_dense(w.coarse.get(), r, gate, n)) return true;
+        }
+        std::fill_n(work.taken.begin(), n, -1);
+        return false;
     }
 
     // The same of one row that is gated.
@@ -178,6 +208,12 @@ struct Step {
         gated(layer.gate, kLayerGates * index + 2, normed, values, false);
         layer.gate.set->silu(values, count * neurons);
         const Channels active = select_neurons(layer, gate, values);
+        float *products = work.neurons.reserve(count * neurons);
+        if (layer.up.coarse) {
+            join_coarse(layer, normed, values, products);
+        } else if (active.ids) {
+            std::fill_n(products, count * neurons, 0.0f);
+        }
         const float *inputs[kFewRows];
         float *sums = work.sums.reserve(count * active.count), *to[kFewRows];
         for (std::size_t r = 0; r < count; ++r) {
@@ -185,25 +221,45 @@ struct Step {
             to[r] = row(sums, r, active.count);
         }
         sum_few(layer.up, inputs, count, {nullptr, layer.up.inputs}, active, to);
-        float *products = work.neurons.reserve(count * neurons);
         for (std::size_t r = 0; r < count; ++r) {
-            const float limit = layer.neuron_norms.empty() ? 0.0f : threshold(r, gate);
-            float *own = row(products, r, neurons);
-            if (active.ids) std::fill_n(own, neurons, 0.0f);
+            const float limit = work.limits[r];
             layer.up.set->join({row(values, r, neurons), to[r], active.ids, data(layer.up.scales), data(layer.up.bias),
-                                limit > 0 ? layer.neuron_norms.data() : nullptr, limit, active.count, own});
+                                limit > 0 ? layer.neuron_norms.data() : nullptr, limit, active.count,
+                                row(products, r, neurons), layer.up.coarse != nullptr});
         }
         down(layer, gate + 1, products);
+    }
+
+    // All neurons of the rows with a limit, by coarse weights.
+    void join_coarse(const DecoderLayer &layer, const float *normed, const float *values, float *products) const {
+        const RowWeights &w = layer.up;
+        const std::size_t neurons = w.outputs;
+        const float *from[kFewRows];
+        float *to[kFewRows], *up = work.left.reserve(count * neurons);
+        std::fill_n(up, count * neurons, 0.0f);
+        std::size_t some = 0;
+        for (std::size_t r = 0; r < count; ++r) {
+            if (!(work.limits[r] > 0)) continue;
+            from[some] = normed + r * w.inputs;
+            to[some++] = row(up, r, neurons);
+        }
+        if (!some) return;
+        add_coarse(*w.coarse, *w.set, from, some, to);
+        for (std::size_t r = 0; r < count; ++r) {
+            if (!(work.limits[r] > 0)) continue;
+            w.set->join({values + r * neurons, row(up, r, neurons), nullptr, nullptr, data(w.bias), nullptr, 0.0f, neurons,
+                         row(products, r, neurons), false});
+        }
     }
 
     // x[r] += W · products[r], over those that are active for some row: above the threshold of their own gate, and not 0
     // where the one before left neurons out.
     void down(const DecoderLayer &layer, std::size_t gate, const float *products) const {
-        const auto limit = [&](std::size_t r) {
-            const bool skips = !layer.neuron_norms.empty() && rows[r].thresholds[gate - 1] > 0;
-            return std::max(threshold(r, gate), skips ? std::numeric_limits<float>::min() : 0.0f);
-        };
-        gated(layer.down, gate, products, x, true, limit);
+        for (std::size_t r = 0; r < count; ++r) {
+            const bool skips = !layer.up.coarse && work.limits[r] > 0;
+            work.limits[r] = std::max(threshold(r, gate), skips ? std::numeric_limits<float>::min() : 0.0f);
+        }
+        gated_by_limits(layer.down, gate, products, x, true);
     }
 
     // The head's inputs.
@@ -265,22 +321,29 @@ struct Step {
         return own;
     }
 
+    // The neurons that are active for some row, and in work.limits by which limit in each, 0: all of them.
     Channels select_neurons(const DecoderLayer &layer, std::size_t gate, const float *values) const {
         const std::size_t n = layer.gate.outputs;
         bool dense = layer.neuron_norms.empty();
         for (std::size_t r = 0; r < count; ++r) {
             rows[r].active[gate] = static_cast<std::int32_t>(n);
-            dense = dense || !(rows[r].thresholds[gate] > 0);
+            work.limits[r] = layer.neuron_norms.empty() ? 0.0f : threshold(r, gate);
+            dense = dense || !(work.limits[r] > 0);
         }
         if (layer.neuron_norms.empty()) return {nullptr, n};
-        if (count == 1 && !dense)
-            return choose(layer.gate, gate, {values, nullptr, layer.neuron_norms.data(), threshold(0, gate), n});
+        const CoarseWeights *coarse = layer.up.coarse.get();
+        const auto own = [&](std::size_t r) {
+            return RowSaliency{values + r * n, nullptr, layer.neuron_norms.data(), work.limits[r], n};
+        };
+        if (count == 1 && !dense) {
+            const Channels active = choose(layer.gate, gate, own(0));
+            return made_dense(coarse, 0, gate, n) ? Channels{nullptr, n} : active;
+        }
         work.taken.assign(n + kListSlack, 0);
         for (std::size_t r = 0; r < count; ++r) {
-            const float limit = threshold(r, gate);
-            if (!(limit > 0)) continue;
-            const RowSaliency own{values + r * n, nullptr, layer.neuron_norms.data(), limit, n};
-            rows[r].active[gate] = static_cast<std::int32_t>(layer.gate.set->mark(own, work.taken.data()));
+            if (!(work.limits[r] > 0)) continue;
+            rows[r].active[gate] = static_cast<std::int32_t>(layer.gate.set->mark(own(r), work.taken.data()));
+            dense = made_dense(coarse, r, gate, n) || dense;
         }
         if (dense) return {nullptr, n};
         const std::size_t found = list_taken(layer.gate, n);

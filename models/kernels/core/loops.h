@@ -184,17 +184,18 @@ void finish_rows(const Finish &f, std::size_t rows, Function act) {
 #pragma GCC unroll 4
             for (std::size_t v = 0; v < kTogether; ++v) {
                 const std::size_t at = c + v * kLanes;
-                y[v] = y[v] * load(f.saliency + at);
-                store(out + at, residual ? y[v] + load(residual + at) : y[v]);
+                const Vector saliency = load(f.saliency + at);
+                store(out + at, residual ? fused(y[v], saliency, load(residual + at)) : y[v] * saliency);
             }
         }
         for (; c < f.columns; c += kLanes) {
-            const Vector y = act(load(sums + c) * load(f.scale + c) + load(f.shift + c)) * load(f.saliency + c);
+            const Vector y = act(load(sums + c) * load(f.scale + c) + load(f.shift + c)), saliency = load(f.saliency + c);
             if (c + kLanes <= f.columns) {
-                store(out + c, residual ? y + load(residual + c) : y);
+                store(out + c, residual ? fused(y, saliency, load(residual + c)) : y * saliency);
             } else {
                 const std::size_t count = f.columns - c;
-                store_first(out + c, residual ? y + load_first(residual + c, count) : y, count);
+                const Vector added = residual ? fused(y, saliency, load_first(residual + c, count)) : y * saliency;
+                store_first(out + c, added, count);
             }
         }
     }

@@ -81,8 +81,8 @@ inline void finish_registers(const Part<Kind> &part, std::size_t stride, const t
         for (std::size_t r = 0; r < Rows; ++r) {
             Vector own = scale;
             if constexpr (Kind::datatype == Datatype::int8) own *= part.row_scales[r];
-            const Vector y = at_most(at_least(Kind::floats(sums[r][s]) * own + shift, floor), ceiling) * saliency;
-            store(out + r * stride, Residual ? y + load(residual + r * stride) : y);
+            const Vector y = at_most(at_least(Kind::floats(sums[r][s]) * own + shift, floor), ceiling);
+            store(out + r * stride, weighted<Residual>(y, saliency, residual + r * stride));
         }
     }
 }

@@ -212,7 +212,14 @@ struct Run {
     std::size_t stride;     // floats from one position of the result to the next
 };
 
-// Columns c and following of some neighbouring positions, without the residual.
+// What is left of the epilogue behind the activation.
+template <bool Residual>
+inline Vector weighted(Vector y, Vector saliency, const float *residual) {
+    if constexpr (!Residual) return y * saliency;
+    return fused(y, saliency, load(residual));
+}
+
+// Columns c and following of some neighbouring positions, up to the activation.
 template <std::size_t Count, typename Item, typename Act>
 inline void finish(const Strip &strip, const Run<Item> &run, std::size_t position, std::size_t c, Act act,
                    Vector (&y)[Count]) {
@@ -225,8 +232,6 @@ inline void finish(const Strip &strip, const Run<Item> &run, std::size_t positio
         y[i] = sum * (load(strip.scale + c) * row_scale) + load(strip.shift + c);
     }
     apply(act, y);
-#pragma GCC unroll 8
-    for (std::size_t i = 0; i < Count; ++i) y[i] = y[i] * load(strip.saliency + c);
 }
 
 // Calls finish(number, position) for all positions of a run, as many at a time as are finished side by side.
@@ -251,7 +256,8 @@ inline void finish_whole(const Strip &strip, const Run<Item> &run, Act act) {
             finish(strip, run, position, c, act, y);
 #pragma GCC unroll 8
             for (std::size_t i = 0; i < some.count; ++i)
-                store(out + i * run.stride + c, Residual ? y[i] + load(residual + i * run.stride + c) : y[i]);
+                store(out + i * run.stride + c,
+                      weighted<Residual>(y[i], load(strip.saliency + c), residual + i * run.stride + c));
         }
     });
 }
@@ -271,8 +277,7 @@ void finish_part(const Strip &strip, const Run<Item> &run, Act act) {
         for (std::size_t c = 0; c < kColumns; c += kLanes) {
             Vector y[1];
             finish(strip, run, i, c, act, y);
-            // Added here, so that it is rounded alike wherever the rest goes.
-            store(whole + c, Residual ? y[0] + load(added + c) : y[0]);
+            store(whole + c, weighted<Residual>(y[0], load(strip.saliency + c), added + c));
         }
 #if LANES == 16
         // In a register and not on the way to memory, which takes AMD's processors a hundred cycles.
@@ -295,7 +300,8 @@ inline void finish_rounded(const Strip &strip, const Run<Item> &run, std::uint8_
             finish(strip, run, position, c, act, y);
 #pragma GCC unroll 8
             for (std::size_t i = 0; i < some.count; ++i)
-                store_rounded(to + (position + i) * sizeof(Line) + 2 * c, y[i]);
+                store_rounded(to + (position + i) * sizeof(Line) + 2 * c,
+                              weighted<false>(y[i], load(strip.saliency + c), nullptr));
         }
     });
 }

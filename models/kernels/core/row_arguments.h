@@ -13,6 +13,10 @@ struct RowMatrix {
     std::shared_ptr<const RowWeights> weights;
 };
 
+struct CoarseMatrix {
+    std::shared_ptr<const CoarseWeights> weights;
+};
+
 // The values of a float32 vector, or none at all for None. Raises a ValueError for another length.
 std::vector<float> float_vector(nb::handle value, const char *name, std::size_t length, const char *what);
 

@@ -177,19 +177,19 @@ const float *gathered(const std::vector<float> &values, Channels outputs, FloatB
 
 }  // namespace
 
-const RowSet &row_set_named(const char *name) {
+const RowSet &row_set_of(const InstructionSet &set) {
 #if defined(SLUICE_X86)
-    for (const RowSet *set : {&kRowsAmx, &kRowsAvx512, &kRowsAvx2}) {
-        if (std::strcmp(name, set->name) == 0) return *set;
-    }
+    const auto is = [&](const char *name) { return std::strcmp(set.name, name) == 0; };
+    if (is("avx512") || is("amx")) return set.fetches_near ? kRowsZen : kRowsAvx512;
+    if (is("avx2")) return kRowsAvx2;
 #endif
-    (void)name;
+    (void)set;
     return kRowsPortable;
 }
 
 RowWeights empty_rows(std::size_t outputs, std::size_t inputs, Datatype datatype, bool by_input, const RowSet &set,
                       const InstructionSet &floats) {
-    RowWeights w{datatype, by_input, outputs, inputs, 0, 1, &set, &floats, nullptr, nullptr, {}, {}, {}, {}, {}};
+    RowWeights w{datatype, by_input, outputs, inputs, 0, 1, &set, &floats, nullptr, nullptr, {}, {}, {}, {}, {}, nullptr};
     if (datatype != Datatype::fp32) w.reduced = reduced_sets(Datatype::bf16)[0];
     w.groups = by_input ? block_groups(outputs, datatype) : divide_up(inputs, kGroup);
     if (by_input) w.blocks = divide_up(outputs, w.groups * kGroup);

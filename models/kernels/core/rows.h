@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "coarse.h"
 #include "layers.h"
 #include "reduced.h"
 #include "rows_set.h"
@@ -30,6 +31,7 @@ struct RowWeights {
     std::vector<float> norms;   // of the columns of W, [inputs]
     std::vector<float> means;   // of the inputs, or empty, and the bias with them folded in: bias + W · means
     std::vector<float> folded;
+    std::shared_ptr<const CoarseWeights> coarse;  // for what is inactive, which is skipped without
 
     std::size_t row_bytes() const { return groups * kGroup * item_bytes(datatype); }
     std::size_t bytes() const { return blocks * (by_input ? inputs : outputs) * row_bytes(); }
@@ -52,8 +54,9 @@ RowWeights empty_rows(std::size_t outputs, std::size_t inputs, Datatype datatype
 RowWeights pack_rows(const float *weight, std::size_t outputs, std::size_t inputs, Datatype datatype, bool by_input,
                      const RowSet &set, const InstructionSet &floats);
 
-// The most rows for which weights are used where they lie.
-constexpr std::size_t kFewRows = 8;
+// With more active channels than one in so many, reading those and the coarse weights of all takes longer than reading all
+// channels.
+constexpr std::size_t kShareBesideCoarse = 4;
 
 // sums[r] = Σ over the active inputs of x[r][k] · W[o, k], without scales: of all outputs, padded, where weights lie by
 // input, of the active ones where by output. x[r] holds the values of the active inputs, or of all where by output,

@@ -1,6 +1,5 @@
-// AVX-512 without the tile unit.
+// AVX-512.
 #define LANES 16
-#define FOR_ZEN true
 #include "rows_loops.h"
 
 namespace sluice {

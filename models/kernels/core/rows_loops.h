@@ -1,6 +1,7 @@
 // The loops of rows_set.h as templates over the vector width; see loops.h. FOR_ZEN may be defined beside LANES.
 #pragma once
 
+#include "coarse_loops.h"
 #include "rows_set.h"
 #include "vector.h"
 
@@ -305,10 +306,11 @@ void join_neurons(const RowNeurons &n) {
             active &= _mm512_cmp_ps_mask(saliency, _mm512_set1_ps(n.limit), _CMP_NLE_UQ);
         }
         const __m512 product = _mm512_maskz_mul_ps(active, gate, up);
+        const __mmask16 made = n.keeps ? active : mask;
         if (n.ids) {
-            _mm512_mask_i32scatter_ps(n.products, mask, ids, product, 4);
+            _mm512_mask_i32scatter_ps(n.products, made, ids, product, 4);
         } else {
-            _mm512_mask_storeu_ps(n.products + i, mask, product);
+            _mm512_mask_storeu_ps(n.products + i, made, product);
         }
     }
 #endif
@@ -316,7 +318,8 @@ void join_neurons(const RowNeurons &n) {
         const std::size_t at = n.ids ? static_cast<std::size_t>(n.ids[i]) : i;
         const float gate = n.gate[at], magnitude = gate < 0 ? -gate : gate;
         const float up = n.up[i] * (n.scales ? n.scales[at] : 1.0f) + (n.biases ? n.biases[at] : 0.0f);
-        n.products[at] = n.norms && magnitude * n.norms[at] <= n.limit ? 0.0f : gate * up;
+        const bool skipped = n.norms && magnitude * n.norms[at] <= n.limit;
+        if (!(skipped && n.keeps)) n.products[at] = skipped ? 0.0f : gate * up;
     }
 }
 
@@ -420,6 +423,19 @@ void pick_taken(const RowSaliency &row, const std::int32_t *taken, float *values
     }
 }
 
+void leave_active(const RowSaliency &row, float *values) {
+    for (std::size_t k = 0; k < row.count; k += kLanes) {
+        const Salient part(row, k);
+        const Vector value = part.active ? Vector{} : part.value;
+        const std::size_t left = row.count - k;
+        if (left < kLanes) {
+            store_first(values + k, value, left);
+        } else {
+            store(values + k, value);
+        }
+    }
+}
+
 constexpr RowSet row_set(const char *name) {
     return {name,
             {gather_rows<Datatype::fp32>, gather_rows<Datatype::bf16>, gather_rows<Datatype::int8>},
@@ -432,7 +448,9 @@ constexpr RowSet row_set(const char *name) {
             reach,
             mark_active,
             list_taken,
-            pick_taken};
+            pick_taken,
+            leave_active,
+            add_coarse_rows};
 }
 
 }  // namespace

@@ -4,9 +4,13 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "coarse_set.h"
 #include "reduced_set.h"
 
 namespace sluice {
+
+// The most rows for which weights are used where they lie.
+constexpr std::size_t kFewRows = 8;
 
 // Columns, or inputs, that lie together.
 constexpr std::size_t kGroup = 32;
@@ -54,7 +58,7 @@ struct RowFinish {
 };
 
 // products[n] = gate[n] · (scale_n · up[i] + bias_n) of the neurons n = ids[i], without ids of n = i; of those with
-// |gate[n]| · norm_n up to the limit 0. Scales, biases and norms may be null.
+// |gate[n]| · norm_n up to the limit 0, or, where it keeps those, what is there. Scales, biases and norms may be null.
 struct RowNeurons {
     const float *gate, *up;
     const std::int32_t *ids;
@@ -62,6 +66,7 @@ struct RowNeurons {
     float limit;
     std::size_t count;
     float *products;
+    bool keeps;
 };
 
 // By how much ids and values that are listed may be overwritten behind their end.
@@ -87,14 +92,17 @@ struct RowSet {
     std::size_t (*list)(const std::int32_t *taken, std::size_t count, std::int32_t *ids);
     // Of those that are taken x − mean where they are active in this row and 0 where not, likewise.
     void (*pick)(const RowSaliency &row, const std::int32_t *taken, float *values);
+    // Of all channels x − mean where they are not active in this row and 0 where they are.
+    void (*leave)(const RowSaliency &row, float *values);
+    CoarseFunction coarse;
 };
 
 extern const RowSet kRowsPortable;
 #if defined(SLUICE_X86)
-extern const RowSet kRowsAvx2, kRowsAvx512, kRowsAmx;
+extern const RowSet kRowsAvx2, kRowsAvx512, kRowsZen;
 #endif
 
-// That of an instruction set, else the portable one.
-const RowSet &row_set_named(const char *name);
+// The one for an instruction set and the processor that it was found on.
+const RowSet &row_set_of(const InstructionSet &set);
 
 }  // namespace sluice

@@ -42,6 +42,16 @@ inline void store_first(float *to, Vector value, std::size_t count) {
 #endif
 }
 
+// a · b + c, with one rounding on processors that can: the compiler fuses only what it sees so, and code that does the
+// same in two places is to round alike.
+inline Vector fused(Vector a, Vector b, Vector c) {
+#if LANES == 16
+    return (Vector)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#else
+    return a * b + c;
+#endif
+}
+
 // A NaN in `value` stays a NaN, as in torch's relu.
 inline Vector at_least(Vector value, Vector floor) { return value < floor ? floor : value; }
 inline Vector at_most(Vector value, Vector ceiling) { return value > ceiling ? ceiling : value; }

@@ -7,6 +7,12 @@ weights give an exact yardstick.
 
 from models.kernels.reference.arrays import instruction_sets
 from models.kernels.reference.attention import attention, rotary
+from models.kernels.reference.coarse import (
+    SHARE_BESIDE_COARSE,
+    CoarseMatrix,
+    pack_coarse,
+    repack_coarse,
+)
 from models.kernels.reference.decoding import (
     ROW_LAYOUT,
     Decoder,
@@ -51,6 +57,8 @@ from models.kernels.reference.threads import Threads
 
 __all__ = [
     "ROW_LAYOUT",
+    "SHARE_BESIDE_COARSE",
+    "CoarseMatrix",
     "Decoder",
     "DecoderLayer",
     "GatedLayer",
@@ -79,10 +87,12 @@ __all__ = [
     "likely_words",
     "max_pool2x2",
     "merge_positions",
+    "pack_coarse",
     "pack_convolution",
     "pack_depthwise",
     "pack_matrix",
     "pack_rows",
+    "repack_coarse",
     "repack_rows",
     "rms_norm",
     "rotary",

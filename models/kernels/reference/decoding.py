@@ -22,6 +22,7 @@ from models.kernels.reference.arrays import (
     tensor_of,
 )
 from models.kernels.reference.attention import attention, rotary
+from models.kernels.reference.coarse import SHARE_BESIDE_COARSE, CoarseMatrix
 from models.kernels.reference.datatypes import checked_datatype, reduced_weight
 from models.kernels.reference.norms import rms_norm
 
@@ -36,6 +37,7 @@ class RowMatrix:
     column_norms: Tensor
     bias: Tensor | None = None
     means: Tensor | None = None
+    coarse: CoarseMatrix | None = None
 
     @property
     def outputs(self) -> int:
@@ -72,6 +74,12 @@ class RowMatrix:
         known = None if means is None else per_channel(means, "means", size, "inputs", kind)
         own = self.column_norms if norms is None else per_channel(norms, "norms", size, "inputs", kind)
         return replace(self, means=known, column_norms=own)
+
+    def with_coarse(self, coarse: CoarseMatrix) -> "RowMatrix":
+        """The same weights with coarse ones for what is not active."""
+        if (coarse.outputs, coarse.inputs) != (self.outputs, self.inputs):
+            raise ValueError("coarse must have as many outputs and inputs as the matrix")
+        return replace(self, coarse=coarse)
 
 
 def pack_rows(
@@ -130,9 +138,14 @@ def row_matmul(
     outputs: Channels | None = None,
     activation: Literal["none", "silu"] = "none",
     residual: Floats | None = None,
+    coarse: Floats | None = None,
     out: Floats | None = None,
 ) -> NDArray[Any]:
-    """residual + x · Wᵀ + bias, or silu of it without a residual, [M, N]."""
+    """residual + x · Wᵀ + bias, or silu of it without a residual, [M, N], with what the coarse weights add."""
+    if coarse is not None and matrix.coarse is None:
+        raise ValueError("coarse must be None for a matrix without coarse weights")
+    if coarse is not None and outputs is not None:
+        raise ValueError("coarse must be None where there are outputs")
     if activation not in ("none", "silu"):
         raise ValueError(f"activation must be none or silu, not '{activation}'")
     if activation == "silu" and residual is not None:
@@ -155,6 +168,10 @@ def row_matmul(
         if activation != "none" or residual is not None:
             raise ValueError("outputs must be None where there is an activation or a residual")
         return deliver(result[:, channel_ids(outputs, "outputs", matrix.outputs)], out)
+    if coarse is not None and matrix.coarse is not None:
+        result = (
+            result + shaped_tensor(coarse, "coarse", (len(rows), matrix.inputs), rows.dtype) @ matrix.coarse.matrix.T
+        )
     if activation == "silu":
         result = silu(result)
     if residual is not None:
@@ -292,13 +309,16 @@ class _Row:
             gate = LAYER_GATES * i + 2
             gates = silu(self._gated(self._normed(x, layer.norm), layer.gate, gate))
             skips = layer.neuron_norms is not None and float(self.thresholds[gate + 1]) > 0
-            if layer.neuron_norms is not None:
-                gates = self._select(gate + 1, gates, layer.neuron_norms)
-            else:
+            normed = self._normed(x, layer.norm)
+            up = tensor_of(row_matmul(normed, layer.up))
+            products = gates * up
+            if layer.neuron_norms is None:
                 self.active[gate + 1] = gates.shape[1]
-            up = tensor_of(row_matmul(self._normed(x, layer.norm), layer.up))
-            least = float(np.finfo(np.float32).tiny) if skips else 0.0
-            x = x + self._gated(gates * up, layer.down, gate + 2, least)
+            else:
+                chosen = self._choose(gate + 1, gates, layer.neuron_norms, layer.up.coarse)
+                products = torch.where(chosen, products, self._left_up(normed, gates, layer.up))
+            least = float(np.finfo(np.float32).tiny) if skips and layer.up.coarse is None else 0.0
+            x = x + self._gated(products, layer.down, gate + 2, least)
         return x, self._logits(self._normed(x, self.decoder.norm), self.decoder.gates - 1)
 
     def _logits(self, normed: Tensor, gate: int) -> Tensor:
@@ -315,19 +335,31 @@ class _Row:
     def _normed(self, x: Tensor, weight: Floats) -> Tensor:
         return tensor_of(rms_norm(x, weight, self.decoder.epsilon))
 
-    def _select(self, gate: int, values: Tensor, norms: Tensor, least: float = 0.0) -> Tensor:
-        """The values, of which those that are not active are 0, under a threshold of at least so much."""
+    @staticmethod
+    def _left_up(normed: Tensor, gates: Tensor, matrix: RowMatrix) -> Tensor:
+        """What neurons are that are not active."""
+        if matrix.coarse is None:
+            return torch.zeros_like(gates)
+        return gates * tensor_of(row_matmul(torch.zeros_like(normed), matrix, coarse=normed))
+
+    def _choose(
+        self, gate: int, values: Tensor, norms: Tensor, coarse: CoarseMatrix | None, least: float = 0.0
+    ) -> Tensor:
+        """Which of the values are active, under a threshold of at least so much."""
         threshold = self.thresholds[gate].clamp(min=least)
-        chosen = ~(values.abs() * norms <= threshold) if threshold > 0 else torch.ones_like(values, dtype=torch.bool)
+        all_of_them = torch.ones_like(values, dtype=torch.bool)
+        chosen = ~(values.abs() * norms <= threshold) if threshold > 0 else all_of_them
+        if coarse is not None and chosen.sum() > SHARE_BESIDE_COARSE * values.shape[1]:
+            chosen = all_of_them
         self.active[gate] = int(chosen.sum())
-        return torch.where(chosen, values, torch.zeros_like(values))
+        return chosen
 
     def _gated(self, values: Tensor, matrix: RowMatrix, gate: int, least: float = 0.0) -> Tensor:
-        if not max(float(self.thresholds[gate]), least) > 0 or matrix.means is None:
-            picked = self._select(gate, values, matrix.column_norms, least)
-            return tensor_of(row_matmul(picked, matrix))
-        deviations = self._select(gate, values - matrix.means, matrix.column_norms, least)
-        return tensor_of(row_matmul(deviations + matrix.means, matrix))
+        gated = max(float(self.thresholds[gate]), least) > 0
+        means = matrix.means if gated and matrix.means is not None else torch.zeros_like(values)
+        chosen = self._choose(gate, values - means, matrix.column_norms, matrix.coarse, least)
+        left = None if matrix.coarse is None else torch.where(chosen, torch.zeros_like(values), values - means)
+        return tensor_of(row_matmul(torch.where(chosen, values, means), matrix, coarse=left))
 
     def _attend(self, x: Tensor, index: int, layer: DecoderLayer) -> Tensor:
         shape = self.decoder

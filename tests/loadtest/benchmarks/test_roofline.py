@@ -24,7 +24,12 @@ def test_the_report_can_be_read_by_a_program(small, capsys, datatype):
     assert printed["products"] == result["products"]
     assert all(gflops > 0 for gflops in printed["gflops"].values())
     assert list(printed["bandwidth"]) == ["cache 1", "cache 2", "memory"]
-    shares = {"rows by inputs": [1, 0.5, 0.5], "rows by outputs": [1, 0.5, 0.5], "blocks": [1, 0.5, 0.5, 0.5, 0.25]}
+    coarse = 17 / 32 / roofline.ITEM_BYTES[datatype]
+    shares = {
+        "rows by inputs": [1, 0.5, 0.5, round(coarse, 2), round(coarse + 1 / 16, 2)],
+        "rows by outputs": [1, 0.5, 0.5],
+        "blocks": [1, 0.5, 0.5, 0.5, 0.25],
+    }
     for layout, wanted in shares.items():
         dense, *others = [product for product in printed["products"] if product["layout"] == layout]
         assert dense["of_dense"] == 1

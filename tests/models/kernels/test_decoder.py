@@ -11,7 +11,7 @@ GATES = 5 * LAYERS + 1
 every_instruction_set = pytest.mark.parametrize("instruction_set", kernels.instruction_sets())
 
 
-def made(backend, seed=0, datatype="fp32", extras=True, window=0, margin=None, turned=False, **packing):
+def made(backend, seed=0, datatype="fp32", extras=True, window=0, margin=None, turned=False, coarse=False, **packing):
     """A decoder with random weights, means and norms."""
     random = np.random.default_rng(seed)
 
@@ -22,6 +22,8 @@ def made(backend, seed=0, datatype="fp32", extras=True, window=0, margin=None, t
         weight, bias = floats(outputs, inputs, scale=1.2 * inputs**-0.5), floats(outputs, scale=0.2)
         means = floats(inputs, scale=0.1)
         packed = backend.pack_rows(weight, datatype, by, bias=bias if extras else None, **packing)
+        if coarse and outputs != VOCABULARY:
+            packed = packed.with_coarse(backend.pack_coarse(weight))
         return packed.with_means(means) if extras else packed
 
     def norm(size):
@@ -90,6 +92,38 @@ def test_a_step_is_the_references(instruction_set, rows, level, extras):
     assert (active[:, -1] == 0).all()
     channels = [HIDDEN, HEADS * HEAD_SIZE, HIDDEN, NEURONS, NEURONS] * LAYERS + [HIDDEN]
     assert (active[:, :-1].mean(0) < channels).all() == (level > 0)
+
+
+@every_instruction_set
+@pytest.mark.parametrize("extras", [True, False])
+@pytest.mark.parametrize(("rows", "level"), [(1, 0.0), (1, 0.9), (3, 0.9), (11, 0.9), (11, 3.0)])
+def test_what_is_inactive_is_read_coarsely(instruction_set, rows, level, extras):
+    ours, exact, skipped = (inputs(rows, level) for _ in range(3))
+    for arguments in (ours, exact, skipped):
+        arguments[5][1::3] = 0  # of several rows some are dense
+        arguments[5][:, -1] = 0
+        arguments[5][2::3] /= 3  # and some have so many active channels at some gates that they are dense there
+    decoder = made(kernels, extras=extras, coarse=True, instruction_set=instruction_set)
+    logits, _, active = step(kernels, decoder, ours)
+    wanted, _, wanted_active = step(reference, made(reference, extras=extras, coarse=True), exact)
+    # Products in bf16 may move a saliency over a threshold that is near.
+    same = (active == wanted_active).all(1)
+    assert same.mean() > 0.8
+    np.testing.assert_allclose(logits[same], wanted[same], rtol=2e-2, atol=5e-2)
+    shares = active[:, : 5 * LAYERS] / ([HIDDEN, HEADS * HEAD_SIZE, HIDDEN, NEURONS, NEURONS] * LAYERS)
+    assert ((shares == 1) | (shares <= kernels.SHARE_BESIDE_COARSE)).all()
+    assert (shares[::3] < 1).any() == (level > 0)
+    for r in range(rows):
+        alone = [[part[r]] if isinstance(part, list) else part[r : r + 1].copy() for part in inputs(rows, level)]
+        alone[5] = ours[5][r : r + 1].copy()
+        own, _, own_active = step(kernels, decoder, alone)
+        np.testing.assert_array_equal(own[0], logits[r])
+        np.testing.assert_array_equal(own_active[0], active[r])
+    if level:
+        without, _, _ = step(kernels, made(kernels, extras=extras, instruction_set=instruction_set), skipped)
+        dense = inputs(rows, 0.0)
+        whole, _, _ = step(kernels, decoder, dense)
+        assert np.linalg.norm((logits - whole)[::3]) < 0.5 * np.linalg.norm((without - whole)[::3])
 
 
 @every_instruction_set

@@ -79,7 +79,8 @@ def test_a_pass_with_gates_is_the_steps_with_them(calibrated):
         sequence.append(token)
     logits = np.stack(found)
     normal = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    np.testing.assert_allclose(normal, wanted, rtol=1e-3, atol=1e-3)
+    assert np.abs(normal - wanted).mean() < 5e-3  # what is read coarsely may be rounded to bf16
+    np.testing.assert_allclose(normal, wanted, rtol=1e-2, atol=2e-2)
     active = {gate: work.channels - work.skipped for gate, work in context.layers.items()}
     sinks = SINKS * np.array(model.network.shape.gates()[0])
     assert [active[gate] for gate in model.network.gates] == (mask.active + sinks).tolist()
@@ -128,7 +129,8 @@ def test_only_the_active_neurons_of_a_prompt_take_part(calibrated):
         active = pooled(values) * network.neuron_norms[layer] > model.prompt_thresholds(1.0)[layer]
         return np.where(active, values, 0).astype(np.float32)
 
-    np.testing.assert_allclose(states, network.advance(tokens, network.start(), watch), rtol=1e-3, atol=1e-4)
+    skipping = LanguageModel("tiny", model.folder).network  # without coarse weights, as a prompt is computed
+    np.testing.assert_allclose(states, skipping.advance(tokens, skipping.start(), watch), rtol=1e-3, atol=1e-4)
 
 
 def test_sequences_at_their_own_levels_in_one_step(calibrated):

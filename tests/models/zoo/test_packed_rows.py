@@ -29,6 +29,7 @@ def kept(path, datatype="bf16"):
     """What a first start packs."""
     rows = PackedRows(path, DIGEST, datatype)
     made = {by: rows.pack(by, lambda: weight(3), by, weight(4)[:, 0].copy()) for by in ("inputs", "outputs")}
+    rows.pack_coarse("coarse", lambda: weight(3))
     rows.keep()
     return made
 
@@ -44,6 +45,7 @@ def test_the_next_start_reads_no_weights(tmp_path, datatype):
         assert (again.by, again.datatype, again.nbytes) == (by, datatype, matrix.nbytes)
         assert np.array_equal(kernels.row_matmul(x, again), kernels.row_matmul(x, matrix))
         assert np.array_equal(again.norms, matrix.norms)
+    assert np.array_equal(rows.pack_coarse("coarse", unread).weight, kernels.pack_coarse(weight(3)).weight)
     written = path.stat().st_mtime_ns
     rows.keep()
     assert path.stat().st_mtime_ns == written

@@ -1,0 +1,88 @@
+// Coarse copies of layers for a few rows.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include <nanobind/ndarray.h>
+
+#include "bindings.h"
+#include "row_arguments.h"
+
+namespace sluice {
+namespace {
+
+void check_sizes(std::size_t outputs, std::size_t inputs) {
+    if (outputs == 0 || inputs == 0) reject("weight must have at least one output and one input");
+    if (outputs > kMostChannels || inputs > kMostChannels) reject("weight must have at most 2^24 outputs and inputs");
+}
+
+CoarseMatrix pack(nb::handle weight_) {
+    const Argument weight = float_array(weight_, "weight", 2);
+    const std::size_t outputs = weight.size(0), inputs = weight.size(1);
+    check_sizes(outputs, inputs);
+    const float *values = weight.floats();
+    std::shared_ptr<CoarseWeights> packed;
+    {
+        const nb::gil_scoped_release released;
+        if (std::all_of(values, values + outputs * inputs, [](float value) { return std::isfinite(value); }))
+            packed = std::make_shared<CoarseWeights>(pack_coarse(values, outputs, inputs));
+    }
+    if (!packed) reject("weight must be finite");
+    return {packed};
+}
+
+// What `words`, `scales` and `steps` of one gave.
+CoarseMatrix repack(nb::handle words_, std::size_t outputs, std::size_t inputs, nb::handle scales,
+                    nb::handle steps) {
+    check_sizes(outputs, inputs);
+    const Argument words = cpu_array(words_, "words", Items::int32);
+    auto packed = std::make_shared<CoarseWeights>(empty_coarse(outputs, inputs));
+    if (words.rank != 1 || words.items != packed->bytes() / 4)
+        reject("words must have the shape [" + std::to_string(packed->bytes() / 4) + "] of this layer");
+    packed->scales = float_vector(scales, "scales", outputs, "outputs");
+    packed->steps = float_vector(steps, "steps", inputs, "inputs");
+    if (packed->scales.empty() || packed->steps.empty()) reject("scales and steps must not be None");
+    {
+        const nb::gil_scoped_release released;
+        std::memcpy(packed->data.get(), words.data, packed->bytes());
+    }
+    return {packed};
+}
+
+nb::object words_of(nb::handle self) {
+    const CoarseWeights &w = *nb::cast<const CoarseMatrix &>(self).weights;
+    const std::size_t shape[] = {w.bytes() / 4};
+    return nb::cast(nb::ndarray<nb::numpy, const std::int32_t>(w.data.get(), 1, shape, self));
+}
+
+nb::object copied(const std::vector<float> &values) {
+    const Result made = result(nb::none(), {values.size()});
+    std::copy(values.begin(), values.end(), made.data);
+    return made.object;
+}
+
+nb::object weight_of(const CoarseMatrix &matrix) {
+    const Result made = result(nb::none(), {matrix.weights->outputs, matrix.weights->inputs});
+    const nb::gil_scoped_release released;
+    unpack_coarse(*matrix.weights, made.data);
+    return made.object;
+}
+
+}  // namespace
+
+void bind_coarse(nb::module_ &m) {
+    using namespace nb::literals;
+
+    nb::class_<CoarseMatrix>(m, "CoarseMatrix")
+        .def_prop_ro("outputs", [](const CoarseMatrix &p) { return p.weights->outputs; })
+        .def_prop_ro("inputs", [](const CoarseMatrix &p) { return p.weights->inputs; })
+        .def_prop_ro("nbytes", [](const CoarseMatrix &p) { return p.weights->bytes(); })
+        .def_prop_ro("words", &words_of)
+        .def_prop_ro("scales", [](const CoarseMatrix &p) { return copied(p.weights->scales); })
+        .def_prop_ro("steps", [](const CoarseMatrix &p) { return copied(p.weights->steps); })
+        .def_prop_ro("weight", &weight_of);
+    m.def("pack_coarse", &pack, "weight"_a.none());
+    m.def("repack_coarse", &repack, "words"_a.none(), "outputs"_a, "inputs"_a, nb::kw_only(), "scales"_a.none(), "steps"_a.none());
+}
+
+}  // namespace sluice

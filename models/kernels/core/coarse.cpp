@@ -1,0 +1,165 @@
+#define LANES 4
+#include "coarse.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <numeric>
+
+#include "memory.h"
+#include "reduced_set.h"
+#include "vector.h"
+#include "weight_memory.h"
+
+namespace sluice {
+namespace {
+
+constexpr float kScaleSteps = 255.0f;
+
+// Shares of the largest weight that are tried as scale: a smaller one is nearer to most, and cuts that one off.
+constexpr float kTriedScales[] = {1.0f, 0.94f, 0.88f, 0.82f};
+
+struct Rounded {
+    IntVector codes[kCoarseOutputs / kLanes];  // of magnitudes
+    float error;
+};
+
+Rounded round_to(const float *magnitudes, std::size_t count, float scale) {
+    Rounded made;
+    alignas(16) float errors[kCoarseOutputs];
+    for (std::size_t v = 0; v < kCoarseOutputs / kLanes; ++v) {
+        const Vector magnitude = load(magnitudes + v * kLanes);
+        Vector missed = magnitude - kCoarseValues[0] * scale;
+        IntVector code = {};
+        for (std::size_t i = 0; i < 7; ++i) {
+            const IntVector above = magnitude > (kCoarseValues[i] + kCoarseValues[i + 1]) / 2 * scale;
+            const Vector step = broadcast((kCoarseValues[i + 1] - kCoarseValues[i]) * scale);
+            code -= above;
+            missed -= (Vector)(above & (IntVector)step);
+        }
+        made.codes[v] = code;
+        store(errors + v * kLanes, missed * missed);
+    }
+    made.error = std::accumulate(errors, errors + count, 0.0f);
+    return made;
+}
+
+std::uint8_t *unit_of(const CoarseWeights &w, std::size_t unit) {
+    return static_cast<std::uint8_t *>(w.data.get()) + unit * w.unit_bytes();
+}
+
+std::uint8_t *scales_of(const CoarseWeights &w, std::size_t unit) {
+    return unit_of(w, unit) + w.padded_inputs() * kCoarseOutputs / 2;
+}
+
+// Where the bits of one weight are.
+struct Place {
+    std::uint8_t *byte;
+    unsigned shift;
+};
+
+Place place_of(std::uint8_t *unit, std::size_t input, std::size_t output) {
+    const unsigned shift = coarse_shift(input % 4, output / 16);
+    return {unit + input / 4 * kCoarseLine + output % 16 * 4 + shift / 8, shift % 8};
+}
+
+// The weights of one input in one unit, `count` and zeros.
+void pack_input(const CoarseWeights &w, std::size_t unit, std::size_t input, const float (&weights)[kCoarseOutputs],
+                std::size_t count) {
+    float magnitudes[kCoarseOutputs], largest = 0;
+    for (std::size_t j = 0; j < kCoarseOutputs; ++j) {
+        magnitudes[j] = std::abs(weights[j]);
+        largest = std::max(largest, magnitudes[j]);
+    }
+    const float step = w.steps[input];
+    if (!(largest > 0) || !(step > 0)) return;  // a scale of 0
+    Rounded best{};
+    best.error = INFINITY;
+    for (const float share : kTriedScales) {
+        const float steps = std::min(std::max(std::nearbyint(share * largest / step), 1.0f), kScaleSteps);
+        const Rounded made = round_to(magnitudes, count, steps * step);
+        if (!(made.error < best.error)) continue;
+        best = made;
+        scales_of(w, unit)[input] = static_cast<std::uint8_t>(steps);
+    }
+    for (std::size_t j = 0; j < kCoarseOutputs; ++j) {
+        const Place place = place_of(unit_of(w, unit), input, j);
+        *place.byte |= static_cast<std::uint8_t>((best.codes[j / kLanes][j % kLanes] + (weights[j] < 0 ? 8 : 0)) << place.shift);
+    }
+}
+
+struct Workspace {
+    FloatBuffer x, scratch;
+};
+
+Workspace &workspace() {
+    thread_local Workspace kept;
+    return kept;
+}
+
+CoarseFunction function_of(const RowSet &set) {
+#if defined(SLUICE_X86)
+    if (std::strcmp(set.name, "avx512") == 0 && reduced_sets(Datatype::bf16)[0] != &kBf16Avx2 && reduced_sets(Datatype::bf16)[0] != &kBf16Portable)
+        return add_coarse_bf16;
+#endif
+    return set.coarse;
+}
+
+}  // namespace
+
+CoarseWeights empty_coarse(std::size_t outputs, std::size_t inputs) {
+    CoarseWeights w{outputs, inputs, nullptr, std::vector<float>(outputs), std::vector<float>(inputs)};
+    w.data = weight_memory(w.bytes());
+    return w;
+}
+
+CoarseWeights pack_coarse(const float *weight, std::size_t outputs, std::size_t inputs) {
+    CoarseWeights w = empty_coarse(outputs, inputs);
+    std::vector<float> factors(outputs);
+    for (std::size_t o = 0; o < outputs; ++o) {
+        const float *from = weight + o * inputs;
+        w.scales[o] = std::sqrt(std::inner_product(from, from + inputs, from, 0.0f) / static_cast<float>(inputs));
+        factors[o] = w.scales[o] > 0 ? 1.0f / w.scales[o] : 0.0f;
+        for (std::size_t k = 0; k < inputs; ++k)
+            w.steps[k] = std::max(w.steps[k], std::abs(from[k]) * factors[o] / kScaleSteps);
+    }
+    float own[kCoarseOutputs];
+    for (std::size_t unit = 0; unit < w.units(); ++unit) {
+        const std::size_t first = unit * kCoarseOutputs, count = std::min(kCoarseOutputs, outputs - first);
+        for (std::size_t k = 0; k < inputs; ++k) {
+            for (std::size_t j = 0; j < count; ++j) own[j] = weight[(first + j) * inputs + k] * factors[first + j];
+            std::fill(own + count, own + kCoarseOutputs, 0.0f);
+            pack_input(w, unit, k, own, count);
+        }
+    }
+    return w;
+}
+
+void unpack_coarse(const CoarseWeights &w, float *to) {
+    for (std::size_t o = 0; o < w.outputs; ++o) {
+        const std::size_t unit = o / kCoarseOutputs;
+        for (std::size_t k = 0; k < w.inputs; ++k) {
+            const Place place = place_of(unit_of(w, unit), k, o % kCoarseOutputs);
+            const float scale = scales_of(w, unit)[k] * w.steps[k];
+            to[o * w.inputs + k] = kCoarseValues[*place.byte >> place.shift & 15] * scale * w.scales[o];
+        }
+    }
+}
+
+void add_coarse(const CoarseWeights &w, const RowSet &set, const float *const *x, std::size_t rows, float *const *y) {
+    Workspace &work = workspace();
+    const std::size_t padded = w.padded_inputs();
+    float *scaled = work.x.reserve(rows * padded);
+    const float *from[kFewRows];
+    for (std::size_t r = 0; r < rows; ++r) {
+        float *own = scaled + r * padded;
+        std::transform(x[r], x[r] + w.inputs, w.steps.data(), own, std::multiplies<float>());
+        std::fill(own + w.inputs, own + padded, 0.0f);
+        from[r] = own;
+    }
+    function_of(set)({unit_of(w, 0), w.units(), padded, w.outputs, w.scales.data(), from, y, work.scratch.reserve(rows * kCoarseSideBySide * padded)},
+                     rows);
+}
+
+}  // namespace sluice

@@ -1,0 +1,39 @@
+// A coarse copy of a layer for a few rows: 4 bits to a weight, for the inputs that matter little in this request. Their
+// part of the result is small, so that it may be a little wrong, and costs a half of the bytes of int8, a quarter of bf16.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "coarse_set.h"
+#include "rows_set.h"
+
+namespace sluice {
+
+// Weights lie as [unit of 32 outputs][4 inputs] lines, and behind those of each unit its scales, so that all of it is
+// read from end to end. A weight is the scale of its output, times that of its input in this unit, times one of 16
+// values; the latter scale is a whole number up to 255 times the step of the input.
+struct CoarseWeights {
+    std::size_t outputs, inputs;
+    std::shared_ptr<void> data;
+    std::vector<float> scales, steps;  // [outputs] and [inputs]
+
+    std::size_t padded_inputs() const { return (inputs + kCoarseInputs - 1) / kCoarseInputs * kCoarseInputs; }
+    std::size_t units() const { return (outputs + kCoarseOutputs - 1) / kCoarseOutputs; }
+    std::size_t unit_bytes() const { return padded_inputs() * (kCoarseOutputs / 2 + 1); }
+    std::size_t bytes() const { return units() * unit_bytes(); }
+};
+
+// With memory of zeros for the weights.
+CoarseWeights empty_coarse(std::size_t outputs, std::size_t inputs);
+
+// `weight` is [outputs][inputs], finite.
+CoarseWeights pack_coarse(const float *weight, std::size_t outputs, std::size_t inputs);
+
+// The weights that it stands for, [outputs][inputs].
+void unpack_coarse(const CoarseWeights &weights, float *to);
+
+// y[r] += C · x[r] of up to kFewRows rows, of all inputs and outputs, by the instructions of that set, or better ones of the same processor.
+void add_coarse(const CoarseWeights &weights, const RowSet &set, const float *const *x, std::size_t rows, float *const *y);
+
+}  // namespace sluice

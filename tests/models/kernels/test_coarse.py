@@ -1,0 +1,142 @@
+"""Coarse weights: what they stand for, and products with them, on every instruction set of this machine."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models import kernels
+from models.kernels import reference
+
+every_instruction_set = pytest.mark.parametrize("instruction_set", kernels.instruction_sets())
+both_backends = pytest.mark.parametrize("backend", [kernels, reference])
+BFLOAT16 = 2.0**-8
+
+
+def weights(outputs, inputs, seed=0):
+    """Of inputs and outputs that differ in size; one input is 0 throughout and one in the first unit."""
+    random = np.random.default_rng(seed)
+    weight = (
+        random.standard_normal((outputs, inputs))
+        * random.uniform(0.1, 3, inputs)
+        * random.uniform(0.3, 2, (outputs, 1))
+    )
+    weight[:, inputs // 2] = 0
+    weight[:32, inputs // 3] = 0
+    return weight.astype(np.float32)
+
+
+def product(backend, x, weight, **packing):
+    """x · Cᵀ alone."""
+    matrix = backend.pack_rows(weight, **packing).with_coarse(backend.pack_coarse(weight))
+    return backend.row_matmul(np.zeros_like(x), matrix, coarse=x)
+
+
+@both_backends
+@pytest.mark.parametrize(("outputs", "inputs"), [(576, 96), (70, 50), (1, 1), (33, 4)])
+def test_weights_are_near_what_they_were(backend, outputs, inputs):
+    weight = weights(outputs, inputs)
+    coarse = backend.pack_coarse(weight)
+    assert (coarse.outputs, coarse.inputs) == (outputs, inputs)
+    sizes = np.sqrt((weight**2).mean(1, keepdims=True)) + 1e-9
+    weight, found = weight / sizes, coarse.weight / sizes
+    for first in range(0, outputs, 32):
+        unit, own = weight[first : first + 32], found[first : first + 32]
+        # The largest is cut off to 0.82 at most, and the values lie at most 0.2 of it apart.
+        assert (np.abs(unit - own) <= 0.181 * np.abs(unit).max(0) + np.abs(weight).max(0) / 255).all()
+        assert not own[:, np.abs(unit).max(0) == 0].any()
+    if outputs > 500:
+        assert np.linalg.norm(found - weight) < 0.09 * np.linalg.norm(weight)
+
+
+@pytest.mark.parametrize(("outputs", "inputs"), [(96, 64), (70, 50), (1, 1), (33, 4)])
+def test_packed_weights_are_the_references(outputs, inputs):
+    weight = weights(outputs, inputs, seed=2)
+    np.testing.assert_allclose(kernels.pack_coarse(weight).weight, reference.pack_coarse(weight).weight, rtol=1e-5)
+
+
+@every_instruction_set
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.sampled_from([1, 2, 3, 8, 9, 21]),
+    outputs=st.sampled_from([1, 16, 31, 33, 64, 96, 200]),
+    inputs=st.sampled_from([1, 5, 32, 63, 100]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_products_are_those_of_the_weights(instruction_set, rows, outputs, inputs, seed):
+    x, weight = np.random.default_rng(seed).standard_normal((rows, inputs)).astype(np.float32), weights(outputs, inputs)
+    exact = kernels.pack_coarse(weight).weight.astype(np.float64)
+    size = np.abs(x) @ np.abs(exact.T) + 1e-6
+    found = product(kernels, x, weight, instruction_set=instruction_set)
+    assert (np.abs(found - x @ exact.T) <= BFLOAT16 * size).all()
+    alone = [product(kernels, row[None], weight, instruction_set=instruction_set)[0] for row in x]
+    np.testing.assert_array_equal(found, np.stack(alone))
+
+
+@both_backends
+@pytest.mark.parametrize("rows", [2, 20])
+def test_they_are_added_to_the_others(backend, rows):
+    random, weight = np.random.default_rng(1), weights(70, 50)
+    x, left = (random.standard_normal((rows, 50)).astype(np.float32) for _ in range(2))
+    bias, residual = (
+        random.standard_normal(70).astype(np.float32),
+        random.standard_normal((rows, 70)).astype(np.float32),
+    )
+    matrix = backend.pack_rows(weight, bias=bias)
+    assert matrix.coarse is None
+    matrix = matrix.with_coarse(backend.pack_coarse(weight))
+    wanted = x @ weight.T + bias + left @ matrix.coarse.weight.T
+    np.testing.assert_allclose(
+        backend.row_matmul(x, matrix, coarse=left, residual=residual), wanted + residual, rtol=0, atol=0.2
+    )
+    some = np.arange(0, 50, 3, dtype=np.int32)
+    np.testing.assert_allclose(
+        backend.row_matmul(x[:, some].copy(), matrix, inputs=some, coarse=left),
+        x[:, some] @ weight[:, some].T + bias + left @ matrix.coarse.weight.T,
+        rtol=0,
+        atol=0.2,
+    )
+    silu = wanted / (1 + np.exp(-wanted.astype(np.float64)))
+    np.testing.assert_allclose(backend.row_matmul(x, matrix, coarse=left, activation="silu"), silu, rtol=0, atol=0.2)
+
+
+@both_backends
+def test_packed_again(backend):
+    x, weight = np.random.default_rng(1).standard_normal((2, 50)).astype(np.float32), weights(70, 50)
+    made = backend.pack_coarse(weight)
+    again = backend.repack_coarse(made.words.copy(), 70, 50, scales=made.scales, steps=made.steps)
+    assert (again.outputs, again.inputs, again.nbytes) == (70, 50, made.nbytes)
+    np.testing.assert_array_equal(again.weight, made.weight)
+    matrix = backend.pack_rows(weight, "int8")
+    products = [backend.row_matmul(x, matrix.with_coarse(coarse), coarse=x) for coarse in (made, again)]
+    np.testing.assert_array_equal(*products)
+
+
+def test_half_of_the_bytes_of_int8():
+    weight = weights(576, 576)
+    assert kernels.pack_coarse(weight).nbytes == pytest.approx(kernels.pack_rows(weight, "int8").nbytes * 17 / 32)
+
+
+@both_backends
+def test_what_does_not_fit_is_rejected(backend):
+    weight = weights(70, 50)
+    made, x = backend.pack_coarse(weight), np.ones((1, 50), np.float32)
+    plain, narrow = backend.pack_rows(weight, by="outputs"), backend.pack_rows(weight[:, :40].copy())
+    for wrong, message in (
+        (lambda: backend.pack_coarse(np.full((3, 4), np.inf, np.float32)), "weight must be finite"),
+        (lambda: backend.pack_coarse(np.ones((0, 5), np.float32)), "at least one output and one input"),
+        (
+            lambda: backend.repack_coarse(made.words[:-1], 70, 50, scales=made.scales, steps=made.steps),
+            "words must have the shape",
+        ),
+        (lambda: backend.repack_coarse(made.words, 70, 50, scales=made.scales, steps=made.steps[:-1]), "steps"),
+        (lambda: narrow.with_coarse(made), "coarse must have as many outputs and inputs"),
+        (lambda: backend.row_matmul(x, plain, coarse=x), "coarse must be None for a matrix without"),
+        (
+            lambda: backend.row_matmul(x, plain.with_coarse(made), coarse=x, outputs=np.arange(3, dtype=np.int32)),
+            "coarse must be None where there are outputs",
+        ),
+        (lambda: backend.row_matmul(x, plain.with_coarse(made), coarse=x[:, :9].copy()), "coarse"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            wrong()
