@@ -26,7 +26,7 @@ POSITION_GRID = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 LEAST_QUALITY = 0.9
 """The agreement with dense at which the dial ends."""
 
-CHEAP = 0.04
+CHEAP = 0.08
 """The price, in agreement for all of the work, up to which positions are joined before tuned halves are lean."""
 
 LEAST_THRESHOLD = 1e-6
