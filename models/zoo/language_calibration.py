@@ -202,6 +202,9 @@ def _points(
     # Between two prices too: the head's gate is opened all at once.
     wanted = np.linspace(0, at[-1], points)
     rows = np.stack([np.interp(wanted, at, column) for column in columns.T], 1).astype(np.float32)
+    for row in rows:
+        # Sequences that are computed together had better be dense at the same gates: weights are read both ways if not.
+        row[: len(seen)] *= [own.opened(threshold) > 0.5 for own, threshold in zip(seen, row, strict=False)]
     return [(row[:-1], np.full(shape.layers, row[-1], np.float32)) for row in rows]
 
 
@@ -219,6 +222,11 @@ class _Seen:
         costs = np.zeros((len(ordered), ordered.shape[1] + 1), np.float32)
         np.cumsum(0.5 * ordered**2, 1, out=costs[:, 1:])
         return cls(ordered, costs)
+
+    def opened(self, threshold: float) -> float:
+        """The share of positions that are not dense under this threshold."""
+        active = (self.ordered > threshold).mean(1)
+        return float((active <= kernels.SHARE_BESIDE_COARSE).mean())
 
     def under(self, threshold: float) -> tuple[float, float]:
         """The channels' worth of work that a position spares under this threshold, and its cost; means."""

@@ -6,6 +6,9 @@
 namespace sluice {
 namespace {
 
+// Rows times units whose sums fit the registers, beside the weights.
+constexpr std::size_t kRowsByUnits = 4;
+
 // 16 values twice: VPERMW looks at 5 bits, of which the highest is another weight's.
 __m512i table() {
     alignas(64) std::uint16_t values[32];
@@ -60,7 +63,7 @@ void add_units(const CoarseProduct &p, const std::uint8_t *weights, const std::u
             for (std::size_t part = 0; part < 4; ++part) {
                 const __m512i own = part ? _mm512_srli_epi16(bits, 4 * static_cast<unsigned>(part)) : bits;
                 const auto w = (__m512bh)_mm512_permutexvar_epi16(own, values);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
                 for (std::size_t r = 0; r < Rows; ++r) {
                     const std::uint16_t *from = x + (r * Units + u) * p.inputs + k + 2 * (part / 2);
                     sums[r][u][part] = _mm512_dpbf16_ps(sums[r][u][part], w, pair(from));
@@ -91,16 +94,21 @@ void add_side_by_side(const CoarseProduct &p, std::size_t rows, std::size_t unit
             scale_inputs(p.x[r], weights + u * unit_bytes + line_bytes, p.inputs, scaled + (r * Units + u) * p.inputs,
                          Units * unit_bytes);
     }
+    const auto x = [&](std::size_t row) { return scaled + row * Units * p.inputs; };
+    constexpr std::size_t kRows = kRowsByUnits / Units;
     std::size_t row = 0;
-    for (; row + 2 <= rows; row += 2) add_units<2, Units>(p, weights, scaled + row * Units * p.inputs, row, unit);
-    if (row < rows) add_units<1, Units>(p, weights, scaled + row * Units * p.inputs, row, unit);
+    for (; row + kRows <= rows; row += kRows) add_units<kRows, Units>(p, weights, x(row), row, unit);
+    for (; row < rows; ++row) add_units<1, Units>(p, weights, x(row), row, unit);
 }
 
 }  // namespace
 
 void add_coarse_bf16(const CoarseProduct &p, std::size_t rows) {
     std::size_t unit = 0;
-    for (; unit + kCoarseSideBySide <= p.units; unit += kCoarseSideBySide) add_side_by_side<kCoarseSideBySide>(p, rows, unit);
+    if (rows <= 2) {  // of more rows arithmetic is the limit, and weights are looked up once for four
+        for (; unit + kCoarseSideBySide <= p.units; unit += kCoarseSideBySide)
+            add_side_by_side<kCoarseSideBySide>(p, rows, unit);
+    }
     for (; unit < p.units; ++unit) add_side_by_side<1>(p, rows, unit);
 }
 

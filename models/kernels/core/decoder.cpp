@@ -53,25 +53,57 @@ struct Step {
     }
 
     void gated_by_limits(const RowWeights &w, std::size_t gate, const float *values, float *y, bool adds) const {
-        const Channels active = select(w, gate, values);
-        const float *picked[kFewRows];
-        for (std::size_t r = 0; r < count; ++r)
-            picked[r] = active.ids ? work.picked.reserve(0) + r * active.count : values + r * w.inputs;
-        multiply(w, picked, active, y, adds);
-        if (w.coarse) add_left(w, values, y);
+        std::size_t all[kFewRows];
+        for (std::size_t r = 0; r < count; ++r) all[r] = r;
+        const float *from[kFewRows];
+        if (!w.coarse) {
+            const Channels active = select(w, gate, values);
+            for (std::size_t r = 0; r < count; ++r)
+                from[r] = active.ids ? work.picked.reserve(0) + r * active.count : values + r * w.inputs;
+            return multiply(w, all, count, from, active, y, adds);
+        }
+        const auto own = [&](std::size_t r) { return saliency(w, work.limits[r], values + r * w.inputs); };
+        each_part(w, gate, w.inputs, own, [&](const std::size_t *which, std::size_t some, Channels active) {
+            for (std::size_t i = 0; i < some; ++i)
+                from[i] = active.ids ? work.picked.reserve(0) : values + which[i] * w.inputs;
+            multiply(w, which, some, from, active, y, adds);
+        });
+        add_left(w, values, y);
+    }
+
+    // Beside coarse weights: calls run(rows, their number, active channels) for each row with a limit alone, whose active
+    // channels are few and of the others' no few, and at last for all others. A row of which too many are active becomes
+    // one of those.
+    template <typename Own, typename Run>
+    void each_part(const RowWeights &w, std::size_t gate, std::size_t n, Own own, Run run) const {
+        std::size_t dense[kFewRows], some = 0;
+        for (std::size_t r = 0; r < count; ++r) {
+            if (work.limits[r] > 0) {
+                const Channels active = choose(w, gate, r, own(r));
+                if (active.count * kShareBesideCoarse <= n) {
+                    run(&r, std::size_t{1}, active);
+                    continue;
+                }
+                work.limits[r] = 0;
+            }
+            rows[r].active[gate] = static_cast<std::int32_t>(n);
+            dense[some++] = r;
+        }
+        if (some) run(dense, some, Channels{nullptr, n});
     }
 
     static const float *data(const std::vector<float> &values) { return values.empty() ? nullptr : values.data(); }
 
-    void multiply(const RowWeights &w, const float *const *values, Channels inputs, float *y, bool adds) const {
+    // Some rows, which have the same inputs.
+    void multiply(const RowWeights &w, const std::size_t *which, std::size_t some, const float *const *values,
+                  Channels inputs, float *y, bool adds) const {
         const std::size_t padded = w.padded_outputs();
-        float *sums = work.sums.reserve(count * padded);
-        float *to[kFewRows];
-        for (std::size_t r = 0; r < count; ++r) to[r] = row(sums, r, padded);
-        sum_few(w, values, count, inputs, {nullptr, w.outputs}, to);
-        for (std::size_t r = 0; r < count; ++r) {
-            const float *shift = work.limits[r] > 0 && !w.folded.empty() ? w.folded.data() : data(w.bias);
-            w.set->finish({to[r], data(w.scales), shift, row(y, r, w.outputs), w.outputs, adds});
+        float *sums = work.sums.reserve(some * padded), *to[kFewRows];
+        for (std::size_t i = 0; i < some; ++i) to[i] = row(sums, i, padded);
+        sum_few(w, values, some, inputs, {nullptr, w.outputs}, to);
+        for (std::size_t i = 0; i < some; ++i) {
+            const float *shift = work.limits[which[i]] > 0 && !w.folded.empty() ? w.folded.data() : data(w.bias);
+            w.set->finish({to[i], data(w.scales), shift, row(y, which[i], w.outputs), w.outputs, adds});
         }
     }
 
@@ -90,14 +122,6 @@ struct Step {
         if (some) add_coarse(*w.coarse, *w.set, from, some, to);
     }
 
-    // Whether a row's active channels are so many that it is dense, as it is then made.
-    bool made_dense(const CoarseWeights *coarse, std::size_t r, std::size_t gate, std::size_t n) const {
-        if (!coarse || static_cast<std::size_t>(rows[r].active[gate]) * kShareBesideCoarse <= n) return false;
-        rows[r].active[gate] = static_cast<std::int32_t>(n);
-        work.limits[r] = 0;
-        return true;
-    }
-
     // The inputs of w that are active for some row, their values in work.picked [rows][active]; no ids where all rows
     // are dense.
     Channels select(const RowWeights &w, std::size_t gate, const float *values) const {
@@ -108,14 +132,16 @@ struct Step {
             dense = dense && !(work.limits[r] > 0);
         }
         if (dense) return {nullptr, n};
-        if (count == 1) {
-            const Channels active = choose(w, gate, saliency(w, work.limits[0], values));
-            return made_dense(w.coarse.get(), 0, gate, n) ? Channels{nullptr, n} : active;
-        }
+        if (count == 1) return choose(w, gate, 0, saliency(w, work.limits[0], values));
         work.taken.assign(n + kListSlack, 0);
-        bool some = false;
-        for (std::size_t r = 0; r < count; ++r) some = take(w, gate, r, values + r * n) || some;
-        if (!some) return {nullptr, n};
+        for (std::size_t r = 0; r < count; ++r) {
+            if (!(work.limits[r] > 0)) {
+                std::fill_n(work.taken.begin(), n, -1);
+                continue;
+            }
+            const RowSaliency own = saliency(w, work.limits[r], values + r * n);
+            rows[r].active[gate] = static_cast<std::int32_t>(w.set->mark(own, work.taken.data()));
+        }
         const std::size_t found = list_taken(w, n);
         float *picked = work.picked.reserve(count * n + kListSlack);
         // A row may write over the start of the next one, which is written after it.
@@ -124,23 +150,11 @@ struct Step {
         return {work.ids.data(), found};
     }
 
-    // Takes the channels that are active in one row of several; whether those are not all.
-    bool take(const RowWeights &w, std::size_t gate, std::size_t r, const float *values) const {
-        const std::size_t n = w.inputs;
-        if (work.limits[r] > 0) {
-            const RowSaliency own = saliency(w, work.limits[r], values);
-            rows[r].active[gate] = static_cast<std::int32_t>(w.set->mark(own, work.taken.data()));
-            if (!made_dense(w.coarse.get(), r, gate, n)) return true;
-        }
-        std::fill_n(work.taken.begin(), n, -1);
-        return false;
-    }
-
-    // The same of one row that is gated.
-    Channels choose(const RowWeights &w, std::size_t gate, const RowSaliency &own) const {
+    // The same of one row alone, which is gated.
+    Channels choose(const RowWeights &w, std::size_t gate, std::size_t r, const RowSaliency &own) const {
         work.ids.resize(own.count + kListSlack);
         const std::size_t found = w.set->choose(own, work.ids.data(), work.picked.reserve(own.count + kListSlack));
-        rows[0].active[gate] = static_cast<std::int32_t>(found);
+        rows[r].active[gate] = static_cast<std::int32_t>(found);
         return {work.ids.data(), found};
     }
 
@@ -207,48 +221,67 @@ struct Step {
         float *values = work.gate.reserve(count * neurons);
         gated(layer.gate, kLayerGates * index + 2, normed, values, false);
         layer.gate.set->silu(values, count * neurons);
-        const Channels active = select_neurons(layer, gate, values);
         float *products = work.neurons.reserve(count * neurons);
-        if (layer.up.coarse) {
-            join_coarse(layer, normed, values, products);
-        } else if (active.ids) {
-            std::fill_n(products, count * neurons, 0.0f);
-        }
-        const float *inputs[kFewRows];
-        float *sums = work.sums.reserve(count * active.count), *to[kFewRows];
-        for (std::size_t r = 0; r < count; ++r) {
-            inputs[r] = padded(normed, r, layer.up);
-            to[r] = row(sums, r, active.count);
-        }
-        sum_few(layer.up, inputs, count, {nullptr, layer.up.inputs}, active, to);
-        for (std::size_t r = 0; r < count; ++r) {
-            const float limit = work.limits[r];
-            layer.up.set->join({row(values, r, neurons), to[r], active.ids, data(layer.up.scales), data(layer.up.bias),
-                                limit > 0 ? layer.neuron_norms.data() : nullptr, limit, active.count,
-                                row(products, r, neurons), layer.up.coarse != nullptr});
+        if (layer.up.coarse && !layer.neuron_norms.empty()) {
+            const auto own = [&](std::size_t r) { return neuron_saliency(layer, gate, r, values); };
+            for (std::size_t r = 0; r < count; ++r) work.limits[r] = threshold(r, gate);
+            each_part(layer.gate, gate, neurons, own, [&](const std::size_t *which, std::size_t some, Channels active) {
+                join(layer, which, some, active, normed, values, products);
+            });
+            join_left(layer, normed, values, products);
+        } else {
+            std::size_t all[kFewRows];
+            for (std::size_t r = 0; r < count; ++r) all[r] = r;
+            const Channels active = select_neurons(layer, gate, values);
+            if (active.ids) std::fill_n(products, count * neurons, 0.0f);
+            join(layer, all, count, active, normed, values, products);
         }
         down(layer, gate + 1, products);
     }
 
-    // All neurons of the rows with a limit, by coarse weights.
-    void join_coarse(const DecoderLayer &layer, const float *normed, const float *values, float *products) const {
+    RowSaliency neuron_saliency(const DecoderLayer &layer, std::size_t gate, std::size_t r, const float *values) const {
+        return {values + r * layer.gate.outputs, nullptr, layer.neuron_norms.data(), threshold(r, gate),
+                layer.gate.outputs};
+    }
+
+    // The active neurons of some rows, by both halves.
+    void join(const DecoderLayer &layer, const std::size_t *which, std::size_t some, Channels active, const float *normed,
+              const float *values, float *products) const {
         const RowWeights &w = layer.up;
-        const std::size_t neurons = w.outputs;
+        const float *inputs[kFewRows];
+        float *sums = work.sums.reserve(some * active.count), *to[kFewRows];
+        for (std::size_t i = 0; i < some; ++i) {
+            inputs[i] = padded(normed, which[i], w);
+            to[i] = row(sums, i, active.count);
+        }
+        sum_few(w, inputs, some, {nullptr, w.inputs}, active, to);
+        for (std::size_t i = 0; i < some; ++i) {
+            const std::size_t r = which[i], at = r * w.outputs;
+            const float limit = work.limits[r];
+            w.set->join({values + at, to[i], active.ids, data(w.scales), data(w.bias),
+                         limit > 0 ? layer.neuron_norms.data() : nullptr, limit, active.count, products + at, false});
+        }
+    }
+
+    // The other neurons of the rows with a limit, by coarse weights.
+    void join_left(const DecoderLayer &layer, const float *normed, const float *values, float *products) const {
+        const RowWeights &w = layer.up;
         const float *from[kFewRows];
-        float *to[kFewRows], *up = work.left.reserve(count * neurons);
-        std::fill_n(up, count * neurons, 0.0f);
-        std::size_t some = 0;
+        float *to[kFewRows], *up = work.left.reserve(count * w.outputs);
+        std::size_t which[kFewRows], some = 0;
         for (std::size_t r = 0; r < count; ++r) {
             if (!(work.limits[r] > 0)) continue;
             from[some] = normed + r * w.inputs;
-            to[some++] = row(up, r, neurons);
+            to[some] = row(up, some, w.outputs);
+            std::fill_n(to[some], w.outputs, 0.0f);
+            which[some++] = r;
         }
         if (!some) return;
         add_coarse(*w.coarse, *w.set, from, some, to);
-        for (std::size_t r = 0; r < count; ++r) {
-            if (!(work.limits[r] > 0)) continue;
-            w.set->join({values + r * neurons, row(up, r, neurons), nullptr, nullptr, data(w.bias), nullptr, 0.0f, neurons,
-                         row(products, r, neurons), false});
+        for (std::size_t i = 0; i < some; ++i) {
+            const std::size_t at = which[i] * w.outputs;
+            w.set->join({values + at, to[i], nullptr, nullptr, data(w.bias), layer.neuron_norms.data(),
+                         work.limits[which[i]], w.outputs, products + at, true});
         }
     }
 
@@ -331,19 +364,12 @@ struct Step {
             dense = dense || !(work.limits[r] > 0);
         }
         if (layer.neuron_norms.empty()) return {nullptr, n};
-        const CoarseWeights *coarse = layer.up.coarse.get();
-        const auto own = [&](std::size_t r) {
-            return RowSaliency{values + r * n, nullptr, layer.neuron_norms.data(), work.limits[r], n};
-        };
-        if (count == 1 && !dense) {
-            const Channels active = choose(layer.gate, gate, own(0));
-            return made_dense(coarse, 0, gate, n) ? Channels{nullptr, n} : active;
-        }
+        if (count == 1 && !dense) return choose(layer.gate, gate, 0, neuron_saliency(layer, gate, 0, values));
         work.taken.assign(n + kListSlack, 0);
         for (std::size_t r = 0; r < count; ++r) {
             if (!(work.limits[r] > 0)) continue;
-            rows[r].active[gate] = static_cast<std::int32_t>(layer.gate.set->mark(own(r), work.taken.data()));
-            dense = made_dense(coarse, r, gate, n) || dense;
+            const RowSaliency own = neuron_saliency(layer, gate, r, values);
+            rows[r].active[gate] = static_cast<std::int32_t>(layer.gate.set->mark(own, work.taken.data()));
         }
         if (dense) return {nullptr, n};
         const std::size_t found = list_taken(layer.gate, n);

@@ -305,8 +305,8 @@ void join_neurons(const RowNeurons &n) {
             const __m512 saliency = _mm512_mul_ps(_mm512_abs_ps(gate), part(n.norms));
             active &= _mm512_cmp_ps_mask(saliency, _mm512_set1_ps(n.limit), _CMP_NLE_UQ);
         }
-        const __m512 product = _mm512_maskz_mul_ps(active, gate, up);
-        const __mmask16 made = n.keeps ? active : mask;
+        const __m512 product = _mm512_maskz_mul_ps(n.left ? mask : active, gate, up);
+        const auto made = static_cast<__mmask16>(n.left ? mask & ~active : mask);
         if (n.ids) {
             _mm512_mask_i32scatter_ps(n.products, made, ids, product, 4);
         } else {
@@ -319,7 +319,7 @@ void join_neurons(const RowNeurons &n) {
         const float gate = n.gate[at], magnitude = gate < 0 ? -gate : gate;
         const float up = n.up[i] * (n.scales ? n.scales[at] : 1.0f) + (n.biases ? n.biases[at] : 0.0f);
         const bool skipped = n.norms && magnitude * n.norms[at] <= n.limit;
-        if (!(skipped && n.keeps)) n.products[at] = skipped ? 0.0f : gate * up;
+        if (skipped || !n.left) n.products[at] = skipped && !n.left ? 0.0f : gate * up;
     }
 }
 

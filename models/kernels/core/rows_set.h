@@ -58,7 +58,8 @@ struct RowFinish {
 };
 
 // products[n] = gate[n] · (scale_n · up[i] + bias_n) of the neurons n = ids[i], without ids of n = i; of those with
-// |gate[n]| · norm_n up to the limit 0, or, where it keeps those, what is there. Scales, biases and norms may be null.
+// |gate[n]| · norm_n up to the limit 0; or of these alone, where it is for what is left. Scales, biases and norms may be
+// null.
 struct RowNeurons {
     const float *gate, *up;
     const std::int32_t *ids;
@@ -66,7 +67,7 @@ struct RowNeurons {
     float limit;
     std::size_t count;
     float *products;
-    bool keeps;
+    bool left;
 };
 
 // By how much ids and values that are listed may be overwritten behind their end.
