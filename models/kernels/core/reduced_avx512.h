@@ -15,13 +15,13 @@ constexpr std::size_t kMostStrips = 4, kMostRows[kMostStrips] = {16, 12, 8, 6};
 struct Bf16 {
     typedef __m512 Sums;
     static constexpr Datatype datatype = Datatype::bf16;
+    static constexpr bool finishes_registers = true;
     static Sums zero(const std::uint8_t *, const Job &) { return _mm512_setzero_ps(); }
     static __m512i weights(const Line &line) { return _mm512_load_si512(&line); }
     static Sums add(Sums sums, __m512i group, __m512i weights) {
         return _mm512_dpbf16_ps(sums, (__m512bh)group, (__m512bh)weights);
     }
     static void store(float *to, Sums sums) { _mm512_store_ps(to, sums); }
-    static Vector floats(Sums sums) { return sums; }
 };
 #endif
 
@@ -31,6 +31,8 @@ struct Bf16 {
 struct Int8 {
     typedef __m512i Sums;
     static constexpr Datatype datatype = Datatype::int8;
+    // With the scales of rows besides, the compiler keeps the sums in memory, where they take twice the time.
+    static constexpr bool finishes_registers = false;
     static Sums zero(const std::uint8_t *position, const Job &job) {
         __m512i sums = _mm512_setzero_si512();
         const __m512i all = _mm512_set1_epi8(-128);
@@ -43,7 +45,6 @@ struct Int8 {
     }
     static Sums add(Sums sums, __m512i group, __m512i weights) { return _mm512_dpbusd_epi32(sums, weights, group); }
     static void store(std::int32_t *to, Sums sums) { _mm512_store_si512(to, sums); }
-    static Vector floats(Sums sums) { return _mm512_cvtepi32_ps(sums); }
 };
 #endif
 
@@ -60,7 +61,6 @@ struct Part {
     const Strip *strips;
     const std::uint8_t *activations;
     Ahead ahead;
-    const float *row_scales;  // of int8
     const float *residual;    // to be fetched, and added to `out`; null: none
     float *out;
     float floor, ceiling;
@@ -79,9 +79,7 @@ inline void finish_registers(const Part<Kind> &part, std::size_t stride, const t
         const float *residual = Residual ? part.residual + strip.column - part.strips[0].column : nullptr;
 #pragma GCC unroll 16
         for (std::size_t r = 0; r < Rows; ++r) {
-            Vector own = scale;
-            if constexpr (Kind::datatype == Datatype::int8) own *= part.row_scales[r];
-            const Vector y = at_most(at_least(Kind::floats(sums[r][s]) * own + shift, floor), ceiling);
+            const Vector y = at_most(at_least((Vector)sums[r][s] * scale + shift, floor), ceiling);
             store(out + r * stride, weighted<Residual>(y, saliency, residual + r * stride));
         }
     }
@@ -130,8 +128,10 @@ void sum_up(const Job &job, const Part<Kind> &part) {
             }
         }
     }
-    if (part.out && part.residual) return finish_registers<Kind, Rows, Strips, true>(part, job.out_stride, sums);
-    if (part.out) return finish_registers<Kind, Rows, Strips, false>(part, job.out_stride, sums);
+    if constexpr (Kind::finishes_registers) {
+        if (part.out && part.residual) return finish_registers<Kind, Rows, Strips, true>(part, job.out_stride, sums);
+        if (part.out) return finish_registers<Kind, Rows, Strips, false>(part, job.out_stride, sums);
+    }
 #pragma GCC unroll 16
     for (std::size_t r = 0; r < Rows; ++r) {
 #pragma GCC unroll 4
@@ -168,7 +168,7 @@ struct Multiplying {
 
     // Whether the epilogue of some strips is done in registers: nearly always, but for activations that take long.
     bool in_registers(const Strip *strips, std::size_t count) const {
-        if (job.rounded || job.pitch != job.width) return false;
+        if (!Kind::finishes_registers || job.rounded || job.pitch != job.width) return false;
         for (std::size_t s = 0; s < count; ++s) {
             if (strips[s].active != 0xffff || strips[s].column != strips[0].column + s * kColumns) return false;
         }
@@ -194,7 +194,6 @@ struct Multiplying {
                 if (row == end) continue;
                 part.activations = job.activations + tile * job.tile_bytes + row * job.position_bytes;
                 part.sums = sums + row * kColumns;
-                if (job.row_scales) part.row_scales = job.row_scales + begin + row;
                 const std::size_t place = (begin + row) * job.out_stride + part.strips[0].column;
                 if (direct) part.out = job.out + place;
                 if (job.residual && job.pitch == job.width) part.residual = job.residual + place;
