@@ -48,11 +48,13 @@ struct DecoderRow {
 
 // x [rows][hidden] are the tokens' embeddings and become their last hidden states; logits are [rows][vocabulary].
 // Thresholds hold for |x_k − mean_k| · ‖W_k‖ of the input of a linear layer (TEAL, Liu et al. 2024; WINA, Chen et al.
-// 2025) and for |silu(gate_n)| · norm_n of a neuron (CATS, Lee et al. 2024), whose other half is not computed where it is
-// skipped; of the others those are left out of down whose product is small. The weights of a channel that is active for
-// some rows are read once for those. All saliencies of a row in a layer are multiplied by exp(care · normed input), which
-// tells how much this token's matter beside others'. Under a threshold of its own the head gives a preview of the logits, of which the likely ones
-// are computed again of all inputs.
+// 2025) and for |silu(gate_n)| · norm_n of a neuron (CATS, Lee et al. 2024), whose other half is not computed where it
+// is skipped; of the others those are left out of down whose product is small. The weights of a channel that is active
+// for some rows are read once for those. Where a matrix has coarse weights, what is not active is multiplied by those,
+// and a row of which more than one channel in kShareBesideCoarse is active is dense there. All saliencies of a row in a
+// layer are multiplied by exp(care · normed input), which tells how much this token's matter beside others'. Under a
+// threshold of its own the head gives a preview of the logits, of which the likely ones are computed again of all
+// inputs.
 void decode(const Decoder &decoder, float *x, DecoderRow *rows, std::size_t count, float *logits);
 
 }  // namespace sluice
