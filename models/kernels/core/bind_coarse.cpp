@@ -55,12 +55,6 @@ nb::object words_of(nb::handle self) {
     return nb::cast(nb::ndarray<nb::numpy, const std::int32_t>(w.data.get(), 1, shape, self));
 }
 
-nb::object copied(const std::vector<float> &values) {
-    const Result made = result(nb::none(), {values.size()});
-    std::copy(values.begin(), values.end(), made.data);
-    return made.object;
-}
-
 nb::object weight_of(const CoarseMatrix &matrix) {
     const Result made = result(nb::none(), {matrix.weights->outputs, matrix.weights->inputs});
     const nb::gil_scoped_release released;

@@ -17,6 +17,12 @@ std::vector<float> float_vector(nb::handle value, const char *name, std::size_t 
     return floats.data ? std::vector<float>(floats.data, floats.data + length) : std::vector<float>();
 }
 
+nb::object copied(const std::vector<float> &values) {
+    const Result made = result(nb::none(), {values.size()});
+    std::copy(values.begin(), values.end(), made.data);
+    return made.object;
+}
+
 namespace {
 
 void check_layer(std::size_t outputs, std::size_t inputs, const std::string &by) {
@@ -77,12 +83,6 @@ nb::object words_of(nb::handle self) {
     const RowWeights &w = *nb::cast<const RowMatrix &>(self).weights;
     const std::size_t shape[] = {w.words()};
     return nb::cast(nb::ndarray<nb::numpy, const std::int32_t>(w.data.get(), 1, shape, self));
-}
-
-nb::object copied(const std::vector<float> &values) {
-    const Result made = result(nb::none(), {values.size()});
-    std::copy(values.begin(), values.end(), made.data);
-    return made.object;
 }
 
 // [rows][outputs] of x [rows][read inputs]: of a matrix by input, the weights of the others are not read.

@@ -20,4 +20,7 @@ struct CoarseMatrix {
 // The values of a float32 vector, or none at all for None. Raises a ValueError for another length.
 std::vector<float> float_vector(nb::handle value, const char *name, std::size_t length, const char *what);
 
+// The other way: a new array of the values.
+nb::object copied(const std::vector<float> &values);
+
 }  // namespace sluice
