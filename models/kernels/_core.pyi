@@ -511,9 +511,14 @@ SHARE_BESIDE_COARSE: float
 """A row of which more channels are active at a gate is dense there, where the matrix has coarse weights: reading those
 of all channels beside the active ones would take longer."""
 
-def pack_coarse(weight: Floats) -> CoarseMatrix:
+def pack_coarse(weight: Floats, *, order: Channels | None = None, factor: Floats | None = None) -> CoarseMatrix:
     """Packs weight [N, K], which is finite, with 4 bits to a weight: one of 16 values times a scale of its output, and
-    one of its input for each 32 outputs, of those tried that which loses least."""
+    one of its input for each 32 outputs, of those tried that which loses least.
+
+    With an order of the inputs [K] and a factor [K, K], the lower Cholesky factor of the inverse of the second moments
+    of the inputs in that order, each weight also makes up for the errors of those before it in the order, so that
+    products with such inputs are nearer to the exact ones (GPTQ, Frantar et al. 2023). Above the factor's diagonal
+    nothing is read."""
 
 def repack_coarse(
     words: NDArray[np.int32], outputs: int, inputs: int, *, scales: Floats, steps: Floats
@@ -558,7 +563,9 @@ def decoder(
     turn: RowMatrix | None = None,
 ) -> Decoder:
     """The layers with the last norm and the product that makes logits. words is the same product packed by outputs, for
-    the logits that are computed again: those within margin of the greatest, where the head's gate skipped anything.
+    the logits that are computed again: those within margin of the greatest, where the head's gate skipped anything. All
+    others are then larger by half of the variance, over the words, of what it left out: by so much they are too small
+    to make the right probabilities together.
     turn [H, H], of fp32 and packed by outputs, is what the inputs of the head are multiplied by before its gate, and
     not those of words."""
 

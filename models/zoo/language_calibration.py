@@ -16,6 +16,7 @@ from models import kernels
 from models.gating.agreement import CONFIDENCE, gain
 from models.gating.profile import OperatingPoint, Profile
 from models.zoo import text_data
+from models.zoo.coarse_fitting import fit_coarse, to_fit_on
 from models.zoo.folder import Tensors, weights_path
 from models.zoo.language_gates import (
     Masking,
@@ -50,16 +51,20 @@ PROMPT_PART = 0.4
 HEAD_SHARES = (0.5, 0.65, 0.75, 0.8, 0.85)
 """Of the head's inputs that are skipped where its loss is measured; or it is dense."""
 
+FITTED_SHARE = 0.25
+"""Of the points, the last: coarse weights are fitted to what those leave out. Those before leave less to them."""
+
 DIRECTIONS = 128
 """Of the inputs of the logits, which are told from what was seen; the others are told from the weights."""
 
 SENSITIVITY_WINDOWS, MEAN_WINDOWS, PROBE_WINDOWS, HELD_OUT_WINDOWS = 48, 16, 4, 24
 
 
-def default_texts() -> tuple[str, str]:
-    """A text to find thresholds on, news, and another to measure them on, sentences of Moby Dick. Raises
-    `text_data.MissingData`."""
-    return "\n\n".join(text_data.lee_background()), " ".join(text_data.sample(test=False))
+def default_texts() -> tuple[str, str, str]:
+    """A text to find thresholds on, news, another to measure them on, sentences of Moby Dick, and one of all kinds to
+    fit coarse weights on. Raises `text_data.MissingData`."""
+    news, texts = ("\n\n".join(some) for some in (text_data.lee_background(), text_data.texts()))
+    return news, " ".join(text_data.sample(test=False)), texts
 
 
 def split_text(lines: Sequence[str]) -> tuple[str, str]:
@@ -69,10 +74,17 @@ def split_text(lines: Sequence[str]) -> tuple[str, str]:
 
 
 def calibrate(
-    model: LanguageModel, tuning: str, held_out: str, report: Callable[[float], None], *, points: int = POINTS
+    model: LanguageModel,
+    tuning: str,
+    held_out: str,
+    report: Callable[[float], None],
+    *,
+    points: int = POINTS,
+    fitting: str | None = None,
 ) -> tuple[Profile, dict[str, Array]]:
-    """Means, norms and thresholds from the text `tuning`, what to expect of them from `held_out`. `report` is called
-    with the share done, 0 to 1. Needs torch. Raises `ValueError` for texts that are too short."""
+    """Means, norms and thresholds from the text `tuning`, what to expect of them from `held_out`. Coarse weights are
+    fitted on the text `fitting`, by default the first; of that some tokens are kept in the calibration. `report` is
+    called with the share done, 0 to 1. Needs torch. Raises `ValueError` for texts that are too short."""
     from models.zoo.language_sensitivity import sensitivities
     from models.zoo.llama_torch import TorchLlama
 
@@ -92,6 +104,9 @@ def calibrate(
     probes = read[:: max(1, len(read) // PROBE_WINDOWS)][:PROBE_WINDOWS]
     found = _points(model, calibration, probes, points)
     report(0.6)
+    last = found[-max(1, round(len(found) * FITTED_SHARE)) :]
+    calibration |= to_fit_on(tokens if fitting is None else model.encode(fitting), [steps for steps, _ in last])
+    fit_coarse(model.network, calibration, lambda done: None)
     return measured(model, calibration, found, held_out, lambda done: report(0.6 + 0.4 * done)), calibration
 
 

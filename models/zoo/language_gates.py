@@ -23,6 +23,10 @@ NORM_STEPS = 6
 COARSE_WORK = 0.5
 """Of a multiply-accumulate by coarse weights, beside one by others: they are of 4 bits, and those of int8 or more."""
 
+FITTED_ON, FITTED_UNDER = "coarse.tokens", "coarse.thresholds"
+"""In a calibration: the tokens of windows [windows, n], and the thresholds [points, gates], that coarse weights are
+fitted on, see `coarse_fitting`. A calibration without them is of gates that skip what they leave out."""
+
 STEP = ".step"
 """Behind a gate's name, in a file: the step that its whole numbers are of."""
 
@@ -55,15 +59,12 @@ class Masking:
             self.again += values.size
             return values
         if gate % len(GATES) == 0:  # a layer's first, or that of the head, which has no care
-            weights = self.calibration.get(care_name(gate // len(GATES)))
-            self.care = np.ones((len(values), 1), np.float32) if weights is None else np.exp(values @ weights)[:, None]
+            self.care = care(values, self.calibration.get(care_name(gate // len(GATES))))
         self.met[gate] += values.size
         if not self.thresholds[gate] > 0:
             self.active[gate] += values.size
             return values
-        chosen = self.saliency(gate, values) > self.thresholds[gate]
-        if self.coarse[gate]:
-            chosen |= chosen.mean(1, keepdims=True) > kernels.SHARE_BESIDE_COARSE
+        chosen = chosen_by(self.saliency(gate, values), self.thresholds[gate], self.coarse[gate])
         active = chosen.sum(1)
         self.active[gate] += int(active.sum())
         self.spared[gate] += spared(values.shape[1], active, self.coarse[gate]).sum()
@@ -79,6 +80,20 @@ class Masking:
         # What a neuron is skipped by is its gate half, and that is not what follows it.
         stand_in = None if self.names[gate].endswith("neurons") else self.calibration.get(self.names[gate])
         return np.zeros(1, np.float32) if stand_in is None else stand_in
+
+
+def care(values: Array, weights: Array | None) -> Array:
+    """What saliencies are multiplied by in a layer, of its normed inputs [n, hidden]: [n, 1]."""
+    return np.ones((len(values), 1), np.float32) if weights is None else np.exp(values @ weights)[:, None]
+
+
+def chosen_by(saliency: Array, threshold: float, coarse: Any) -> NDArray[np.bool_]:
+    """Which channels are active, [n, channels]: those above the threshold, or, of a gate that is coarse, all where too
+    many are."""
+    chosen = saliency > threshold
+    if coarse:
+        chosen |= chosen.mean(1, keepdims=True) > kernels.SHARE_BESIDE_COARSE
+    return chosen
 
 
 def spared(channels: Any, active: NDArray[Any], coarse: Any) -> NDArray[np.float64]:
@@ -170,6 +185,8 @@ def save_calibration(calibration: Mapping[str, Array], path: Path) -> None:
     for name, values in calibration.items():
         if name.endswith(norms_name("")):
             kept[name] = _logarithms(values)
+        elif name == FITTED_ON:
+            kept[name] = values.astype(np.uint32 if values.max() > np.iinfo(np.uint16).max else np.uint16)
         elif name.endswith(f".{GATES[-1]}"):
             step = max(float(np.abs(values).max()) / 127, float(np.finfo(np.float32).tiny))
             kept[name], kept[f"{name}{STEP}"] = np.round(values / step).astype(np.int8), np.array([step], np.float32)

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from models.gating.profile import Profile
 from models.model import GateContext, InvalidInput, TensorSpec
+from models.zoo.coarse_fitting import fit_coarse
 from models.zoo.folder import Tensors, read_json, weights_path
-from models.zoo.language_gates import PromptGates, spared
+from models.zoo.language_gates import FITTED_ON, PromptGates, spared
 from models.zoo.language_text import ChatTemplate, Vocabulary
 from models.zoo.llama import SINKS, UNCALIBRATED, Cache, Llama, gate_name
 from models.zoo.llama_shape import read_shape
@@ -79,7 +80,14 @@ class LanguageModel:
         rows = None
         if kept is not None:
             rows = PackedRows(kept / f"{self.digest[:32]}-{datatype}.packed", self.digest, datatype)
-        self.network = Llama(read_shape(config), checkpoint, datatype, calibration, report, rows)
+        fits = FITTED_ON in calibration
+        half = 0.5 if fits else 1.0
+        self.network = Llama(
+            read_shape(config), checkpoint, datatype, calibration, lambda done: report(half * done), rows
+        )
+        if fits:
+            fit_coarse(self.network, calibration, lambda done: report(half + half * done))
+        self.network.keep()
         self.profile = profile or Profile.dense(name, self.digest)
         if self.profile.weights_digest != self.digest:
             raise ValueError(f"the profile of {name} was measured on other weights: run sluice calibrate {name}")

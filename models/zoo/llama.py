@@ -18,7 +18,7 @@ inputs: what it leaves of them is a preview, and those of likely words are compu
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Literal
@@ -33,6 +33,9 @@ from models.zoo.packed_rows import PackedRows
 
 Watch = Callable[[int, Array], Array]
 """Is shown what a gate, by its number, would see of each position [n, channels], and gives what is used instead."""
+
+PackCoarse = Callable[[int, str, Array], kernels.CoarseMatrix]
+"""Is given a layer's number, one of its products as `product_names` calls it, and the weight, and packs that."""
 
 Select = Callable[[int, Array], NDArray[np.int32] | None]
 """Is given a layer's number and the gate half of its neurons [n, neurons], and gives those that are active, None for
@@ -53,8 +56,9 @@ FIRST_CAPACITY = 128
 """Positions that a new cache has room for; it doubles when it is full."""
 
 MARGIN = 9.0
-"""Under the head's gate, logits that are further than this below the greatest stay as they are, and all others are
-computed again of all inputs."""
+"""Under the head's gate, logits that are further than this below the greatest stay previews, and all others are
+computed again of all inputs. What previews lack is about normally distributed over the words, so that their
+probabilities would be too small by half of its variance, as a logarithm, which they are given."""
 
 BASIS = "head.basis"
 """In a calibration: the directions [hidden, directions] in which the inputs of the logits vary most."""
@@ -77,9 +81,18 @@ class LlamaLayer:
     down: kernels.RowMatrix
     window: int
 
-    def with_coarse(self, make: Callable[..., kernels.CoarseMatrix], index: int) -> "LlamaLayer":
-        """The same, of that number, with coarse weights beside those of its products, which are made of their names."""
-        made = {part: getattr(self, part).with_coarse(make(*names)) for part, names in product_names(index).items()}
+    def with_coarse(
+        self,
+        make: Callable[[Sequence[str], Callable[[Array], kernels.CoarseMatrix]], kernels.CoarseMatrix],
+        pack: Callable[[str, Array], kernels.CoarseMatrix],
+        index: int,
+    ) -> "LlamaLayer":
+        """The same, of that number, with coarse weights beside those of its products, which are made of their names by
+        what packs each of them."""
+        made = {
+            part: getattr(self, part).with_coarse(make(names, partial(pack, part)))
+            for part, names in product_names(index).items()
+        }
         return replace(self, **made)
 
 
@@ -117,7 +130,7 @@ class Llama:
         report: Callable[[float], None] = lambda done: None,
         rows: PackedRows | None = None,
     ) -> None:
-        """Packs the weights, or takes them packed from `rows`, where they are kept then; those of the products are in
+        """Packs the weights, or takes them packed from `rows`, where `keep` keeps them; those of the products are in
         the `datatype` "fp32", "bf16" or "int8", all else is in float32. Of what was calibrated a gate on inputs has
         their means by its name, each of a layer its `norms_name`, and the layer its `care_name`. `report` is called
         with the share done, 0 to 1.
@@ -146,15 +159,36 @@ class Llama:
             packing.release()
             report(0.8 * (i + 1) / (shape.layers + 1))
         self.layers = tuple(layers)
-        if calibration:
-            self.make_coarse()
         self.gates = (*(gate_name(i, gate) for i in range(shape.layers) for gate in GATES), "head")
         self.prompt_gates = tuple(gate_name(i, PROMPT_GATE) for i in range(shape.layers))
         self.neuron_norms = tuple(calibration.get(norms_name(gate_name(i, "neurons"))) for i in range(shape.layers))
-        self._decoder = kernels.decoder(
+        self._cares = [calibration.get(care_name(i)) for i in range(shape.layers)]
+        self._decoder = self._made_decoder()
+        report(1.0)
+
+    def make_coarse(
+        self, pack: PackCoarse = lambda layer, part, weight: kernels.pack_coarse(weight), key: str = ""
+    ) -> None:
+        """Gives the layers coarse weights beside the others, by which their gates read what they leave out. They lie
+        together in memory, since a step under gates reads them from end to end. Where packed weights are kept, the
+        `key` says how they were packed."""
+        made = []
+        for i, layer in enumerate(self.layers):
+            made.append(layer.with_coarse(partial(self._packing.coarse, key), partial(pack, i), i))
+            self._packing.release()
+        self.layers = tuple(made)
+        self._decoder = self._made_decoder()
+
+    def keep(self) -> None:
+        """Writes the packed weights to their file, if they have one that lacks some."""
+        self._packing.keep()
+
+    def _made_decoder(self) -> kernels.Decoder:
+        shape = self.shape
+        return kernels.decoder(
             [
-                _decoder_layer(layer, norms, calibration.get(care_name(i)))
-                for i, (layer, norms) in enumerate(zip(self.layers, self.neuron_norms, strict=True))
+                _decoder_layer(layer, norms, care)
+                for layer, norms, care in zip(self.layers, self.neuron_norms, self._cares, strict=True)
             ],
             self._norm,
             self.head,
@@ -166,18 +200,6 @@ class Llama:
             margin=MARGIN,
             turn=self.turn,
         )
-        if rows is not None:
-            rows.keep()
-        report(1.0)
-
-    def make_coarse(self) -> None:
-        """Gives the layers what their gates need: coarse weights beside the others, which lie together in memory, since
-        a step under gates reads them from end to end."""
-        made = []
-        for i, layer in enumerate(self.layers):
-            made.append(layer.with_coarse(self._packing.coarse, i))
-            self._packing.release()
-        self.layers = tuple(made)
 
     @property
     def coarse_gates(self) -> NDArray[np.bool_]:
@@ -220,23 +242,23 @@ class Llama:
     ) -> Array:
         """The last hidden states [n, hidden] of tokens [n] that follow those in the cache, which they are added to.
         `select` says which of a layer's neurons are active for these tokens; all are without it."""
-        shape, first = self.shape, cache.length
+        first = cache.length
         cache.reserve(first + len(tokens))
         turn = self._turn(np.arange(first, first + len(tokens), dtype=np.float32))
-        x = self._weights.rows("model.embed_tokens.weight", tokens)
-        for i, layer in enumerate(self.layers):
-            seen = _Watched(watch, len(GATES) * i)
-            x = self._attend(x, layer, turn, first, cache.content[i], seen)
-            normed = kernels.rms_norm(x, layer.norm, shape.epsilon)
-            gates = seen.product(2, normed, layer.gate, activation="silu")
-            active = select(i, gates) if select else None
-            if active is not None:
-                own = gates.take(active, 1) * kernels.row_matmul(normed, layer.up, outputs=active)
-                x += kernels.row_matmul(own, layer.down, inputs=active)
-                continue
-            x = seen.product(4, seen.neurons(3, gates, normed, layer.up), layer.down, residual=x)
+        x = self.embed(tokens)
+        for i in range(self.shape.layers):
+            x = self._run(i, x, turn, first, cache.content[i], watch, select)
         cache.length = first + len(tokens)
         return x
+
+    def embed(self, tokens: Sequence[int]) -> Array:
+        """What the first layer is given for tokens, [n, hidden]."""
+        return self._weights.rows("model.embed_tokens.weight", tokens)
+
+    def layer_output(self, layer: int, x: Array, watch: Watch) -> Array:
+        """What a layer, by its number, makes of its input [n, hidden] for a text from its start."""
+        cache = np.empty((2, len(x), self.shape.key_heads * self.shape.head_size), np.float32)
+        return self._run(layer, x, self._turn(np.arange(len(x), dtype=np.float32)), 0, cache, watch, None)
 
     def logits(self, states: Array, watch: Watch | None = None) -> Array:
         """What follows each of the last hidden states [n, hidden]: [n, vocabulary]. Where the watch gives other inputs,
@@ -247,8 +269,10 @@ class Llama:
         logits = kernels.row_matmul(given, self.head)
         if given is turned or self.words is None:
             return logits
-        for own, state in zip(logits, normed, strict=True):
+        half_variances = np.square((turned - given) * self.head.norms).sum(1) / (2 * self.head.outputs)
+        for own, state, half_variance in zip(logits, normed, half_variances, strict=True):
             again = np.flatnonzero(own >= own.max() - MARGIN).astype(np.int32)
+            own += half_variance
             own[again] = kernels.row_matmul(state[None], self.words, outputs=again)[0]
             seen(1, own[None, again])
         return logits
@@ -271,7 +295,7 @@ class Llama:
             cache.reserve(cache.length + 1)
         lengths = [cache.length for cache in caches]
         active = np.empty((len(caches), len(self.gates) + 1), np.int32)
-        x = self._weights.rows("model.embed_tokens.weight", tokens)
+        x = self.embed(tokens)
         contents = [cache.content for cache in caches]
         turn = self._turn(np.array(lengths, np.float32))
         logits = kernels.decode_step(self._decoder, x, contents, lengths, *turn, thresholds, active)
@@ -283,6 +307,28 @@ class Llama:
         """Cosines and sines of the rotary embedding, [n, head size / 2] each."""
         angles = positions[:, None] * self.shape.frequencies
         return np.cos(angles), np.sin(angles)
+
+    def _run(
+        self,
+        number: int,
+        x: Array,
+        turn: tuple[Array, Array],
+        first: int,
+        cache: Array,
+        watch: Watch | None,
+        select: Select | None,
+    ) -> Array:
+        """A layer, for positions from `first` on, whose keys and values go into the cache."""
+        layer, seen = self.layers[number], _Watched(watch, len(GATES) * number)
+        x = self._attend(x, layer, turn, first, cache, seen)
+        normed = kernels.rms_norm(x, layer.norm, self.shape.epsilon)
+        gates = seen.product(2, normed, layer.gate, activation="silu")
+        active = select(number, gates) if select else None
+        if active is not None:
+            own = gates.take(active, 1) * kernels.row_matmul(normed, layer.up, outputs=active)
+            added: Array = x + kernels.row_matmul(own, layer.down, inputs=active)
+            return added
+        return seen.product(4, seen.neurons(3, gates, normed, layer.up), layer.down, residual=x)
 
     def _attend(
         self, x: Array, layer: LlamaLayer, turn: tuple[Array, Array], first: int, cache: Array, seen: "_Watched"

@@ -48,12 +48,14 @@ class Packing:
         bias = self._bias(names)
         return self.pack(f"{'+'.join(names)} by {by} {key}".rstrip(), self._reading(names, change), by, datatype, bias)
 
-    def coarse(self, *names: str) -> kernels.CoarseMatrix:
-        """The same, coarse."""
+    def coarse(
+        self, key: str, names: Sequence[str], pack: Callable[[Array], kernels.CoarseMatrix]
+    ) -> kernels.CoarseMatrix:
+        """The same, coarse; the `key` says how they are packed."""
         read = self._reading(names, lambda weight: weight)
         if self.rows is None:
-            return kernels.pack_coarse(read())
-        return self.rows.pack_coarse(f"{'+'.join(names)} coarse", read)
+            return pack(read())
+        return self.rows.pack_coarse(f"{'+'.join(names)} coarse {key}".rstrip(), lambda: pack(read()))
 
     def _bias(self, names: Sequence[str]) -> Array | None:
         biases = [optional(self.weights, f"{name}.bias") for name in names]
@@ -90,6 +92,10 @@ class Packing:
         self.weights.release()
         if self.rows is not None:
             self.rows.release()
+
+    def keep(self) -> None:
+        if self.rows is not None:
+            self.rows.keep()
 
 
 def optional(weights: Weights, name: str) -> Array | None:

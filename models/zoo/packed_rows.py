@@ -60,12 +60,12 @@ class PackedRows:
         self._packed[name] = matrix
         return matrix
 
-    def pack_coarse(self, name: str, read: Callable[[], Array]) -> kernels.CoarseMatrix:
-        """As `kernels.pack_coarse`, likewise."""
+    def pack_coarse(self, name: str, make: Callable[[], kernels.CoarseMatrix]) -> kernels.CoarseMatrix:
+        """The coarse weights of that name, which are made where the file has them not."""
         matrix = self._find_coarse(name)
         if matrix is None:
             self._is_whole = False
-            matrix = kernels.pack_coarse(read())
+            matrix = make()
         self._packed[name] = matrix
         return matrix
 

@@ -22,9 +22,10 @@ def calibrate_language(name: str, data: Path | None, output: Path | None, points
     require_torch("calibration")
     try:
         if data is None:
-            tuning, held_out = language_calibration.default_texts()
+            tuning, held_out, fitting = language_calibration.default_texts()
         else:
             tuning, held_out = language_calibration.split_text(text_data.read_lines(data))
+            fitting = tuning
         settings = load_settings()
         # The profile is of the weights, whatever their datatype: thresholds are found in the fastest exact enough.
         place = split_datatype(name)[0]
@@ -34,7 +35,12 @@ def calibrate_language(name: str, data: Path | None, output: Path | None, points
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task("calibrating", total=1.0)
             profile, calibration = language_calibration.calibrate(
-                model, tuning, held_out, lambda done: bar.update(task, completed=done), points=points
+                model,
+                tuning,
+                held_out,
+                lambda done: bar.update(task, completed=done),
+                points=points,
+                fitting=fitting,
             )
         path = folder / f"{profile.model}.profile.json"
         save_calibration(calibration, language_family.calibration_beside(path))

@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
+#include <vector>
 
 #include <nanobind/ndarray.h>
 
@@ -16,16 +18,44 @@ void check_sizes(std::size_t outputs, std::size_t inputs) {
     if (outputs > kMostChannels || inputs > kMostChannels) reject("weight must have at most 2^24 outputs and inputs");
 }
 
-CoarseMatrix pack(nb::handle weight_) {
+// The order in which errors are made up for, each input once, and by how much.
+struct MakingUpArguments {
+    Argument order, factor;
+    MakingUp making_up{};
+};
+
+MakingUpArguments making_up_of(nb::handle order, nb::handle factor, std::size_t inputs) {
+    if (order.is_none() != factor.is_none()) reject("order and factor must be given together");
+    MakingUpArguments made;
+    if (order.is_none()) return made;
+    made.order = cpu_array(order, "order", Items::int32);
+    made.factor = shaped_array(factor, "factor", {inputs, inputs});
+    const std::int32_t *ids = made.order.integers();
+    std::vector<std::int32_t> sorted(ids, ids + made.order.items), all(inputs);
+    std::sort(sorted.begin(), sorted.end());
+    std::iota(all.begin(), all.end(), 0);
+    if (sorted != all) reject("order must have each input once");
+    const float *factors = made.factor.floats();
+    for (std::size_t i = 0; i < inputs; ++i) {
+        const float *own = factors + i * inputs;
+        if (!std::all_of(own, own + i + 1, [](float value) { return std::isfinite(value); }) || !(own[i] > 0))
+            reject("factor must be finite, and above 0 on its diagonal");
+    }
+    made.making_up = {ids, factors};
+    return made;
+}
+
+CoarseMatrix pack(nb::handle weight_, nb::handle order, nb::handle factor) {
     const Argument weight = float_array(weight_, "weight", 2);
     const std::size_t outputs = weight.size(0), inputs = weight.size(1);
     check_sizes(outputs, inputs);
+    const MakingUpArguments given = making_up_of(order, factor, inputs);
     const float *values = weight.floats();
     std::shared_ptr<CoarseWeights> packed;
     {
         const nb::gil_scoped_release released;
         if (std::all_of(values, values + outputs * inputs, [](float value) { return std::isfinite(value); }))
-            packed = std::make_shared<CoarseWeights>(pack_coarse(values, outputs, inputs));
+            packed = std::make_shared<CoarseWeights>(pack_coarse(values, outputs, inputs, given.making_up));
     }
     if (!packed) reject("weight must be finite");
     return {packed};
@@ -75,7 +105,7 @@ void bind_coarse(nb::module_ &m) {
         .def_prop_ro("scales", [](const CoarseMatrix &p) { return copied(p.weights->scales); })
         .def_prop_ro("steps", [](const CoarseMatrix &p) { return copied(p.weights->steps); })
         .def_prop_ro("weight", &weight_of);
-    m.def("pack_coarse", &pack, "weight"_a.none());
+    m.def("pack_coarse", &pack, "weight"_a.none(), nb::kw_only(), "order"_a = nb::none(), "factor"_a = nb::none());
     m.def("repack_coarse", &repack, "words"_a.none(), "outputs"_a, "inputs"_a, nb::kw_only(), "scales"_a.none(), "steps"_a.none());
 }
 

@@ -17,6 +17,12 @@ namespace {
 
 constexpr float kScaleSteps = 255.0f;
 
+// How much larger than all of an input's weights its scale may become, where they make up for the errors of others.
+constexpr float kRoom = 1.25f;
+
+// Inputs whose errors are made up for together by all behind them.
+constexpr std::size_t kAtATime = 32;
+
 // Shares of the largest weight that are tried as scale: a smaller one is nearer to most, and cuts that one off.
 constexpr float kTriedScales[] = {1.0f, 0.94f, 0.88f, 0.82f};
 
@@ -64,16 +70,18 @@ Place place_of(std::uint8_t *unit, std::size_t input, std::size_t output) {
     return {unit + input / 4 * kCoarseLine + output % 16 * 4 + shift / 8, shift % 8};
 }
 
-// The weights of one input in one unit, `count` and zeros.
-void pack_input(const CoarseWeights &w, std::size_t unit, std::size_t input, const float (&weights)[kCoarseOutputs],
-                std::size_t count) {
+// The weights of one input in one unit, `count` and zeros, which become what they are rounded to.
+void pack_input(const CoarseWeights &w, std::size_t unit, std::size_t input, float *weights, std::size_t count) {
     float magnitudes[kCoarseOutputs], largest = 0;
     for (std::size_t j = 0; j < kCoarseOutputs; ++j) {
         magnitudes[j] = std::abs(weights[j]);
         largest = std::max(largest, magnitudes[j]);
     }
     const float step = w.steps[input];
-    if (!(largest > 0) || !(step > 0)) return;  // a scale of 0
+    if (!(largest > 0) || !(step > 0)) {  // a scale of 0
+        std::fill_n(weights, kCoarseOutputs, 0.0f);
+        return;
+    }
     Rounded best{};
     best.error = INFINITY;
     for (const float share : kTriedScales) {
@@ -85,7 +93,39 @@ void pack_input(const CoarseWeights &w, std::size_t unit, std::size_t input, con
     }
     for (std::size_t j = 0; j < kCoarseOutputs; ++j) {
         const Place place = place_of(unit_of(w, unit), input, j);
-        *place.byte |= static_cast<std::uint8_t>((best.codes[j / kLanes][j % kLanes] + (weights[j] < 0 ? 8 : 0)) << place.shift);
+        const std::int32_t code = best.codes[j / kLanes][j % kLanes] + (weights[j] < 0 ? 8 : 0);
+        *place.byte |= static_cast<std::uint8_t>(code << place.shift);
+        weights[j] = j < count ? kCoarseValues[code] * static_cast<float>(scales_of(w, unit)[input]) * step : 0.0f;
+    }
+}
+
+// weights[j] -= the errors of some inputs, as the factor's row of j says.
+void make_up(float *weights, const float *errors, const float *factors, std::size_t some) {
+    Vector sums[kCoarseOutputs / kLanes];
+    for (std::size_t v = 0; v < kCoarseOutputs / kLanes; ++v) sums[v] = load(weights + v * kLanes);
+    for (std::size_t i = 0; i < some; ++i) {
+        const Vector factor = broadcast(factors[i]);
+        for (std::size_t v = 0; v < kCoarseOutputs / kLanes; ++v)
+            sums[v] -= factor * load(errors + i * kCoarseOutputs + v * kLanes);
+    }
+    for (std::size_t v = 0; v < kCoarseOutputs / kLanes; ++v) store(weights + v * kLanes, sums[v]);
+}
+
+// A unit whose inputs' weights, [inputs][kCoarseOutputs] in order, make up for the errors of those before them.
+void pack_unit(const CoarseWeights &w, std::size_t unit, const MakingUp &making_up, float *weights, std::size_t count) {
+    float errors[kAtATime * kCoarseOutputs];
+    for (std::size_t first = 0; first < w.inputs; first += kAtATime) {
+        const std::size_t last = std::min(first + kAtATime, w.inputs);
+        for (std::size_t i = first; i < last; ++i) {
+            const float *factors = making_up.factor + i * w.inputs;
+            float *own = weights + i * kCoarseOutputs, *error = errors + (i - first) * kCoarseOutputs;
+            make_up(own, errors, factors + first, i - first);
+            std::copy_n(own, kCoarseOutputs, error);
+            pack_input(w, unit, static_cast<std::size_t>(making_up.order[i]), own, count);
+            for (std::size_t j = 0; j < kCoarseOutputs; ++j) error[j] = (error[j] - own[j]) / factors[i];
+        }
+        for (std::size_t i = last; i < w.inputs; ++i)
+            make_up(weights + i * kCoarseOutputs, errors, making_up.factor + i * w.inputs + first, last - first);
     }
 }
 
@@ -114,24 +154,28 @@ CoarseWeights empty_coarse(std::size_t outputs, std::size_t inputs) {
     return w;
 }
 
-CoarseWeights pack_coarse(const float *weight, std::size_t outputs, std::size_t inputs) {
+CoarseWeights pack_coarse(const float *weight, std::size_t outputs, std::size_t inputs, const MakingUp &making_up) {
     CoarseWeights w = empty_coarse(outputs, inputs);
     std::vector<float> factors(outputs);
+    const float room = making_up.order ? kRoom : 1.0f;
     for (std::size_t o = 0; o < outputs; ++o) {
         const float *from = weight + o * inputs;
         w.scales[o] = std::sqrt(std::inner_product(from, from + inputs, from, 0.0f) / static_cast<float>(inputs));
         factors[o] = w.scales[o] > 0 ? 1.0f / w.scales[o] : 0.0f;
         for (std::size_t k = 0; k < inputs; ++k)
-            w.steps[k] = std::max(w.steps[k], std::abs(from[k]) * factors[o] / kScaleSteps);
+            w.steps[k] = std::max(w.steps[k], room * std::abs(from[k]) * factors[o] / kScaleSteps);
     }
-    float own[kCoarseOutputs];
+    std::vector<float> own(inputs * kCoarseOutputs);
     for (std::size_t unit = 0; unit < w.units(); ++unit) {
         const std::size_t first = unit * kCoarseOutputs, count = std::min(kCoarseOutputs, outputs - first);
-        for (std::size_t k = 0; k < inputs; ++k) {
-            for (std::size_t j = 0; j < count; ++j) own[j] = weight[(first + j) * inputs + k] * factors[first + j];
-            std::fill(own + count, own + kCoarseOutputs, 0.0f);
-            pack_input(w, unit, k, own, count);
+        std::fill(own.begin(), own.end(), 0.0f);
+        for (std::size_t i = 0; i < inputs; ++i) {
+            const std::size_t k = making_up.order ? static_cast<std::size_t>(making_up.order[i]) : i;
+            for (std::size_t j = 0; j < count; ++j)
+                own[i * kCoarseOutputs + j] = weight[(first + j) * inputs + k] * factors[first + j];
+            if (!making_up.order) pack_input(w, unit, k, own.data() + i * kCoarseOutputs, count);
         }
+        if (making_up.order) pack_unit(w, unit, making_up, own.data(), count);
     }
     return w;
 }

@@ -27,8 +27,15 @@ struct CoarseWeights {
 // With memory of zeros for the weights.
 CoarseWeights empty_coarse(std::size_t outputs, std::size_t inputs);
 
+// How an error of one input's weights is made up for by those of others (Frantar et al. 2023, GPTQ): of the inverse of
+// the second moments of the inputs, both in `order`, the lower Cholesky factor [inputs][inputs].
+struct MakingUp {
+    const std::int32_t *order;  // [inputs], each once; null: nothing is made up for
+    const float *factor;
+};
+
 // `weight` is [outputs][inputs], finite.
-CoarseWeights pack_coarse(const float *weight, std::size_t outputs, std::size_t inputs);
+CoarseWeights pack_coarse(const float *weight, std::size_t outputs, std::size_t inputs, const MakingUp &making_up);
 
 // The weights that it stands for, [outputs][inputs].
 void unpack_coarse(const CoarseWeights &weights, float *to);

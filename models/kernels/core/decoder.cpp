@@ -309,8 +309,22 @@ struct Step {
         return all;
     }
 
-    // Of rows whose head was gated, the logits within the margin of the greatest, of all inputs.
-    void compute_again(const float *normed, float *logits) const {
+    // Half of the variance, over all words, of what the head's gate leaves out of a row's logits. That is about normal,
+    // so it is the logarithm of what their probabilities are larger by on average than without it.
+    float half_variance(std::size_t r, const float *values) const {
+        const RowWeights &w = decoder.head;
+        const RowSaliency own = saliency(w, threshold(r, decoder.gates() - 1), values + r * w.inputs);
+        float sum = 0;
+        for (std::size_t k = 0; k < own.count; ++k) {
+            const float left = std::abs(own.x[k] - (own.means ? own.means[k] : 0.0f)) * own.norms[k];
+            if (left <= own.threshold) sum += left * left;
+        }
+        return sum / static_cast<float>(2 * w.outputs);
+    }
+
+    // Of rows whose head was gated, the logits within the margin of the greatest, of all inputs; all others are made
+    // larger by what these are. `values` are the head's inputs.
+    void compute_again(const float *normed, const float *values, float *logits) const {
         const RowWeights &w = decoder.words;
         const std::size_t head = decoder.gates() - 1, n = w.outputs;
         float limits[kFewRows];
@@ -334,13 +348,17 @@ struct Step {
         }
         sum_few(w, inputs, count, {nullptr, w.inputs}, {work.ids.data(), found}, to);
         for (std::size_t r = 0; r < count; ++r) {
+            if (!(rows[r].thresholds[head] > 0)) continue;
             float *own = row(logits, r, n);
+            const float added = half_variance(r, values);
             for (std::size_t i = 0; i < found; ++i) {
                 const auto j = static_cast<std::size_t>(work.ids[i]);
                 if (!(own[j] >= limits[r])) continue;
-                own[j] = to[r][i] * (w.scales.empty() ? 1.0f : w.scales[j]) + (w.bias.empty() ? 0.0f : w.bias[j]);
+                const float exact = to[r][i] * (w.scales.empty() ? 1.0f : w.scales[j]) + (w.bias.empty() ? 0.0f : w.bias[j]);
+                own[j] = exact - added;
                 ++rows[r].active[head + 1];
             }
+            std::transform(own, own + n, own, [added](float value) { return value + added; });
         }
     }
 
@@ -392,8 +410,9 @@ void decode(const Decoder &decoder, float *x, DecoderRow *rows, std::size_t coun
         }
         const float *normed = step.normalised(decoder.norm);
         float *own = logits + first * decoder.head.outputs;
-        step.gated(decoder.head, decoder.gates() - 1, step.turned(normed), own, false);
-        step.compute_again(normed, own);
+        const float *values = step.turned(normed);
+        step.gated(decoder.head, decoder.gates() - 1, values, own, false);
+        step.compute_again(normed, values, own);
     }
 }
 

@@ -14,6 +14,7 @@ SHARE_BESIDE_COARSE = 0.25
 UNIT, STEPS = 32, 255
 MAGNITUDES = torch.tensor([0.051025390625, 0.154296875, 0.259765625, 0.373046875, 0.49609375, 0.6328125, 0.796875, 1.0])
 TRIED = (1.0, 0.94, 0.88, 0.82)
+ROOM = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +55,56 @@ class CoarseMatrix:
         return deliver(self.matrix, None)
 
 
-def pack_coarse(weight: Floats) -> CoarseMatrix:
+def pack_coarse(
+    weight: Floats, *, order: NDArray[np.int32] | None = None, factor: Floats | None = None
+) -> CoarseMatrix:
     """Weight [N, K], each rounded to one of 16 values times a scale of its output, and one of its input for 32
-    outputs."""
+    outputs; with an order and a factor, see `models.kernels.pack_coarse`, in turn, and then those behind are changed by
+    what makes up for the error."""
     matrix = float_tensor(weight, "weight", 2)
     if 0 in matrix.shape:
         raise ValueError("weight must have at least one output and one input")
     if not bool(matrix.isfinite().all()):
         raise ValueError("weight must be finite")
+    if (order is None) != (factor is None):
+        raise ValueError("order and factor must be given together")
     scales = matrix.square().mean(1).sqrt()
     even = torch.where(scales[:, None] > 0, matrix / scales[:, None], torch.zeros_like(matrix))
     steps = even.abs().amax(0) / STEPS
-    least = torch.finfo(matrix.dtype).tiny
-    units = [_rounded(even[first : first + UNIT], steps.clamp(min=least)) for first in range(0, len(even), UNIT)]
-    return CoarseMatrix(torch.cat(units) * scales[:, None], scales, steps)
+    if order is None or factor is None:
+        made = _rounded(even, steps)
+    else:
+        steps *= ROOM
+        made = _making_up(even, steps, order, float_tensor(factor, "factor", 2))
+    return CoarseMatrix(made * scales[:, None], scales, steps)
 
 
-def _rounded(unit: Tensor, step: Tensor) -> Tensor:
-    """The rows of one unit, of those scales that lose least."""
+def _making_up(matrix: Tensor, steps: Tensor, order: NDArray[np.int32], factor: Tensor) -> Tensor:
+    inputs = matrix.shape[1]
+    if sorted(order) != list(range(inputs)):
+        raise ValueError("order must have each input once")
+    if factor.shape != (inputs, inputs):
+        raise ValueError(f"factor must have the shape [{inputs}, {inputs}]")
+    factor = factor.tril()
+    if not (bool(factor.isfinite().all()) and bool((factor.diagonal() > 0).all())):
+        raise ValueError("factor must be finite, and above 0 on its diagonal")
+    left, made = matrix[:, order], torch.empty_like(matrix)
+    for i, channel in enumerate(order):
+        rounded = _rounded(left[:, i : i + 1], steps[channel : channel + 1])
+        error = (left[:, i : i + 1] - rounded) / factor[i, i]
+        left[:, i + 1 :] -= error * factor[i + 1 :, i]
+        made[:, channel] = rounded[:, 0]
+    return made
+
+
+def _rounded(even: Tensor, steps: Tensor) -> Tensor:
+    """Of each unit those of the scales that lose least."""
+    least = torch.finfo(even.dtype).tiny
+    units = [_rounded_unit(even[first : first + UNIT], steps.clamp(min=least)) for first in range(0, len(even), UNIT)]
+    return torch.cat(units)
+
+
+def _rounded_unit(unit: Tensor, step: Tensor) -> Tensor:
     between = (MAGNITUDES[1:] + MAGNITUDES[:-1]) / 2
     best, least = torch.zeros_like(unit), torch.full_like(step, torch.inf)
     for share in TRIED:

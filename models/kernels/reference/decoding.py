@@ -330,7 +330,11 @@ class _Row:
             return logits
         again = logits >= logits.max() - self.decoder.margin
         self.active[gate + 1] = int(again.sum())
-        return torch.where(again, tensor_of(row_matmul(normed, self.decoder.words)), logits)
+        means = self.decoder.head.means
+        saliency = (seen if means is None else seen - means).abs() * self.decoder.head.column_norms
+        left = torch.where(saliency <= self.thresholds[gate], saliency, torch.zeros_like(saliency))
+        half_variance = left.square().sum() / (2 * logits.shape[1])
+        return torch.where(again, tensor_of(row_matmul(normed, self.decoder.words)), logits + half_variance)
 
     def _normed(self, x: Tensor, weight: Floats) -> Tensor:
         return tensor_of(rms_norm(x, weight, self.decoder.epsilon))

@@ -55,6 +55,52 @@ def test_packed_weights_are_the_references(outputs, inputs):
     np.testing.assert_allclose(kernels.pack_coarse(weight).weight, reference.pack_coarse(weight).weight, rtol=1e-5)
 
 
+def inputs_alike(count, seed=3):
+    """Rows of inputs that go together: of half as many sources, and a little of their own."""
+    random = np.random.default_rng(seed)
+    sources = random.standard_normal((4 * count, max(1, count // 2)))
+    mixed = sources @ random.standard_normal((sources.shape[1], count)) * random.uniform(0.2, 2, count)
+    return mixed + 0.1 * random.standard_normal(mixed.shape)
+
+
+def making_up(x):
+    moments = x.T @ x / len(x)
+    order = np.argsort(-moments.diagonal()).astype(np.int32)
+    inverse = np.linalg.inv(moments[np.ix_(order, order)] + 0.01 * moments.diagonal().mean() * np.eye(len(order)))
+    return {"order": order, "factor": np.linalg.cholesky(inverse).astype(np.float32)}
+
+
+@both_backends
+@pytest.mark.parametrize(("outputs", "inputs"), [(96, 64), (70, 150)])
+def test_errors_are_made_up_for(backend, outputs, inputs):
+    weight, x = weights(outputs, inputs, seed=4), inputs_alike(inputs)
+    alone, together = backend.pack_coarse(weight), backend.pack_coarse(weight, **making_up(x))
+    errors = [np.linalg.norm(x @ (packed.weight - weight).T, axis=0) for packed in (alone, together)]
+    assert (errors[1] < errors[0]).mean() > 0.9
+    assert np.linalg.norm(errors[1]) < 0.6 * np.linalg.norm(errors[0])
+    again = backend.repack_coarse(together.words.copy(), outputs, inputs, scales=together.scales, steps=together.steps)
+    np.testing.assert_array_equal(again.weight, together.weight)
+
+
+def test_errors_are_made_up_for_as_the_reference_does():
+    weight, given = weights(70, 50, seed=5), making_up(inputs_alike(50))
+    # A value near the middle of two may be rounded to the other, and those behind make up for another error then.
+    found, wanted = (backend.pack_coarse(weight, **given).weight for backend in (kernels, reference))
+    same = np.isclose(found, wanted, rtol=1e-4).all(1)
+    assert same.mean() > 0.8
+    first = given["order"][:10]
+    np.testing.assert_allclose(found[:, first], wanted[:, first], rtol=1e-4)
+
+
+@both_backends
+def test_what_makes_up_for_nothing(backend):
+    weight = weights(40, 20)
+    given = {"order": np.arange(20, dtype=np.int32), "factor": np.eye(20, dtype=np.float32)}
+    # Where no inputs go together, all that differs is that scales have room to grow.
+    alone, together = backend.pack_coarse(weight).weight, backend.pack_coarse(weight, **given).weight
+    assert np.linalg.norm(alone - together) < 0.05 * np.linalg.norm(weight)
+
+
 @every_instruction_set
 @settings(max_examples=30, deadline=None)
 @given(
@@ -123,6 +169,26 @@ def test_what_does_not_fit_is_rejected(backend):
     made, x = backend.pack_coarse(weight), np.ones((1, 50), np.float32)
     plain, narrow = backend.pack_rows(weight, by="outputs"), backend.pack_rows(weight[:, :40].copy())
     for wrong, message in (
+        (lambda: backend.pack_coarse(weights(3, 2), order=np.arange(2, dtype=np.int32)), "given together"),
+        (lambda: backend.pack_coarse(weights(3, 2), factor=np.eye(2, dtype=np.float32)), "given together"),
+        (
+            lambda: backend.pack_coarse(weights(3, 2), order=np.zeros(2, np.int32), factor=np.eye(2, dtype=np.float32)),
+            "order must have each input once",
+        ),
+        (
+            lambda: backend.pack_coarse(weights(3, 2), order=np.array([0, 2], np.int32), factor=np.eye(2, dtype="f4")),
+            "order must have each input once",
+        ),
+        (
+            lambda: backend.pack_coarse(weights(3, 2), order=np.arange(2, dtype="i4"), factor=np.eye(3, dtype="f4")),
+            "factor must have the shape",
+        ),
+        (
+            lambda: backend.pack_coarse(
+                weights(3, 2), order=np.arange(2, dtype=np.int32), factor=np.zeros((2, 2), np.float32)
+            ),
+            "above 0 on its diagonal",
+        ),
         (lambda: backend.pack_coarse(np.full((3, 4), np.inf, np.float32)), "weight must be finite"),
         (lambda: backend.pack_coarse(np.ones((0, 5), np.float32)), "at least one output and one input"),
         (

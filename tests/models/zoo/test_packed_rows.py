@@ -29,7 +29,7 @@ def kept(path, datatype="bf16"):
     """What a first start packs."""
     rows = PackedRows(path, DIGEST, datatype)
     made = {by: rows.pack(by, lambda: weight(3), by, weight(4)[:, 0].copy()) for by in ("inputs", "outputs")}
-    rows.pack_coarse("coarse", lambda: weight(3))
+    rows.pack_coarse("coarse", lambda: kernels.pack_coarse(weight(3)))
     rows.keep()
     return made
 

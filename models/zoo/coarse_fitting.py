@@ -1,0 +1,112 @@
+"""Coarse weights that make up for each other's errors, of a language model whose gates leave much to them.
+
+Rounding a weight changes its product by the error times the input, and inputs go together: what is lost of one is made
+up for by weights of others that are rounded later (GPTQ, Frantar et al. 2023). It takes the second moments of what is
+multiplied by them, which is what the gates leave out of each input beside its mean. Those are measured where the model
+starts, of tokens and under thresholds that are in its calibration: coarse weights themselves are far larger than these.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import kernels
+from models.zoo.language_gates import FITTED_ON, FITTED_UNDER, care, chosen_by, windows
+from models.zoo.llama import GATES, SINKS, Llama, care_name, gate_name, norms_name
+from models.zoo.llama_packing import Array
+
+WINDOWS = 40
+DAMPING = 0.01
+"""Added to the variance of each input, as a share of the mean of all."""
+
+PRODUCTS = MappingProxyType({"attention": "qkv", "output": "output", "feed_forward": "gate", "down": "down"})
+"""Whose inputs a gate sees. The other halves of neurons are computed coarsely of all inputs of the gate halves."""
+
+Double = NDArray[np.float64]
+
+
+def to_fit_on(tokens: Sequence[int], thresholds: Sequence[Array]) -> dict[str, Array]:
+    """What a calibration has of it: the tokens of windows of a text, and thresholds [gates] of some points."""
+    length = min(map(len, chosen := windows(tokens, WINDOWS)))
+    kept = np.array([own[:length] for own in chosen], np.float32)
+    return {FITTED_ON: kept, FITTED_UNDER: np.stack(thresholds).astype(np.float16).astype(np.float32)}
+
+
+def fit_coarse(network: Llama, calibration: Mapping[str, Array], report: Callable[[float], None]) -> None:
+    """Gives a network coarse weights as its calibration says. Those that are kept are not fitted again. `report` is
+    called with the share done, 0 to 1."""
+    fitting = _Fitting(network, calibration)
+
+    def pack(layer: int, part: str, weight: Array) -> kernels.CoarseMatrix:
+        order, factor = fitting.errors(layer, part)
+        report((layer + 1) / network.shape.layers)
+        return kernels.pack_coarse(weight, order=order, factor=factor)
+
+    network.make_coarse(pack, _key(network, calibration))
+
+
+def _key(network: Llama, calibration: Mapping[str, Array]) -> str:
+    """Differs where coarse weights do."""
+    names = [name for gate in network.gates[:-1] for name in (norms_name(gate),)]
+    names += [care_name(layer) for layer in range(network.shape.layers)]
+    digest = sha256()
+    for name in (FITTED_ON, FITTED_UNDER, *names):
+        digest.update(calibration[name].tobytes())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(slots=True)
+class _Fitting:
+    """Runs the fitting tokens through the layers, one after the other as they are asked for."""
+
+    network: Llama
+    calibration: Mapping[str, Array]
+    _inputs: list[Array] = field(init=False)
+    """Of the next layer, by window."""
+    _next: int = 0
+    _moments: dict[str, Double] = field(default_factory=dict)
+    """Of the layer before that, by product, [inputs, inputs]."""
+    _care: Array = field(init=False)
+    """Of the positions of the window that a layer is at."""
+
+    def __post_init__(self) -> None:
+        self._inputs = [self.network.embed([int(token) for token in own]) for own in self.calibration[FITTED_ON]]
+
+    def errors(self, layer: int, part: str) -> tuple[NDArray[np.int32], Array]:
+        """The order and the factor that `kernels.pack_coarse` takes for a product of a layer."""
+        while self._next <= layer:
+            self._moments = {}
+            self._inputs = [self.network.layer_output(self._next, x, self._watch) for x in self._inputs]
+            self._next += 1
+        return order_and_factor(self._moments[part])
+
+    def _watch(self, number: int, values: Array) -> Array:
+        gate, layer = GATES[number % len(GATES)], number // len(GATES)
+        behind = values[SINKS:]
+        if gate == "attention":
+            self._care = care(behind, self.calibration.get(care_name(layer)))
+        if gate == "feed_forward":
+            self._add("up", behind)
+        if gate != "neurons":
+            deviations = behind - behind.mean(0)
+            saliency = np.abs(deviations) * self.calibration[norms_name(gate_name(layer, gate))] * self._care
+            for threshold in self.calibration[FITTED_UNDER][:, number]:
+                active = chosen_by(saliency, threshold, coarse=True) if threshold > 0 else np.True_
+                self._add(PRODUCTS[gate], np.where(active, 0, deviations))
+        return values
+
+    def _add(self, part: str, rows: Array) -> None:
+        self._moments[part] = self._moments.get(part, np.zeros(1)) + rows.T @ rows
+
+
+def order_and_factor(moments: Double) -> tuple[NDArray[np.int32], Array]:
+    """The inputs from the largest on, and the lower Cholesky factor of the inverse of their moments [inputs, inputs]
+    in that order."""
+    damped = moments + max(DAMPING * moments.diagonal().mean(), 1e-30) * np.eye(len(moments))
+    order = np.argsort(-damped.diagonal(), kind="stable").astype(np.int32)
+    factor = np.linalg.cholesky(np.linalg.inv(damped[np.ix_(order, order)]))
+    return order, np.ascontiguousarray(factor, np.float32)
