@@ -63,8 +63,8 @@ SENSITIVITY_WINDOWS, MEAN_WINDOWS, PROBE_WINDOWS, HELD_OUT_WINDOWS = 48, 16, 4, 
 def default_texts() -> tuple[str, str, str]:
     """A text to find thresholds on, news, another to measure them on, sentences of Moby Dick, and one of all kinds to
     fit coarse weights on. Raises `text_data.MissingData`."""
-    news, texts = ("\n\n".join(some) for some in (text_data.lee_background(), text_data.texts()))
-    return news, " ".join(text_data.sample(test=False)), texts
+    news = "\n\n".join(text_data.lee_background())
+    return news, " ".join(text_data.sample(test=False)), "\n".join(text_data.texts())
 
 
 def split_text(lines: Sequence[str]) -> tuple[str, str]:

@@ -9,7 +9,7 @@ pytest.importorskip("jinja2", reason="the extra `language` is not installed")
 from models import kernels
 from models.model import GateContext
 from models.zoo import packed_rows, text_data
-from models.zoo.coarse_fitting import order_and_factor, to_fit_on
+from models.zoo.coarse_fitting import DAMPING, order_and_factor, to_fit_on
 from models.zoo.folder import Tensors, weights_path
 from models.zoo.language_calibration import calibrate
 from models.zoo.language_gates import FITTED_ON, FITTED_UNDER
@@ -101,7 +101,7 @@ def test_the_factor_is_that_of_the_inverse_in_order():
     order, factor = order_and_factor(moments)
     assert order.tolist() == np.argsort(-moments.diagonal()).tolist()
     inverse = factor @ factor.T
-    damped = moments[np.ix_(order, order)] + 0.01 * moments.diagonal().mean() * np.eye(8)
+    damped = moments[np.ix_(order, order)] + DAMPING * moments.diagonal().mean() * np.eye(8)
     np.testing.assert_allclose(inverse @ damped, np.eye(8), atol=1e-3)
 
 
