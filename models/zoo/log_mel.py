@@ -56,8 +56,9 @@ def _mirrored(samples: Array, length: int, count: int) -> NDArray[np.float64]:
 
 def speech_frames(spectrum: Array) -> int:
     """The number of frames up to the last that may be speech, of a spectrum [frames, mels] that `log_mel` made."""
-    loud = np.flatnonzero(spectrum > spectrum.max() - _SPEECH_DECADES / 4)
-    return int(loud[-1]) // spectrum.shape[1] + 1 if len(loud) else 0
+    loud = (spectrum > spectrum.max() - _SPEECH_DECADES / 4).reshape(-1)
+    last = len(loud) - 1 - int(loud[::-1].argmax())
+    return last // spectrum.shape[1] + 1 if loud[last] else 0
 
 
 @cache

@@ -44,7 +44,6 @@ class Linear:
         outputs: Channels | None = None,
         residual: Array | None = None,
         threads: kernels.Threads | None = None,
-        out: Array | None = None,
     ) -> Array:
         return kernels.gated_matmul(
             x,
@@ -54,7 +53,6 @@ class Linear:
             activation=activation,
             residual=residual,
             threads=threads,
-            out=out,
         )
 
 
@@ -99,7 +97,7 @@ class FeedForward:
     def _summed(
         self, rows: Array, x: Array, bias: Array, active: Channels | None, threads: kernels.Threads | None
     ) -> Array:
-        """x and the sums of the active neurons, of all where that is None, in place of x: its lines are near by then."""
+        """x and the sums of the active neurons, of all where that is None, in place of x: its lines are near then."""
         return kernels.feed_forward(
             rows,
             self.up.packed,
