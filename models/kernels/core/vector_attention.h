@@ -46,10 +46,10 @@ struct Meeting {
     std::size_t first = 0, queries = 0, first_key = 0, keys = 0;
 };
 
-// Scores of a tile, [query][key], that become powers, a step of two vectors at a time.
+// Scores of a tile, [query][key], that become powers, a step of some vectors at a time.
 template <typename Kind>
 struct Softening {
-    static constexpr std::size_t kStep = 2 * kLanes, kQuerySteps = kBlockKeys / kStep;
+    static constexpr std::size_t kStep = Kind::step_vectors * kLanes, kQuerySteps = kBlockKeys / kStep;
 
     const float *scores = nullptr;
     float *powers = nullptr;
@@ -361,7 +361,7 @@ struct Head {
 
 // The heads up to the first whose keys `Kind` cannot multiply; returns how many that are.
 template <typename Kind>
-std::size_t attend(const Attention &attention, float *scratch, float *out) {
+std::size_t attend_heads(const Attention &attention, float *scratch, float *out) {
     const Packed<Kind> packed(attention);
     float *keys = scratch, *values = keys + packed.keys, *queries = values + packed.values,
           *sums = queries + packed.queries;
@@ -386,6 +386,14 @@ std::size_t attend(const Attention &attention, float *scratch, float *out) {
         }
     }
     return attention.heads;
+}
+
+// The upper halves of registers are cleared here, where a source file is compiled not to do so behind each function.
+template <typename Kind>
+std::size_t attend(const Attention &attention, float *scratch, float *out) {
+    const std::size_t heads = attend_heads<Kind>(attention, scratch, out);
+    _mm256_zeroupper();
+    return heads;
 }
 
 template <typename Kind>
