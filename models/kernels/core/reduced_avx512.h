@@ -86,6 +86,23 @@ inline void finish_registers(const Part<Kind> &part, std::size_t stride, const t
     }
 }
 
+// The same where nothing but the shift and the residual is added.
+template <typename Kind, std::size_t Rows, std::size_t Strips, bool Residual>
+inline void shift_registers(const Part<Kind> &part, std::size_t stride, const typename Kind::Sums (&sums)[Rows][Strips]) {
+#pragma GCC unroll 4
+    for (std::size_t s = 0; s < Strips; ++s) {
+        const Strip &strip = part.strips[s];
+        const Vector shift = load(strip.shift);
+        float *out = part.out + strip.column - part.strips[0].column;
+        const float *residual = Residual ? part.residual + strip.column - part.strips[0].column : nullptr;
+#pragma GCC unroll 16
+        for (std::size_t r = 0; r < Rows; ++r) {
+            const Vector y = (Vector)sums[r][s] + shift;
+            store(out + r * stride, Residual ? y + load(residual + r * stride) : y);
+        }
+    }
+}
+
 template <typename Kind, std::size_t Rows, std::size_t Strips>
 void sum_up(const Job &job, const Part<Kind> &part) {
     std::size_t wait = part.ahead.strips[0] ? part.ahead.shares : SIZE_MAX;
@@ -130,6 +147,10 @@ void sum_up(const Job &job, const Part<Kind> &part) {
         }
     }
     if constexpr (Kind::finishes_registers) {
+        if (part.out && job.plain && job.activation == Activation::none) {
+            if (part.residual) return shift_registers<Kind, Rows, Strips, true>(part, job.out_stride, sums);
+            return shift_registers<Kind, Rows, Strips, false>(part, job.out_stride, sums);
+        }
         if (part.out && part.residual) return finish_registers<Kind, Rows, Strips, true>(part, job.out_stride, sums);
         if (part.out) return finish_registers<Kind, Rows, Strips, false>(part, job.out_stride, sums);
     }
