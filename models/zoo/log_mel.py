@@ -57,7 +57,7 @@ def _mirrored(samples: Array, length: int, count: int) -> NDArray[np.float64]:
 def speech_frames(spectrum: Array) -> int:
     """The number of frames up to the last that may be speech, of a spectrum [frames, mels] that `log_mel` made."""
     loud = spectrum > spectrum.max() - _SPEECH_DECADES / 4
-    return loud.tobytes().rfind(1) // spectrum.shape[1] + 1  # bytes are searched from behind, and −1 is none
+    return int(loud.tobytes().rfind(1) // spectrum.shape[1]) + 1  # bytes are searched from behind, and −1 is none
 
 
 @cache
