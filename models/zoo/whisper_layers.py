@@ -44,7 +44,6 @@ class Linear:
         outputs: Channels | None = None,
         residual: Array | None = None,
         threads: kernels.Threads | None = None,
-        out: Array | None = None,
     ) -> Array:
         return kernels.gated_matmul(
             x,
@@ -54,7 +53,6 @@ class Linear:
             activation=activation,
             residual=residual,
             threads=threads,
-            out=out,
         )
 
 
@@ -81,7 +79,7 @@ class FeedForward:
     def __call__(
         self, x: Array, context: GateContext, thresholds: Mapping[str, float], watch: Watch | None
     ) -> tuple[Array, int]:
-        """x and what the layer adds, and how many neurons were active."""
+        """Adds to x what the layer makes of it, in place, and returns it and how many neurons were active."""
         rows, neurons, threshold = self.norm(x), self.up.packed.outputs, thresholds.get(self.name, 0.0)
         if watch is not None:
             watch(self.name, self.up(rows, "gelu"))
@@ -99,7 +97,7 @@ class FeedForward:
     def _summed(
         self, rows: Array, x: Array, bias: Array, active: Channels | None, threads: kernels.Threads | None
     ) -> Array:
-        """x and the sums of the active neurons, of all where that is None."""
+        """x and the sums of the active neurons, of all where that is None, in place of x: its lines are near then."""
         return kernels.feed_forward(
             rows,
             self.up.packed,
@@ -109,6 +107,7 @@ class FeedForward:
             activation="gelu",
             bias=bias,
             residual=x,
+            out=x,
             threads=threads,
         )
 
@@ -116,9 +115,9 @@ class FeedForward:
 def mixed_in(
     x: Array, attended: Array, output: HeadGate, active: ActiveHeads, threads: kernels.Threads | None = None
 ) -> Array:
-    """x and what the active heads, `attended`, add to it."""
+    """x and what the active heads, `attended`, add to it, in place of x."""
     return kernels.gated_matmul(
-        attended, output.packed, inputs=active.channels, shift=active.bias, residual=x, threads=threads
+        attended, output.packed, inputs=active.channels, shift=active.bias, residual=x, out=x, threads=threads
     )
 
 

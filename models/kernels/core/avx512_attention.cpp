@@ -5,7 +5,7 @@ namespace sluice {
 namespace {
 
 struct Floats {
-    static constexpr std::size_t group = 1, step = 1;
+    static constexpr std::size_t group = 1, step = 1, step_vectors = 2;
     static constexpr float octave = 1;
     typedef __m512 Largest;
 

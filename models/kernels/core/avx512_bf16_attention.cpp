@@ -7,7 +7,7 @@ namespace sluice {
 namespace {
 
 struct RoundedPairs {
-    static constexpr std::size_t group = 2, step = kStep;
+    static constexpr std::size_t group = 2, step = kStep, step_vectors = 4;
     static constexpr float octave = kRoundedOctave;
     typedef __m512i Largest;  // of halves
 
@@ -46,11 +46,16 @@ struct RoundedPairs {
 
     // Scores of a step become powers and are added to the sum.
     static void soften(const float *scores, float base, __m512 &sum, Largest &largest, float *to) {
-        const __m512i octaves = rounded_scores(_mm512_load_ps(scores) - base, _mm512_load_ps(scores + kLanes) - base);
-        largest = _mm512_max_epi16(largest, octaves);
-        const __m512i powers = looked_up_powers(octaves);
-        _mm512_store_si512(to, powers);
-        sum = _mm512_dpbf16_ps(sum, (__m512bh)powers, (__m512bh)_mm512_set1_epi16(127 << 7));
+        const __m512i one = _mm512_set1_epi16(127 << 7);
+#pragma GCC unroll 4
+        for (std::size_t at = 0; at < step_vectors * kLanes; at += 2 * kLanes, to += kLanes) {
+            const __m512i octaves =
+                rounded_scores(_mm512_load_ps(scores + at) - base, _mm512_load_ps(scores + at + kLanes) - base);
+            largest = _mm512_max_epi16(largest, octaves);
+            const __m512i powers = looked_up_powers(octaves);
+            _mm512_store_si512(to, powers);
+            sum = _mm512_dpbf16_ps(sum, (__m512bh)powers, (__m512bh)one);
+        }
     }
 };
 

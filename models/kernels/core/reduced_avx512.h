@@ -5,6 +5,7 @@
 #define LANES 16
 #define POSITIONS_TOGETHER 4
 #include "reduced_loops.h"
+#include "rounded_gelu.h"
 
 namespace sluice {
 namespace {
@@ -15,7 +16,7 @@ constexpr std::size_t kMostStrips = 4, kMostRows[kMostStrips] = {16, 12, 8, 6};
 struct Bf16 {
     typedef __m512 Sums;
     static constexpr Datatype datatype = Datatype::bf16;
-    static constexpr bool finishes_registers = true;
+    static constexpr bool finishes_registers = true, rounds_gelu = true;
     static Sums zero(const std::uint8_t *, const Job &) { return _mm512_setzero_ps(); }
     static __m512i weights(const Line &line) { return _mm512_load_si512(&line); }
     static Sums add(Sums sums, __m512i group, __m512i weights) {
@@ -32,7 +33,7 @@ struct Int8 {
     typedef __m512i Sums;
     static constexpr Datatype datatype = Datatype::int8;
     // With the scales of rows besides, the compiler keeps the sums in memory, where they take twice the time.
-    static constexpr bool finishes_registers = false;
+    static constexpr bool finishes_registers = false, rounds_gelu = false;
     static Sums zero(const std::uint8_t *position, const Job &job) {
         __m512i sums = _mm512_setzero_si512();
         const __m512i all = _mm512_set1_epi8(-128);
@@ -85,6 +86,23 @@ inline void finish_registers(const Part<Kind> &part, std::size_t stride, const t
     }
 }
 
+// The same where nothing but the shift and the residual is added.
+template <typename Kind, std::size_t Rows, std::size_t Strips, bool Residual>
+inline void shift_registers(const Part<Kind> &part, std::size_t stride, const typename Kind::Sums (&sums)[Rows][Strips]) {
+#pragma GCC unroll 4
+    for (std::size_t s = 0; s < Strips; ++s) {
+        const Strip &strip = part.strips[s];
+        const Vector shift = load(strip.shift);
+        float *out = part.out + strip.column - part.strips[0].column;
+        const float *residual = Residual ? part.residual + strip.column - part.strips[0].column : nullptr;
+#pragma GCC unroll 16
+        for (std::size_t r = 0; r < Rows; ++r) {
+            const Vector y = (Vector)sums[r][s] + shift;
+            store(out + r * stride, Residual ? y + load(residual + r * stride) : y);
+        }
+    }
+}
+
 template <typename Kind, std::size_t Rows, std::size_t Strips>
 void sum_up(const Job &job, const Part<Kind> &part) {
     std::size_t wait = part.ahead.strips[0] ? part.ahead.shares : SIZE_MAX;
@@ -129,6 +147,10 @@ void sum_up(const Job &job, const Part<Kind> &part) {
         }
     }
     if constexpr (Kind::finishes_registers) {
+        if (part.out && job.plain && job.activation == Activation::none) {
+            if (part.residual) return shift_registers<Kind, Rows, Strips, true>(part, job.out_stride, sums);
+            return shift_registers<Kind, Rows, Strips, false>(part, job.out_stride, sums);
+        }
         if (part.out && part.residual) return finish_registers<Kind, Rows, Strips, true>(part, job.out_stride, sums);
         if (part.out) return finish_registers<Kind, Rows, Strips, false>(part, job.out_stride, sums);
     }
@@ -201,7 +223,11 @@ struct Multiplying {
             }
             if (direct) continue;
             Block<Sum<Kind::datatype>> block(job, part.strips, count, tile, 1, sums);
-            finish_rows(job, block, job.tile_rows);
+            if (Kind::rounds_gelu && job.activation == Activation::gelu) {
+                finish_rows(job, block, block.rows_left, RoundedGelu{});
+            } else {
+                finish_rows(job, block, job.tile_rows);
+            }
         }
     }
 };

@@ -239,6 +239,7 @@ struct ReducedProduct {
         job.activation_steps = scratch.activation_steps.data();
         job.row_scales = weights.datatype == Datatype::int8 ? scratch.row_scales.data() : nullptr;
         job.activation = epilogue.activation;
+        job.plain = !epilogue.scale && !epilogue.saliency && weights.scales.empty();
         job.residual = residual;
         job.out = out;
         job.out_stride = stride;

@@ -56,6 +56,7 @@ struct Job {
     // called next; 0: the strips are elsewhere.
     std::size_t strip_lines;
     Activation activation;
+    bool plain;             // all scales and saliencies are 1
     const float *residual;  // null: none
     float *out;
     std::size_t out_stride;  // floats from one position of the result to the next

@@ -46,17 +46,17 @@ struct Meeting {
     std::size_t first = 0, queries = 0, first_key = 0, keys = 0;
 };
 
-// Scores of a tile, [query][key], that become powers, a step of two vectors at a time.
+// Scores of a tile, [query][key], that become powers, a step of some vectors at a time.
 template <typename Kind>
 struct Softening {
-    static constexpr std::size_t kStep = 2 * kLanes, kQuerySteps = kBlockKeys / kStep;
+    static constexpr std::size_t kStep = Kind::step_vectors * kLanes, kQuerySteps = kBlockKeys / kStep;
 
     const float *scores = nullptr;
     float *powers = nullptr;
     std::size_t next = 0, end = 0;
     float bases[kTileQueries] = {};
     __m512 sums[kTileQueries];
-    typename Kind::Largest largest[kTileQueries];
+    typename Kind::Largest largest;  // of all queries, relative to their bases
 
     // Of so many queries. Filled where it lies: a copy would wait for what was just written to it.
     void reset(const float *from, float *to, std::size_t queries, const Softened *states) {
@@ -64,19 +64,26 @@ struct Softening {
         powers = to;
         next = 0;
         end = queries * kQuerySteps;
+        largest = Kind::none_yet();
         for (std::size_t i = 0; i < queries; ++i) begin(i, states[i]);
     }
 
     void begin(std::size_t query, const Softened &state) {
         bases[query] = state.base;
         sums[query] = _mm512_setzero_ps();
-        largest[query] = Kind::none_yet();
+    }
+
+    // One query once more, for a base.
+    void repeat(std::size_t query, const Softened &state) {
+        begin(query, state);
+        largest = Kind::none_yet();
+        next = query * kQuerySteps;
+        run_to(next + kQuerySteps);
     }
 
     [[gnu::always_inline]] void step() {
         const std::size_t query = next / kQuerySteps;
-        Kind::soften(scores + next * kStep, bases[query], sums[query], largest[query],
-                     powers + next * (kStep / Kind::group));
+        Kind::soften(scores + next * kStep, bases[query], sums[query], largest, powers + next * (kStep / Kind::group));
         ++next;
     }
 
@@ -145,25 +152,27 @@ struct Head {
         }
     }
 
-    // scores[query][key] of some queries for vectors of keys, while others become powers, a step every `interval` words. A
-    // function of its own, so that all its sums are in registers.
+    // scores[query][key] of some queries for keys up to `end`, vectors of them at a time, while others become powers, a step
+    // every `interval` words. A function of its own, so that all its sums are in registers.
     template <std::size_t Rows, std::size_t Vectors>
-    [[gnu::noinline]] void score(std::size_t first, std::size_t first_key, std::size_t interval, float *scores,
+    [[gnu::noinline]] void score(std::size_t first, std::size_t key, std::size_t end, std::size_t interval, float *scores,
                                  Softening<Kind> &before) const {
-        __m512 found[Rows][Vectors] = {};
+        const std::size_t words = divide_up(attention.head_size, Kind::group), depth_words = packed.depth_words;
+        const float *rows = queries + first * depth_words;
         std::size_t wait = interval;
-        add_products<Kind>(found, queries + first * packed.depth_words, packed.depth_words,
-                           keys + first_key * packed.depth_words, kLanes * packed.depth_words,
-                           divide_up(attention.head_size, Kind::group), [&] {
-                               if (--wait > 0) return;
-                               wait = interval;
-                               if (before.next < before.end) before.step();
-                           });
+        for (; key < end; key += Vectors * kLanes, scores += Vectors * kLanes) {
+            __m512 found[Rows][Vectors] = {};
+            add_products<Kind>(found, rows, depth_words, keys + key * depth_words, kLanes * depth_words, words, [&] {
+                if (--wait > 0) return;
+                wait = interval;
+                if (before.next < before.end) before.step();
+            });
 #pragma GCC unroll 5
-        for (std::size_t r = 0; r < Rows; ++r) {
+            for (std::size_t r = 0; r < Rows; ++r) {
 #pragma GCC unroll 4
-            for (std::size_t v = 0; v < Vectors; ++v)
-                _mm512_store_ps(scores + r * kBlockKeys + v * kLanes, found[r][v]);
+                for (std::size_t v = 0; v < Vectors; ++v)
+                    _mm512_store_ps(scores + r * kBlockKeys + v * kLanes, found[r][v]);
+            }
         }
     }
 
@@ -172,12 +181,13 @@ struct Head {
     void score(const Meeting &tile, float *scores, Softening<Kind> &before) const {
         const std::size_t words = divide_up(attention.head_size, Kind::group) * divide_up(tile.keys, kTileKeys),
                           interval = words < before.end ? 1 : words / (before.end + 1);
-        for (std::size_t at = 0; at < tile.keys; at += kTileKeys) {
-            const std::size_t key = tile.first_key + at;
-            // Half of a tile may be enough for the last keys.
-            if (2 * (tile.keys - at) <= kTileKeys)
-                score<Rows, kTileVectors / 2>(tile.first, key, interval, scores + at, before);
-            else score<Rows, kTileVectors>(tile.first, key, interval, scores + at, before);
+        // Half of a tile may be enough for the last keys.
+        const std::size_t last = tile.keys % kTileKeys, halves = last > 0 && 2 * last <= kTileKeys ? last : 0,
+                          whole = tile.first_key + tile.keys - halves;
+        score<Rows, kTileVectors>(tile.first, tile.first_key, whole, interval, scores, before);
+        if (halves) {
+            score<Rows, kTileVectors / 2>(tile.first, whole, whole + halves, interval, scores + tile.keys - halves,
+                                          before);
         }
         before.run_to(before.end);
     }
@@ -207,15 +217,18 @@ struct Head {
 
     // Where scores grew too much for a query's base its powers are made once more, for another base.
     void settle(const Meeting &tile, Softening<Kind> &softening, Softened *states) const {
+        if (Kind::grew(softening.largest)) follow(tile, softening, states);
+        for (std::size_t i = 0; i < tile.queries; ++i) states[i].sum += softening.sums[i];
+    }
+
+    // Which of the queries it was is found out now: that is rare.
+    [[gnu::noinline]] void follow(const Meeting &tile, Softening<Kind> &softening, Softened *states) const {
         for (std::size_t i = 0; i < tile.queries; ++i) {
-            if (Kind::grew(softening.largest[i])) {
-                rebase(softening.scores + i * kBlockKeys, kBlockKeys, states[i],
-                       sums + (tile.first + i) * packed.value_columns);
-                softening.begin(i, states[i]);
-                softening.next = i * softening.kQuerySteps;
-                softening.run_to((i + 1) * softening.kQuerySteps);
-            }
-            states[i].sum += softening.sums[i];
+            softening.repeat(i, states[i]);
+            if (!Kind::grew(softening.largest)) continue;
+            rebase(softening.scores + i * kBlockKeys, kBlockKeys, states[i],
+                   sums + (tile.first + i) * packed.value_columns);
+            softening.repeat(i, states[i]);
         }
     }
 
@@ -293,17 +306,18 @@ struct Head {
             settle(before, softening, states + before.first);
             add_values<1>(before.queries, before, powers);
         };
-        // Shared out evenly.
+        // Shared out evenly. Divisions are done beforehand, since what is between two products keeps their units waiting.
         const std::size_t tiles = divide_up(count, kTileQueries), last = attention.visible(block + count - 1);
+        std::size_t firsts[kBlockQueries / kTileQueries + 1];
+        for (std::size_t i = 0; i <= tiles; ++i) firsts[i] = i * count / tiles;
         const std::size_t meetings = tiles * divide_up(last, kBlockKeys);
         float *found = scores[0], *other = scores[1];
-        std::size_t met = 0;
+        std::size_t fetched = 0, due = 0;
         for (std::size_t first_key = 0; first_key < last; first_key += kBlockKeys) {
             for (std::size_t i = 0; i < tiles; ++i) {
-                const std::size_t first = i * count / tiles, rows = (i + 1) * count / tiles - first;
+                const std::size_t first = firsts[i], rows = firsts[i + 1] - first;
                 const std::size_t end = attention.visible(block + first + rows - 1);
-                for (std::size_t row = met * count / meetings; row < (met + 1) * count / meetings; ++row) fetch(row);
-                ++met;
+                for (due += count; due >= meetings; due -= meetings) fetch(fetched++);
                 if (first_key >= end) continue;
                 const std::size_t keys = end - first_key < kBlockKeys ? end - first_key : kBlockKeys;
                 const Meeting tile{first, rows, first_key, keys};
@@ -347,7 +361,7 @@ struct Head {
 
 // The heads up to the first whose keys `Kind` cannot multiply; returns how many that are.
 template <typename Kind>
-std::size_t attend(const Attention &attention, float *scratch, float *out) {
+std::size_t attend_heads(const Attention &attention, float *scratch, float *out) {
     const Packed<Kind> packed(attention);
     float *keys = scratch, *values = keys + packed.keys, *queries = values + packed.values,
           *sums = queries + packed.queries;
@@ -372,6 +386,14 @@ std::size_t attend(const Attention &attention, float *scratch, float *out) {
         }
     }
     return attention.heads;
+}
+
+// The upper halves of registers are cleared here, where a source file is compiled not to do so behind each function.
+template <typename Kind>
+std::size_t attend(const Attention &attention, float *scratch, float *out) {
+    const std::size_t heads = attend_heads<Kind>(attention, scratch, out);
+    _mm256_zeroupper();
+    return heads;
 }
 
 template <typename Kind>

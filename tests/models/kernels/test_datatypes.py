@@ -61,6 +61,26 @@ def test_many_rows_are_what_each_is_alone(datatype, instruction_set):
         np.testing.assert_allclose(together[own], alone, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("instruction_set", kernels.instruction_sets("bf16"))
+def test_gelu_in_bf16_is_exact_to_a_part_of_its_argument(instruction_set):
+    """Arguments that bf16 has are not rounded, so that all that is off is the activation."""
+    bits = np.concatenate([np.arange(0x3000, 0x4180), np.arange(0xB000, 0xC180), [0x0000, 0x7F00, 0xFF00]])
+    x = (bits.astype(np.uint32) << 16).view(np.float32)[:, None]
+    y = kernels.gated_matmul(
+        x, kernels.pack_matrix(np.ones((20, 1), np.float32), "bf16", instruction_set), activation="gelu"
+    )
+    exact = reference.gated_matmul(x.astype(np.float64), reference.pack_matrix(np.ones((20, 1))), activation="gelu")
+    assert np.all(np.abs(y - exact) <= 3e-6 * np.abs(x).clip(max=5) + 1e-6 * np.abs(exact))
+
+
+@pytest.mark.parametrize("instruction_set", kernels.instruction_sets("bf16"))
+def test_gelu_in_bf16_of_what_is_not_finite_is_its_limit(instruction_set):
+    x = np.array([[np.nan], [-np.inf], [np.inf]], np.float32)
+    packed = kernels.pack_matrix(np.ones((20, 1), np.float32), "bf16", instruction_set)
+    y = kernels.gated_matmul(x, packed, activation="gelu")
+    np.testing.assert_allclose(y, np.repeat([[np.nan], [0], [np.inf]], 20, axis=1), atol=1e-6)
+
+
 @pytest.mark.parametrize("instruction_set", kernels.instruction_sets("int8"))
 def test_int8_sums_are_exact(instruction_set):
     """Whole numbers whose scale is 1 come back as the integers' product, far beyond what float32 could add up."""
