@@ -31,8 +31,6 @@ DAMPING = 0.03
 PRODUCTS = MappingProxyType({"attention": "qkv", "output": "output", "feed_forward": "gate", "down": "down"})
 """Whose inputs a gate sees. The other halves of neurons are computed coarsely of all inputs of the gate halves."""
 
-Double = NDArray[np.float64]
-
 
 def to_fit_on(tokens: Sequence[int], thresholds: Sequence[Array]) -> dict[str, Array]:
     """What a calibration has of it: the tokens of windows of a text, and thresholds [gates] of some points."""
@@ -73,7 +71,7 @@ class _Fitting:
     _inputs: list[Array] = field(init=False)
     """Of the next layer, by window."""
     _next: int = 0
-    _moments: dict[str, Double] = field(default_factory=dict)
+    _moments: dict[str, Array] = field(default_factory=dict)
     """Of the layer before that, by product, [inputs, inputs]."""
     _care: Array = field(init=False)
     """Of the positions of the window that a layer is at."""
@@ -108,13 +106,20 @@ class _Fitting:
         return values
 
     def _add(self, part: str, rows: Array) -> None:
-        self._moments[part] = self._moments.get(part, np.zeros(1)) + rows.T @ rows
+        moments = rows.T @ rows
+        if part in self._moments:
+            self._moments[part] += moments
+        else:
+            self._moments[part] = moments
 
 
-def order_and_factor(moments: Double) -> tuple[NDArray[np.int32], Array]:
+def order_and_factor(moments: Array) -> tuple[NDArray[np.int32], Array]:
     """The inputs from the largest on, and the lower Cholesky factor of the inverse of their moments [inputs, inputs]
     in that order."""
-    damped = moments + max(DAMPING * moments.diagonal().mean(), 1e-30) * np.eye(len(moments))
+    damping = max(DAMPING * float(moments.diagonal().mean()), 1e-30)
+    damped = moments + damping * np.eye(len(moments))
     order = np.argsort(-damped.diagonal(), kind="stable").astype(np.int32)
-    factor = np.linalg.cholesky(np.linalg.inv(damped[np.ix_(order, order)]))
-    return order, np.ascontiguousarray(factor, np.float32)
+    # From the last input on the moments are U Uᵀ of an upper triangle, whose inverse is the factor's transpose.
+    backwards = damped[np.ix_(order, order)][::-1, ::-1]
+    upper = np.linalg.cholesky(backwards)[::-1, ::-1].astype(np.float32)
+    return order, np.ascontiguousarray(np.linalg.inv(upper).T)
