@@ -37,14 +37,16 @@ from models.zoo.tuning_checkpoint import keep, resume
 
 @dataclass(frozen=True, slots=True)
 class TuningRecipe:
-    """`rate` is the peak of a cosine schedule over `steps` of about `positions` positions each. The differences have
-    the rank `rank`, and those of queries and keys half of it. Texts are cut to `longest` tokens, and in a share `short`
-    of the steps to a length in `short_lengths`. In a share `joined` of the others, positions are joined behind each
-    layer's first half, at thresholds of about those in `joins`, of the first layer and of the last, or less. In a share
-    `mixed` of the steps some halves are dense. `alike` weighs by how much likenesses to `others` texts, as many as
-    that, change, `layers` how far each layer is from the dense one. A checkpoint is written `every` so many steps."""
+    """`rate` is the peak of the first of `rounds` cosine schedules, and half of it that of the next (Loshchilov and
+    Hutter 2017); all of them take `steps`, of about `positions` positions each. The differences have the rank `rank`,
+    and those of queries and keys half of it. Texts are cut to `longest` tokens, and in a share `short` of the steps to
+    a length in `short_lengths`. In a share `joined` of the others, positions are joined behind each layer's first half,
+    at thresholds of about those in `joins`, of the first layer and of the last, or less. In a share `mixed` of the
+    steps some halves are dense. `alike` weighs by how much likenesses to `others` texts, as many as that, change,
+    `layers` how far each layer is from the dense one. A checkpoint is written `every` so many steps."""
 
-    steps: int = 5200
+    steps: int = 10400
+    rounds: int = 2
     positions: int = 2048
     rate: float = 8e-4
     rank: int = 32
@@ -112,7 +114,7 @@ def tune(
     moment = second_moment(encoder, teacher, pooling, ordered, recipe)
     for step in range(resume(checkpoint, about, learners, optimiser), recipe.steps):
         for group in optimiser.param_groups:
-            group["lr"] = recipe.rate * _schedule(step, recipe.steps)
+            group["lr"] = rate(step, recipe)
         random = np.random.default_rng((recipe.seed, step))
         texts = draw(ordered, lengths, recipe, random)
         wanted, made, apart = _run(encoder, teacher, student, pooling, texts, recipe, random)
@@ -154,8 +156,12 @@ def _cut(tokens: Tokens, length: int) -> Tokens:
     return Tokens(tokens.ids[kept], None if tokens.types is None else tokens.types[kept])
 
 
-def _schedule(step: int, steps: int) -> float:
-    return min(1.0, (step + 1) / 30) * (0.02 + 0.98 * (1 + math.cos(math.pi * step / steps)) / 2)
+def rate(step: int, recipe: TuningRecipe) -> float:
+    """Of a step, counted from 0."""
+    steps = -(-recipe.steps // recipe.rounds)
+    number, step = divmod(step, steps)
+    share = min(1.0, (step + 1) / 30) * (0.02 + 0.98 * (1 + math.cos(math.pi * step / steps)) / 2)
+    return recipe.rate * 0.5**number * share
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from models.zoo.text_calibration import calibrate
 from models.zoo.text_embeddings import TextEmbedder
 from models.zoo.text_reader import Tokens
 from models.zoo.text_student import TorchLayer
-from models.zoo.text_tuning import POOLINGS, TuningRecipe, draw, second_moment, tune
+from models.zoo.text_tuning import POOLINGS, TuningRecipe, draw, rate, second_moment, tune
 from tests.models.zoo.random_bert import WORDS, write_random_bert
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -130,6 +130,16 @@ def test_an_interrupted_tuning_goes_on_where_it_was(folder, sequences, fitted, t
     numbers.clear()
     tuned_on(sequences[:19], report, tmp_path / "tuning.pt")
     assert numbers[0] == 1  # the checkpoint is of other texts
+
+
+def test_each_round_begins_at_half_of_the_rate_of_the_one_before():
+    recipe = TuningRecipe(steps=1000, rounds=2, rate=0.8)
+    rates = [rate(step, recipe) for step in range(1000)]
+    assert max(rates[:500]) == pytest.approx(0.8, rel=0.02)
+    assert max(rates[500:]) == pytest.approx(0.4, rel=0.02)
+    assert rates[499] < 0.03 > rates[500]
+    assert rates[30:500] == sorted(rates[30:500], reverse=True)
+    assert rate(0, TuningRecipe(steps=1)) > 0
 
 
 def test_a_change_of_likeness_is_a_form_of_the_second_moment(folder, sequences):
