@@ -659,6 +659,9 @@ def likely_words(
     by inputs, words [V, H] by outputs.
     """
 
+def release_memory() -> None:
+    """Gives what was freed back to the system, where the C library keeps it for itself."""
+
 def instruction_sets(datatype: str = "fp32") -> tuple[str, ...]:
     """Those that this processor can run for a datatype, best first: of "amx" (in fp32 it differs from
     "avx512" in products of many rows alone), "avx512", "avx2", "neon" (in fp32) and always "portable"."""

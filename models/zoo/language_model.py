@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models import kernels
 from models.gating.profile import Profile
 from models.model import GateContext, InvalidInput, TensorSpec
 from models.zoo.coarse_fitting import fit_coarse
@@ -88,6 +89,7 @@ class LanguageModel:
         if fits:
             fit_coarse(self.network, calibration, lambda done: report(half + half * done))
         self.network.keep()
+        kernels.release_memory()  # fitting takes as much as the weights
         self.profile = profile or Profile.dense(name, self.digest)
         if self.profile.weights_digest != self.digest:
             raise ValueError(f"the profile of {name} was measured on other weights: run sluice calibrate {name}")

@@ -9,6 +9,7 @@
 #include "bindings.h"
 #include "reduced_arguments.h"
 #include "row_arguments.h"
+#include "weight_memory.h"
 
 namespace sluice {
 
@@ -247,6 +248,7 @@ void bind_rows(nb::module_ &m) {
     m.def("pack_rows", &pack, "weight"_a.none(), "datatype"_a = "fp32", "by"_a = "inputs", nb::kw_only(),
           "bias"_a = nb::none(), "instruction_set"_a = nb::none());
     m.attr("ROW_LAYOUT") = kRowLayout;
+    m.def("release_memory", &release_memory, nb::call_guard<nb::gil_scoped_release>());
     m.attr("SHARE_BESIDE_COARSE") = 1.0 / kShareBesideCoarse;
     m.def("repack_rows", &repack, "words"_a.none(), "outputs"_a, "inputs"_a, "datatype"_a, "by"_a, nb::kw_only(),
           "norms"_a.none(), "scales"_a.none(), "bias"_a = nb::none(), "instruction_set"_a = nb::none());

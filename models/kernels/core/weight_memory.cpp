@@ -10,6 +10,9 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 namespace sluice {
 namespace {
@@ -79,6 +82,12 @@ std::shared_ptr<void> weight_memory(std::size_t bytes, [[maybe_unused]] Kept kep
     void *memory = ::operator new(bytes, std::align_val_t{kLineBytes});
     std::memset(memory, 0, bytes);
     return {memory, [](void *own) { ::operator delete(own, std::align_val_t{kLineBytes}); }};
+#endif
+}
+
+void release_memory() {
+#if defined(__GLIBC__)
+    malloc_trim(0);
 #endif
 }
 

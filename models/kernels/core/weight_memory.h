@@ -15,4 +15,7 @@ enum class Kept { weights, parts };
 // size, so that small layers share a page.
 std::shared_ptr<void> weight_memory(std::size_t bytes, Kept kept = Kept::weights);
 
+// Gives what was freed of other memory back to the system, where the library keeps it for itself.
+void release_memory();
+
 }  // namespace sluice

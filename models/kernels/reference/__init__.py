@@ -5,7 +5,7 @@ It takes numpy arrays or CPU tensors and returns numpy arrays. It computes in th
 weights give an exact yardstick.
 """
 
-from models.kernels.reference.arrays import instruction_sets
+from models.kernels.reference.arrays import instruction_sets, release_memory
 from models.kernels.reference.attention import attention, rotary
 from models.kernels.reference.coarse import (
     SHARE_BESIDE_COARSE,
@@ -92,6 +92,7 @@ __all__ = [
     "pack_depthwise",
     "pack_matrix",
     "pack_rows",
+    "release_memory",
     "repack_coarse",
     "repack_rows",
     "rms_norm",

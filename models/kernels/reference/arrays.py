@@ -15,6 +15,10 @@ Floats: TypeAlias = NDArray[Any] | Tensor
 Channels: TypeAlias = NDArray[np.int32] | Tensor
 
 
+def release_memory() -> None:
+    """Nothing: what torch frees is torch's."""
+
+
 def instruction_sets(datatype: str = "fp32") -> tuple[str, ...]:
     """The reference has one for each datatype: torch's own."""
     checked_datatype(datatype)
