@@ -2,8 +2,9 @@
 
 Rounding a weight changes its product by the error times the input, and inputs go together: what is lost of one is made
 up for by weights of others that are rounded later (GPTQ, Frantar et al. 2023). It takes the second moments of what is
-multiplied by them, which is what the gates leave out of each input beside its mean. Those are measured where the model
-starts, of tokens and under thresholds that are in its calibration: coarse weights themselves are far larger than these.
+multiplied by them, which is what the gates leave out of each input beside what stands for it. Those are measured where
+the model starts, of tokens and under thresholds that are in its calibration: coarse weights themselves are far larger
+than these.
 
 A position counts by its care, as it does for the gates: a few, such as those of empty lines, have inputs hundreds of
 times as large as others, of which what follows depends no more.
@@ -54,11 +55,11 @@ def fit_coarse(network: Llama, calibration: Mapping[str, Array], report: Callabl
 
 def _key(network: Llama, calibration: Mapping[str, Array]) -> str:
     """Differs where coarse weights do."""
-    norms = map(norms_name, network.gates[:-1])
+    gates = network.gates[:-1]
     cares = map(care_name, range(network.shape.layers))
     digest = sha256()
-    for name in (FITTED_ON, FITTED_UNDER, *norms, *cares):
-        digest.update(calibration[name].tobytes())
+    for name in (FITTED_ON, FITTED_UNDER, *gates, *map(norms_name, gates), *cares):
+        digest.update(calibration[name].tobytes() if name in calibration else b"")
     return digest.hexdigest()[:16]
 
 
@@ -97,10 +98,11 @@ class _Fitting:
         if gate == "feed_forward":
             self._add("up", behind * self._care)
         if gate != "neurons":
-            deviations = (behind - behind.mean(0)) * self._care
-            threshold = thresholds[number]
+            name, threshold = gate_name(layer, gate), thresholds[number]
+            # Not beside the mean here: what stands for a channel may be tuned, and means differ from text to text.
+            deviations = (behind - self.calibration.get(name, np.zeros(1, np.float32))) * self._care
             if threshold > 0:
-                saliency = np.abs(deviations) * self.calibration[norms_name(gate_name(layer, gate))]
+                saliency = np.abs(deviations) * self.calibration[norms_name(name)]
                 deviations = np.where(chosen_by(saliency, threshold, coarse=True), 0, deviations)
             self._add(PRODUCTS[gate], deviations)
         return values

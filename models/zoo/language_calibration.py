@@ -117,6 +117,7 @@ def better_of(
     which of the two: the one that agrees more with the dense model for the same work, over all points."""
     points = [(model.thresholds(point.level), model.prompt_thresholds(point.level)) for point in model.profile.points]
     own = measured(model, model.calibration, points, held_out, lambda done: report(done / 2))
+    fit_coarse(model.network, tuned, lambda done: None)
     other = measured(model, tuned, points, held_out, lambda done: report((1 + done) / 2))
     return (other, tuned, True) if gain(other, own) > 0 else (own, model.calibration, False)
 

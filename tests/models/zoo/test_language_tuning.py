@@ -52,14 +52,16 @@ def test_the_student_is_the_served_model(model, monkeypatch):
     with torch.no_grad():
         given = student(torch.tensor([tokens[:-1]]), torch.from_numpy(thresholds)).log_softmax(-1)[0].numpy()
     wanted = log_probabilities(model.network, tokens, masking(model.network, model.calibration, thresholds))
-    assert np.abs(given - wanted).mean() < 1e-2  # what is read coarsely may be rounded to bf16
+    # What is read coarsely may be rounded to bf16: that is little of what the gates change.
+    changed = np.abs(log_probabilities(model.network, tokens) - wanted).mean()
+    assert np.abs(given - wanted).mean() < 0.08 * changed
     np.testing.assert_allclose(given, wanted, rtol=2e-2, atol=0.1)
 
 
 def test_tuning_brings_gates_nearer_to_dense(model, read):
     seen = []
-    tuned = tune(model, checkpoint_of(model), read, RECIPE, seen.append)
-    assert [step.number for step in seen] == list(range(1, 13))
+    tuned = tune(model, checkpoint_of(model), read, TuningRecipe(steps=40, rate=0.01), seen.append)
+    assert [step.number for step in seen] == list(range(1, 41))
     assert set(tuned) == set(model.calibration) | {f"layer{i}.down" for i in (1, 2, 3)}
     thresholds = model.thresholds(1.0).copy()
     thresholds[-1] = 0
@@ -68,11 +70,8 @@ def test_tuning_brings_gates_nearer_to_dense(model, read):
         found = []
         for tokens in read:
             dense = log_probabilities(model.network, tokens)
-            gated = log_probabilities(
-                LanguageModel("tiny", model.folder, model.profile, calibration).network,
-                tokens,
-                masking(model.network, calibration, thresholds),
-            )
+            # By the coarse weights that it learned beside; `better_of` fits them again before it chooses.
+            gated = log_probabilities(model.network, tokens, masking(model.network, calibration, thresholds))
             found.append((np.exp(dense) * (dense - gated)).sum(1).mean())
         return np.mean(found)
 
