@@ -256,11 +256,13 @@ def gated_matmul(
     activation: str = "none",
     saliency: Floats | None = None,
     residual: Floats | None = None,
+    norm: tuple[Floats, Floats, float] | None = None,
     out: Floats | None = None,
     threads: Threads | None = None,
 ) -> Floats:
     """The matrix product over active channels: x is [M, len(inputs)], the result [M, len(outputs)]; everything else
-    as in `gated_conv2d`. Rows of x may lie apart, or over each other."""
+    as in `gated_conv2d`. Rows of x may lie apart, or over each other. With a `norm`, the weight and the bias of the
+    active inputs and epsilon, they go through `layer_norm` first; in bf16 and int8 that is when they are rounded."""
 
 def feed_forward(
     x: Floats,
@@ -272,13 +274,15 @@ def feed_forward(
     activation: str = "none",
     bias: Floats | None = None,
     residual: Floats | None = None,
+    norm: tuple[Floats, Floats, float] | None = None,
     out: Floats | None = None,
     threads: Threads | None = None,
 ) -> Floats:
     """Both products of a feed-forward block over its active `neurons`, [M, inputs of up] to [M, outputs of down]:
     residual + down(act(up(x) + shift)) + bias, `shift` of all neurons. As two calls of `gated_matmul`, but that the
     neurons of a few rows at a time are in memory, and where both products are bf16 they are rounded there once. Rows of
-    x may lie apart, or over each other."""
+    x may lie apart, or over each other; with a `norm` they go through that first, as in `gated_matmul`, and x may be
+    `out` too."""
 
 def depthwise_conv2d(
     x: Floats,

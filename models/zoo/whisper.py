@@ -175,7 +175,7 @@ class Whisper:
             active = layer.output(thresholds.get(HEADS_GATE, 0.0))
             if active.count:
                 queries, keys, values = _side_by_side(
-                    layer.qkv(layer.norm(x), outputs=active.parts(3), threads=threads), 3
+                    layer.qkv(x, outputs=active.parts(3), norm=layer.norm, threads=threads), 3
                 )
                 mixed = kernels.attention(
                     queries, keys, values, size, bias=bias, datatype=self._datatype, threads=threads

@@ -29,6 +29,10 @@ class Norm:
     def __call__(self, x: Array) -> Array:
         return kernels.layer_norm(x, self.weight, self.bias, EPSILON)
 
+    def before(self) -> tuple[Array, Array, float]:
+        """As the `norm` of a product, which normalises what it multiplies."""
+        return self.weight, self.bias, EPSILON
+
 
 @dataclass(frozen=True, slots=True)
 class Linear:
@@ -43,6 +47,7 @@ class Linear:
         activation: str = "none",
         outputs: Channels | None = None,
         residual: Array | None = None,
+        norm: Norm | None = None,
         threads: kernels.Threads | None = None,
     ) -> Array:
         return kernels.gated_matmul(
@@ -52,6 +57,7 @@ class Linear:
             shift=self.bias,
             activation=activation,
             residual=residual,
+            norm=None if norm is None else norm.before(),
             threads=threads,
         )
 
@@ -80,26 +86,24 @@ class FeedForward:
         self, x: Array, context: GateContext, thresholds: Mapping[str, float], watch: Watch | None
     ) -> tuple[Array, int]:
         """Adds to x what the layer makes of it, in place, and returns it and how many neurons were active."""
-        rows, neurons, threshold = self.norm(x), self.up.packed.outputs, thresholds.get(self.name, 0.0)
+        neurons, threshold = self.up.packed.outputs, thresholds.get(self.name, 0.0)
         if watch is not None:
-            watch(self.name, self.up(rows, "gelu"))
+            watch(self.name, self.up(x, "gelu", norm=self.norm))
         if self.gate is None or not threshold:
             if self.gate is not None:
                 context.record(self.name, neurons, neurons)
-            return self._summed(rows, x, self.down.bias, None, context.threads), neurons
-        sample = self.up(rows[::SAMPLED], "gelu")
+            return self._summed(x, self.down.bias, None, context.threads), neurons
+        sample = self.up(x[::SAMPLED], "gelu", norm=self.norm)
         active, _ = kernels.select_channels(sample, self.gate.means, self.gate.norms, threshold)
         context.record(self.name, neurons, len(active), active)
         mean = self.gate.means[active][None]
         bias = self.gate.bias - kernels.gated_matmul(mean, self.down.packed, inputs=active)[0]
-        return self._summed(rows, x, bias, active, context.threads), len(active)
+        return self._summed(x, bias, active, context.threads), len(active)
 
-    def _summed(
-        self, rows: Array, x: Array, bias: Array, active: Channels | None, threads: kernels.Threads | None
-    ) -> Array:
+    def _summed(self, x: Array, bias: Array, active: Channels | None, threads: kernels.Threads | None) -> Array:
         """x and the sums of the active neurons, of all where that is None, in place of x: its lines are near then."""
         return kernels.feed_forward(
-            rows,
+            x,
             self.up.packed,
             self.down.packed,
             neurons=active,
@@ -107,6 +111,7 @@ class FeedForward:
             activation="gelu",
             bias=bias,
             residual=x,
+            norm=self.norm.before(),
             out=x,
             threads=threads,
         )

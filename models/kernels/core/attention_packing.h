@@ -36,10 +36,10 @@ void pack_queries(const float *rows, std::size_t stride, std::size_t count, std:
 }
 
 // The keys as weights, [tile of 16 keys][step][part][line].
-template <std::size_t Count>
+template <std::size_t Count, std::size_t Ahead = kRowsAhead>
 void pack_keys(const Heads &keys, const float *rows, std::size_t depth, std::size_t tiles, std::uint8_t *to) {
     for (std::size_t tile = 0; tile < tiles; ++tile) {
-        for (std::size_t key = (tile + 1) * kTileLines; key < (tile + 2) * kTileLines && key < keys.rows; ++key)
+        for (std::size_t key = tile * kTileLines + Ahead; key < (tile + 1) * kTileLines + Ahead && key < keys.rows; ++key)
             fetch(rows + key * keys.stride, depth);
         for (std::size_t k = 0; k < depth; k += kStep, to += Count * kTileBytes) {
             __m512i pairs[Count][16];

@@ -39,7 +39,7 @@ struct Floats {
         const std::size_t all = divide_up(values.rows, kTileKeys) * kTileKeys;
         for (std::size_t key = 0; key < all; ++key, to += kLanes) {
             const float *row = rows + key * values.stride;
-            if (key + kValuesAhead < values.rows) fetch(row + kValuesAhead * values.stride, depth);
+            if (key + kPackedAhead < values.rows) fetch(row + kPackedAhead * values.stride, depth);
             for (std::size_t column = 0; column < depth; column += kLanes) {
                 __m512 found = _mm512_setzero_ps();
                 if (key < values.rows) found = _mm512_maskz_loadu_ps(first_lanes(depth - column), row + column);

@@ -24,7 +24,7 @@ struct RoundedPairs {
     // would be 0.
     static bool pack_keys(const Heads &keys, const float *rows, std::size_t depth, float *to) {
         const std::size_t tiles = divide_up(keys.rows, kTileKeys) * kTileVectors;
-        sluice::pack_keys<1>(keys, rows, depth, tiles, reinterpret_cast<std::uint8_t *>(to));
+        sluice::pack_keys<1, kPackedAhead>(keys, rows, depth, tiles, reinterpret_cast<std::uint8_t *>(to));
         __m512i largest = _mm512_setzero_si512();
         const float *const end = to + tiles * kLanes * divide_up(depth, kStep) * kLanes;
         for (; to < end; to += kLanes) {
@@ -36,7 +36,7 @@ struct RoundedPairs {
 
     static void pack_values(const Heads &values, const float *rows, std::size_t depth, float *to) {
         const std::size_t steps = divide_up(values.rows, kTileKeys) * kTileKeys / kStep;
-        sluice::pack_values<1, kValuesAhead>(values, rows, depth, steps, reinterpret_cast<std::uint8_t *>(to));
+        sluice::pack_values<1, kPackedAhead>(values, rows, depth, steps, reinterpret_cast<std::uint8_t *>(to));
     }
 
     static Largest none_yet() { return _mm512_set1_epi16(-32768); }

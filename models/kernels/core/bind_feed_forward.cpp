@@ -1,9 +1,12 @@
 // Both products of a feed-forward block in one call.
 #include <algorithm>
 
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 
 #include "bindings.h"
+#include "norm_argument.h"
 #include "packed.h"
 
 namespace sluice {
@@ -31,7 +34,7 @@ void in_two_calls(const PackedMatrix &up, const PackedMatrix &down, const InputR
 
 nb::object feed_forward(nb::handle x_, const PackedMatrix &up, const PackedMatrix &down, nb::handle neurons_,
                         nb::handle shift_, const std::string &activation, nb::handle bias_, nb::handle residual_,
-                        nb::handle out, Threads *threads) {
+                        const NormTuple &norm_, nb::handle out, Threads *threads) {
     const Argument x = overlapping_rows(x_, "x");
     if (down.inputs != up.outputs)
         reject("down must have " + std::to_string(up.outputs) + " inputs, the neurons of up, not " +
@@ -42,13 +45,17 @@ nb::object feed_forward(nb::handle x_, const PackedMatrix &up, const PackedMatri
     const OptionalFloats shift = optional_floats(shift_, "shift", up.outputs, "neurons"),
                          bias = optional_floats(bias_, "bias", down.outputs, "outputs");
     const Argument residual = optional_array(residual_, "residual", {x.size(0), down.outputs});
+    const NormArgument norm(norm_, up.inputs);
     Epilogue first, second;
     first.shift = shift.data;
     first.activation = activation_named(activation);
     second.shift = bias.data;
     second.residual = residual.is_valid() ? residual.floats() : nullptr;
     const Result y = result(out, {x.size(0), down.outputs});
-    y.check_apart(x, "x");
+    // A norm has read rows before the result is written over them.
+    if (norm.get() && x.row_stride() == x.size(1)) y.check_apart_or_same(x, "x");
+    else y.check_apart(x, "x");
+    norm.check_apart(y);
     y.check_apart(neurons.argument, "neurons");
     y.check_apart(shift.argument, "shift");
     y.check_apart(bias.argument, "bias");
@@ -57,11 +64,13 @@ nb::object feed_forward(nb::handle x_, const PackedMatrix &up, const PackedMatri
     y.check_apart_or_same(residual, "residual");
     {
         const nb::gil_scoped_release released;
-        const InputRows rows{x.floats(), x.size(0), x.row_stride()};
+        const InputRows rows{x.floats(), x.size(0), x.row_stride(), norm.get()};
         const bool shares_rows = !threads || threads->count() == 1 || rows.count >= kSharedRows;
         if (!is_bf16(up) || !is_bf16(down) || !shares_rows ||
-            !feed_forward_reduced(*up.reduced, *down.reduced, rows, neurons.channels, first, second, y.data, threads))
-            in_two_calls(up, down, rows, neurons.channels, first, second, y.data, threads);
+            !feed_forward_reduced(*up.reduced, *down.reduced, rows, neurons.channels, first, second, y.data, threads)) {
+            const RowsForProduct normed(rows, up.inputs, false);
+            in_two_calls(up, down, normed.rows(), neurons.channels, first, second, y.data, threads);
+        }
     }
     return y.object;
 }
@@ -73,7 +82,7 @@ void bind_feed_forward(nb::module_ &m) {
 
     m.def("feed_forward", &feed_forward, "x"_a.none(), "up"_a, "down"_a, nb::kw_only(), "neurons"_a = nb::none(),
           "shift"_a = nb::none(), "activation"_a = "none", "bias"_a = nb::none(), "residual"_a = nb::none(),
-          "out"_a = nb::none(), "threads"_a = nb::none());
+          "norm"_a = nb::none(), "out"_a = nb::none(), "threads"_a = nb::none());
 }
 
 }  // namespace sluice

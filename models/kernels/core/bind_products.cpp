@@ -6,9 +6,11 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 
 #include "bindings.h"
 #include "layers.h"
+#include "norm_argument.h"
 #include "packed.h"
 #include "split_product.h"
 #include "weight_memory.h"
@@ -177,18 +179,22 @@ nb::object gated_conv2d(nb::handle x_, const PackedConvolution &packed, nb::hand
 
 nb::object gated_matmul(nb::handle x_, const PackedMatrix &packed, nb::handle inputs, nb::handle outputs,
                         nb::handle scale, nb::handle shift, const std::string &activation, nb::handle saliency,
-                        nb::handle residual_, nb::handle out, Threads *threads) {
+                        nb::handle residual_, const NormTuple &norm_, nb::handle out, Threads *threads) {
     const Argument x = overlapping_rows(x_, "x");
     const Gated gated(packed, inputs, outputs, scale, shift, activation, saliency, x.size(1));
     const auto extents = {x.size(0), gated.outputs.channels.count};
     const Argument residual = optional_array(residual_, "residual", extents);
+    const NormArgument norm(norm_, gated.inputs.channels.count);
     const Result y = result(out, extents);
     y.check_apart(x, "x");
+    norm.check_apart(y);
     gated.check_apart(y, packed.array, residual);
     {
         const nb::gil_scoped_release released;
-        multiply_rows(packed, {x.floats(), x.size(0), x.row_stride()}, gated.inputs.channels, gated.outputs.channels,
-                      gated.epilogue(residual), y.data, threads);
+        const RowsForProduct normed({x.floats(), x.size(0), x.row_stride(), norm.get()}, gated.inputs.channels.count,
+                                    packed.reduced != nullptr);
+        multiply_rows(packed, normed.rows(), gated.inputs.channels, gated.outputs.channels, gated.epilogue(residual), y.data,
+                      threads);
     }
     return y.object;
 }
@@ -259,7 +265,7 @@ void bind_products(nb::module_ &m) {
           "saliency"_a = nb::none(), "residual"_a = nb::none(), "out"_a = nb::none(), "threads"_a = nb::none());
     m.def("gated_matmul", &gated_matmul, "x"_a.none(), "packed"_a, nb::kw_only(), "inputs"_a = nb::none(),
           "outputs"_a = nb::none(), "scale"_a = nb::none(), "shift"_a = nb::none(), "activation"_a = "none",
-          "saliency"_a = nb::none(), "residual"_a = nb::none(), "out"_a = nb::none(), "threads"_a = nb::none());
+          "saliency"_a = nb::none(), "residual"_a = nb::none(), "norm"_a = nb::none(), "out"_a = nb::none(), "threads"_a = nb::none());
 }
 
 }  // namespace sluice

@@ -12,4 +12,18 @@ void *take_block(std::size_t bytes);
 // Gives a block of take_block() back, to the thread that calls this: it keeps some and frees the rest.
 void give_block(void *block) noexcept;
 
+// Floats in such a block, for as long as this is there.
+class BlockOfFloats {
+public:
+    explicit BlockOfFloats(std::size_t count) : floats_(static_cast<float *>(take_block(count * sizeof(float)))) {}
+    ~BlockOfFloats() { give_block(floats_); }
+    BlockOfFloats(const BlockOfFloats &) = delete;
+    BlockOfFloats &operator=(const BlockOfFloats &) = delete;
+
+    float *get() const { return floats_; }
+
+private:
+    float *floats_;
+};
+
 }  // namespace sluice

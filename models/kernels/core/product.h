@@ -18,13 +18,26 @@ struct Channels {
     }
 };
 
+// The layer norm of rows, see Norm.
+struct RowNorm {
+    const InstructionSet &set;
+    const float *weight, *bias;
+    float epsilon;
+
+    // Of `channels` neighbouring floats of each.
+    void operator()(const float *x, std::size_t rows, std::size_t channels, float *out) const {
+        set.normalise({x, nullptr, weight, bias, epsilon, rows, channels, out});
+    }
+};
+
 // Rows of floats, which may lie apart, or over each other as those do that a convolution sees.
 struct InputRows {
     const float *values;
     std::size_t count, stride;  // floats from one row to the next
+    const RowNorm *norm = nullptr;  // of a reduced product, which normalises them when it rounds them; null: none
 
     const float *row(std::size_t i) const { return values + i * stride; }
-    InputRows part(std::size_t begin, std::size_t n) const { return {row(begin), n, stride}; }
+    InputRows part(std::size_t begin, std::size_t n) const { return {row(begin), n, stride, norm}; }
 };
 
 // y = residual + saliency · act(scale · sum + shift). Null: 0, 1, 1 and 0.

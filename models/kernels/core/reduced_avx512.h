@@ -224,7 +224,8 @@ struct Multiplying {
             if (direct) continue;
             Block<Sum<Kind::datatype>> block(job, part.strips, count, tile, 1, sums);
             if (Kind::rounds_gelu && job.activation == Activation::gelu) {
-                finish_rows(job, block, block.rows_left, RoundedGelu{});
+                if (job.plain) finish_rows(job, block, block.rows_left, Plain<RoundedGelu>{});
+                else finish_rows(job, block, block.rows_left, RoundedGelu{});
             } else {
                 finish_rows(job, block, job.tile_rows);
             }

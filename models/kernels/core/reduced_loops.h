@@ -212,11 +212,32 @@ struct Run {
     std::size_t stride;     // floats from one position of the result to the next
 };
 
+// An activation where all scales and saliencies are 1, and no multiplication is spent on them.
+template <typename Act>
+struct Plain : Act {};
+
+template <std::size_t Count, typename Act>
+inline void apply(Plain<Act>, Vector (&x)[Count]) {
+    apply(Act{}, x);
+}
+
+template <typename Act>
+constexpr bool kIsPlain = false;
+template <typename Act>
+constexpr bool kIsPlain<Plain<Act>> = true;
+
 // What is left of the epilogue behind the activation.
 template <bool Residual>
 inline Vector weighted(Vector y, Vector saliency, const float *residual) {
     if constexpr (!Residual) return y * saliency;
     return fused(y, saliency, load(residual));
+}
+
+template <bool Residual, typename Act>
+inline Vector weighted(const Strip &strip, std::size_t c, Vector y, const float *residual) {
+    if constexpr (!kIsPlain<Act>) return weighted<Residual>(y, load(strip.saliency + c), residual);
+    if constexpr (!Residual) return y;
+    return y + load(residual);
 }
 
 // Columns c and following of some neighbouring positions, up to the activation.
@@ -227,9 +248,13 @@ inline void finish(const Strip &strip, const Run<Item> &run, std::size_t positio
 #pragma GCC unroll 8
     for (std::size_t i = 0; i < Count; ++i) {
         const Item *sums = run.sums + (position + i) * kColumns + c;
-        const float row_scale = run.row_scales ? run.row_scales[position + i] : 1.0f;
         const Vector sum = __builtin_convertvector(*reinterpret_cast<const ItemVector *>(sums), Vector);
-        y[i] = sum * (load(strip.scale + c) * row_scale) + load(strip.shift + c);
+        if constexpr (kIsPlain<Act>) {
+            y[i] = sum + load(strip.shift + c);
+        } else {
+            const float row_scale = run.row_scales ? run.row_scales[position + i] : 1.0f;
+            y[i] = sum * (load(strip.scale + c) * row_scale) + load(strip.shift + c);
+        }
     }
     apply(act, y);
 }
@@ -257,7 +282,7 @@ inline void finish_whole(const Strip &strip, const Run<Item> &run, Act act) {
 #pragma GCC unroll 8
             for (std::size_t i = 0; i < some.count; ++i)
                 store(out + i * run.stride + c,
-                      weighted<Residual>(y[i], load(strip.saliency + c), residual + i * run.stride + c));
+                      weighted<Residual, Act>(strip, c, y[i], residual + i * run.stride + c));
         }
     });
 }
@@ -277,7 +302,7 @@ void finish_part(const Strip &strip, const Run<Item> &run, Act act) {
         for (std::size_t c = 0; c < kColumns; c += kLanes) {
             Vector y[1];
             finish(strip, run, i, c, act, y);
-            store(whole + c, weighted<Residual>(y[0], load(strip.saliency + c), added + c));
+            store(whole + c, weighted<Residual, Act>(strip, c, y[0], added + c));
         }
 #if LANES == 16
         // In a register and not on the way to memory, which takes AMD's processors a hundred cycles.
@@ -301,7 +326,7 @@ inline void finish_rounded(const Strip &strip, const Run<Item> &run, std::uint8_
 #pragma GCC unroll 8
             for (std::size_t i = 0; i < some.count; ++i)
                 store_rounded(to + (position + i) * sizeof(Line) + 2 * c,
-                              weighted<false>(y[i], load(strip.saliency + c), nullptr));
+                              weighted<false, Act>(strip, c, y[i], nullptr));
         }
     });
 }

@@ -13,10 +13,13 @@ constexpr std::size_t divide_up(std::size_t a, std::size_t b) { return (a + b - 
 // Rows that are rounded and multiplied before others: so many stay in the second cache while strip after strip reads them.
 constexpr std::size_t kRowsTogether = 16 * kTileLines;
 
+// How many rows before its norm a row is fetched.
+constexpr std::size_t kNormAhead = 4;
+
 // A thread has its own, so that calls share nothing and, once warm, allocate nothing.
 struct ReducedScratch {
     std::vector<Line> activations, panel;
-    std::vector<float> row_scales;
+    std::vector<float> row_scales, normed;
     std::vector<Slots> slots;
     std::vector<std::int32_t> lines;
     std::vector<std::size_t> activation_steps, weight_steps;
@@ -224,9 +227,16 @@ struct ReducedProduct {
     void round_rows(const InputRows &x, std::size_t inputs) {
         std::uint8_t *activations = reserve_rows();
         float *scales = ReducedScratch::reserve(scratch.row_scales, job.positions);
+        float *normed = x.norm ? ReducedScratch::reserve(scratch.normed, inputs) : nullptr;
         for (std::size_t row = 0; row < job.positions; ++row) {
+            const float *values = x.row(row);
+            if (normed) {
+                for (std::size_t k = 0; k < inputs; k += kLine) __builtin_prefetch(values + kNormAhead * x.stride + k);
+                (*x.norm)(values, 1, inputs, normed);
+                values = normed;
+            }
             scales[row] = weights.set->convert(
-                x.row(row), inputs, scratch.slots.data(), scratch.slots.size(),
+                values, inputs, scratch.slots.data(), scratch.slots.size(),
                 activations + row / job.tile_rows * job.tile_bytes + row % job.tile_rows * sizeof(Line),
                 kTileLines * sizeof(Line));
         }

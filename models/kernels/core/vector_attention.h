@@ -25,8 +25,8 @@ constexpr std::size_t kBlockQueries = 12 * kTileQueries;
 template <typename Kind>
 constexpr std::size_t kBlockWords = kBlockKeys / Kind::group;
 
-// How many rows ahead of those that are packed values are fetched.
-constexpr std::size_t kValuesAhead = 48;
+// How many rows ahead of those that are packed others are fetched.
+constexpr std::size_t kPackedAhead = 32;
 
 // Blocks of queries of which the next one's are fetched: fewer lie in the second cache.
 constexpr std::size_t kManyBlocks = 4;
@@ -115,6 +115,7 @@ struct Packed {
 template <typename Kind, std::size_t Rows, std::size_t Vectors, typename Function>
 inline void add_products(__m512 (&sums)[Rows][Vectors], const float *rows, std::size_t row_stride, const float *lines,
                          std::size_t stride, std::size_t words, Function meanwhile) {
+#pragma GCC unroll 4
     for (std::size_t k = 0; k < words; ++k) {
         __m512 line[Vectors];
 #pragma GCC unroll 4
@@ -210,7 +211,7 @@ struct Head {
             if (states[i].begun) continue;
             // A few scores tell as well as all what powers may be relative to, unless all of them are hidden.
             float *const own = sums + (tile.first + i) * packed.value_columns;
-            rebase(scores, kLanes, states[i], own);
+            rebase(scores, kTileKeys, states[i], own);
             if (!states[i].begun) rebase(scores, kBlockKeys, states[i], own);
         }
     }

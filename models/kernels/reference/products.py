@@ -20,6 +20,7 @@ from models.kernels.reference.arrays import (
     tensor_of,
 )
 from models.kernels.reference.datatypes import checked_datatype, product, reduced_weight, to_bf16
+from models.kernels.reference.norms import layer_norm
 from models.kernels.reference.threads import Threads
 
 BLOCK = 64
@@ -210,13 +211,16 @@ def gated_matmul(
     activation: str = "none",
     saliency: Floats | None = None,
     residual: Floats | None = None,
+    norm: tuple[Floats, Floats, float] | None = None,
     out: Floats | None = None,
     threads: Threads | None = None,
 ) -> NDArray[Any]:
     """The matrix product over active channels: [M, len(inputs)] to [M, len(outputs)]; everything else as in
-    `gated_conv2d`."""
+    `gated_conv2d`. Rows go through the norm first."""
     rows = float_tensor(x, "x", 2, packed.weight.dtype)
     weight, kept = _active(packed.weight, inputs, outputs, rows.shape[-1])
+    if norm is not None:
+        rows = tensor_of(layer_norm(x, *norm))
     sums = product(rows, weight, packed.datatype)
     return deliver(epilogue(sums, packed.outputs, kept, scale, shift, activation, saliency, residual), out)
 
@@ -231,11 +235,12 @@ def feed_forward(
     activation: str = "none",
     bias: Floats | None = None,
     residual: Floats | None = None,
+    norm: tuple[Floats, Floats, float] | None = None,
     out: Floats | None = None,
     threads: Threads | None = None,
 ) -> NDArray[Any]:
     """Both products of a feed-forward block over its active neurons, [M, inputs of up] to [M, outputs of down]:
-    residual + down(act(up(x) + shift)) + bias."""
+    residual + down(act(up(x) + shift)) + bias. Rows go through the norm first."""
     if down.inputs != up.outputs:
         raise ValueError(f"down must have {up.outputs} inputs, the neurons of up, not {down.inputs}")
     dtype = up.weight.dtype
@@ -247,7 +252,7 @@ def feed_forward(
         per_channel(shift, "shift", up.outputs, "neurons", dtype)
     if bias is not None:
         per_channel(bias, "bias", down.outputs, "outputs", dtype)
-    made = gated_matmul(x, up, outputs=neurons, shift=shift, activation=activation)
+    made = gated_matmul(x, up, outputs=neurons, shift=shift, activation=activation, norm=norm)
     return gated_matmul(made, down, inputs=neurons, shift=bias, residual=residual, out=out)
 
 
