@@ -10,8 +10,6 @@
 namespace sluice {
 namespace {
 
-constexpr std::size_t kLineFloats = 16;
-
 // One to a thread, so that calls share nothing and, once warm, allocate nothing.
 struct Workspace {
     FloatBuffer normed, picked, left, sums, qkv, attended, gate, neurons;
@@ -39,19 +37,6 @@ struct Step {
     void gated(const RowWeights &w, std::size_t gate, const float *values, float *y, bool adds) const {
         for (std::size_t r = 0; r < count; ++r) work.limits[r] = threshold(r, gate);
         gated_by_limits(w, gate, values, y, adds);
-    }
-
-    // What a gate reads beside the weights lies apart from them, a few KiB of each kind: it is fetched while the weights of
-    // the gate before are read.
-    void fetch(const RowWeights &w, std::size_t gate) const {
-        const auto closes = [gate](const DecoderRow &own) { return own.thresholds[gate] > 0; };
-        if (!w.coarse || std::none_of(rows, rows + count, closes)) return;
-        for (const std::vector<float> *values : {&w.means, &w.norms, &w.folded, &w.scales, &w.coarse->steps, &w.coarse->scales})
-            fetch(*values);
-    }
-
-    static void fetch(const std::vector<float> &values) {
-        for (std::size_t i = 0; i < values.size(); i += kLineFloats) __builtin_prefetch(values.data() + i, 0, 2);
     }
 
     // What a saliency must be above that is not multiplied by the row's care.
@@ -197,7 +182,6 @@ struct Step {
         float *qkv = work.qkv.reserve(count * layer.qkv.outputs), *heads = work.attended.reserve(count * width);
         const float *normed = normalised(layer.attention_norm);
         take_care(layer, normed);
-        fetch(layer.output, kLayerGates * index + 1);
         gated(layer.qkv, kLayerGates * index, normed, qkv, false);
         for (std::size_t r = 0; r < count; ++r) {
             DecoderRow &own = rows[r];
@@ -227,7 +211,6 @@ struct Step {
                                       true};
             attend(set, attention, row(heads, r, width));
         }
-        fetch(layer.gate, kLayerGates * index + 2);
         gated(layer.output, kLayerGates * index + 1, heads, x, true);
     }
 
@@ -236,12 +219,9 @@ struct Step {
         const std::size_t neurons = layer.gate.outputs, gate = kLayerGates * index + 3;
         const float *normed = normalised(layer.norm);
         float *values = work.gate.reserve(count * neurons);
-        fetch(layer.up, gate);
-        fetch(layer.neuron_norms);
         gated(layer.gate, kLayerGates * index + 2, normed, values, false);
         layer.gate.set->silu(values, count * neurons);
         float *products = work.neurons.reserve(count * neurons);
-        fetch(layer.down, gate + 1);
         if (layer.up.coarse && !layer.neuron_norms.empty()) {
             const auto own = [&](std::size_t r) { return neuron_saliency(layer, gate, r, values); };
             for (std::size_t r = 0; r < count; ++r) work.limits[r] = threshold(r, gate);
@@ -255,11 +235,6 @@ struct Step {
             const Channels active = select_neurons(layer, gate, values);
             if (active.ids) std::fill_n(products, count * neurons, 0.0f);
             join(layer, all, count, active, normed, values, products);
-        }
-        if (index + 1 < decoder.layers.size()) {
-            const DecoderLayer &next = decoder.layers[index + 1];
-            fetch(next.qkv, gate + 2);
-            fetch(next.care);
         }
         down(layer, gate + 1, products);
     }
