@@ -10,6 +10,7 @@ A position counts by its care, as it does for the gates: a few, such as those of
 times as large as others, of which what follows depends no more.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +25,8 @@ from models import kernels
 from models.zoo.language_gates import FITTED_ON, FITTED_UNDER, care, chosen_by, windows
 from models.zoo.llama import GATES, SINKS, Llama, care_name, gate_name, norms_name
 from models.zoo.llama_packing import Array
+
+log = logging.getLogger(__name__)
 
 WINDOWS = 40
 DAMPING = 0.03
@@ -82,6 +85,8 @@ class _Fitting:
 
     def errors(self, layer: int, part: str) -> tuple[NDArray[np.int32], Array]:
         """The order and the factor that `kernels.pack_coarse` takes for a product of a layer."""
+        if self._next == 0:
+            log.info("fitting coarse weights, once; later starts find them")
         while self._next <= layer:
             self._moments = {}
             points = cycle(self.calibration[FITTED_UNDER])
