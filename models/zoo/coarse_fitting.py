@@ -23,10 +23,14 @@ from numpy.typing import NDArray
 
 from models import kernels
 from models.zoo.language_gates import FITTED_ON, FITTED_UNDER, care, chosen_by, windows
-from models.zoo.llama import GATES, SINKS, Llama, care_name, gate_name, norms_name
+from models.zoo.llama import Llama
+from models.zoo.llama_gates import GATES, SINKS, care_name, gate_name, norms_name
 from models.zoo.llama_packing import Array
 
 log = logging.getLogger(__name__)
+
+FITTING = 1
+"""Counts the ways of fitting that there were: what was kept of another is made anew."""
 
 WINDOWS = 40
 DAMPING = 0.03
@@ -60,7 +64,7 @@ def _key(network: Llama, calibration: Mapping[str, Array]) -> str:
     """Differs where coarse weights do."""
     gates = network.gates[:-1]
     cares = map(care_name, range(network.shape.layers))
-    digest = sha256()
+    digest = sha256(str(FITTING).encode())
     for name in (FITTED_ON, FITTED_UNDER, *gates, *map(norms_name, gates), *cares):
         digest.update(calibration[name].tobytes() if name in calibration else b"")
     return digest.hexdigest()[:16]

@@ -31,7 +31,7 @@ from models.zoo.language_gates import (
 )
 from models.zoo.language_model import LanguageModel
 from models.zoo.language_quality import perplexity_ratio
-from models.zoo.llama import BASIS, GATES, SINKS, norms_name
+from models.zoo.llama_gates import BASIS, GATES, SINKS, norms_name
 from models.zoo.llama_packing import Array
 
 POINTS = 13

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from models import kernels
-from models.zoo.llama import BASIS, GATES, SINKS, Llama, Watch, care_name, norms_name
+from models.zoo.llama import Llama, Watch
+from models.zoo.llama_gates import BASIS, GATES, SINKS, care_name, norms_name
 from models.zoo.llama_packing import Array
 
 WINDOW = 256

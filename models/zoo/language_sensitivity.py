@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.zoo.language_care import fitted_care
-from models.zoo.llama import GATES, SINKS, care_name, gate_name, norms_name
+from models.zoo.llama_gates import GATES, SINKS, care_name, gate_name, norms_name
 from models.zoo.llama_packing import Array
 from models.zoo.llama_torch import TorchLlama
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from models import kernels
 from models.zoo.language_gates import masking
 from models.zoo.language_model import LanguageModel
-from models.zoo.llama import GATES, SINKS, care_name, gate_name
+from models.zoo.llama_gates import GATES, SINKS, care_name, gate_name
 from models.zoo.llama_packing import Array, Weights
 from models.zoo.llama_torch import TorchLlama
 from models.zoo.tuning_checkpoint import Step, keep, resume

@@ -17,7 +17,7 @@ inputs: what it leaves of them is a preview, and those of likely words are compu
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from hashlib import sha256
 from types import MappingProxyType
@@ -27,30 +27,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import kernels
-from models.zoo.llama_packing import Array, Packing, Weights, completed, optional
+from models.zoo.llama_gates import BASIS, GATES, PROMPT_GATE, care_name, gate_name, norms_name
+from models.zoo.llama_layer import LlamaLayer, decoder_layer, pack_layer, product_names
+from models.zoo.llama_packing import Array, Packing, Weights, completed
 from models.zoo.llama_shape import LlamaShape
 from models.zoo.packed_rows import PackedRows
 
 Watch = Callable[[int, Array], Array]
 """Is shown what a gate, by its number, would see of each position [n, channels], and gives what is used instead."""
 
-PackCoarse = Callable[[int, str, Array], kernels.CoarseMatrix]
-"""Is given a layer's number, one of its products as `product_names` calls it, and the weight, and packs that."""
-
 Select = Callable[[int, Array], NDArray[np.int32] | None]
 """Is given a layer's number and the gate half of its neurons [n, neurons], and gives those that are active, None for
 all."""
 
-GATES = ("attention", "output", "feed_forward", "neurons", "down")
-"""Of a layer, in order: on the inputs of queries, keys and values, of what follows attention, and of the gate half of
-the feed-forward block; on its neurons, by their gate half; and on the inputs of its last product, by both halves."""
-
-PROMPT_GATE = "prompt"
-"""Of a layer, in `advance`: on the neurons of all positions together, by their gate half."""
-
-SINKS = 4
-"""The first positions of a sequence, of which all others take part of their attention, whatever stands there (Xiao et
-al. 2024): a change there is felt a hundred times as much as elsewhere, so their steps are dense."""
+PackCoarse = Callable[[int, str, Array], kernels.CoarseMatrix]
+"""Is given a layer's number, one of its products as `product_names` calls it, and the weight, and packs that."""
 
 FIRST_CAPACITY = 128
 """Positions that a new cache has room for; it doubles when it is full."""
@@ -60,40 +51,7 @@ MARGIN = 9.0
 computed again of all inputs. What previews lack is about normally distributed over the words, so that their
 probabilities would be too small by half of its variance, as a logarithm, which they are given."""
 
-BASIS = "head.basis"
-"""In a calibration: the directions [hidden, directions] in which the inputs of the logits vary most."""
-
 UNCALIBRATED: Mapping[str, Array] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class LlamaLayer:
-    """One layer's weights, in the order of their use; the norms of queries and keys are of one head, or None."""
-
-    attention_norm: Array
-    qkv: kernels.RowMatrix
-    query_norm: Array | None
-    key_norm: Array | None
-    output: kernels.RowMatrix
-    norm: Array
-    gate: kernels.RowMatrix
-    up: kernels.RowMatrix
-    down: kernels.RowMatrix
-    window: int
-
-    def with_coarse(
-        self,
-        make: Callable[[Sequence[str], Callable[[Array], kernels.CoarseMatrix]], kernels.CoarseMatrix],
-        pack: Callable[[str, Array], kernels.CoarseMatrix],
-        index: int,
-    ) -> "LlamaLayer":
-        """The same, of that number, with coarse weights beside those of its products, which are made of their names by
-        what packs each of them."""
-        made = {
-            part: getattr(self, part).with_coarse(make(names, partial(pack, part)))
-            for part, names in product_names(index).items()
-        }
-        return replace(self, **made)
 
 
 @dataclass(slots=True)
@@ -155,7 +113,7 @@ class Llama:
         self.head = self.head.with_means(calibration.get("head"))
         layers = []
         for i in range(shape.layers):
-            layers.append(_layer(packing, shape, i, calibration))
+            layers.append(pack_layer(packing, shape, i, calibration))
             packing.release()
             report(0.8 * (i + 1) / (shape.layers + 1))
         self.layers = tuple(layers)
@@ -187,7 +145,7 @@ class Llama:
         shape = self.shape
         return kernels.decoder(
             [
-                _decoder_layer(layer, norms, care)
+                decoder_layer(layer, norms, care)
                 for layer, norms, care in zip(self.layers, self.neuron_norms, self._cares, strict=True)
             ],
             self._norm,
@@ -394,70 +352,3 @@ class _Watched:
         if given is not gates and up.coarse is not None:
             products += (gates - given) * kernels.row_matmul(np.zeros_like(normed), up, coarse=normed)
         return products
-
-
-def gate_name(layer: int, gate: str) -> str:
-    """What a profile calls one of `GATES` of a layer."""
-    return f"layer{layer + 1}.{gate}"
-
-
-def norms_name(gate: str) -> str:
-    """What a calibration calls what the channels of a gate are multiplied by to be their saliency."""
-    return f"{gate}.norms"
-
-
-def care_name(layer: int) -> str:
-    """What a calibration calls what the input of a layer is multiplied by to tell how much a position matters there."""
-    return gate_name(layer, "care")
-
-
-def product_names(layer: int) -> dict[str, tuple[str, ...]]:
-    """Of each product of a layer, by its name in `LlamaLayer`, those linear layers of the checkpoint that it is."""
-    name = f"model.layers.{layer}"
-    attention, feed_forward = f"{name}.self_attn", f"{name}.mlp"
-    return {
-        "qkv": tuple(f"{attention}.{part}_proj" for part in "qkv"),
-        "output": (f"{attention}.o_proj",),
-        "gate": (f"{feed_forward}.gate_proj",),
-        "up": (f"{feed_forward}.up_proj",),
-        "down": (f"{feed_forward}.down_proj",),
-    }
-
-
-def _layer(packing: Packing, shape: LlamaShape, index: int, calibration: Mapping[str, Array]) -> LlamaLayer:
-    name, products = f"model.layers.{index}", product_names(index)
-    weights, attention = packing.weights, f"{name}.self_attn"
-
-    def gated(gate: str, part: str) -> kernels.RowMatrix:
-        known, matrix = gate_name(index, gate), packing.matrix("inputs", *products[part])
-        return matrix.with_means(calibration.get(known), calibration.get(norms_name(known)))
-
-    return LlamaLayer(
-        attention_norm=weights[f"{name}.input_layernorm.weight"],
-        qkv=gated("attention", "qkv"),
-        query_norm=optional(weights, f"{attention}.q_norm.weight"),
-        key_norm=optional(weights, f"{attention}.k_norm.weight"),
-        output=gated("output", "output"),
-        norm=weights[f"{name}.post_attention_layernorm.weight"],
-        gate=gated("feed_forward", "gate"),
-        up=packing.matrix("outputs", *products["up"]),
-        down=gated("down", "down"),
-        window=shape.windows[index],
-    )
-
-
-def _decoder_layer(layer: LlamaLayer, neuron_norms: Array | None, care: Array | None) -> kernels.DecoderLayer:
-    return kernels.decoder_layer(
-        attention_norm=layer.attention_norm,
-        qkv=layer.qkv,
-        query_norm=layer.query_norm,
-        key_norm=layer.key_norm,
-        output=layer.output,
-        norm=layer.norm,
-        gate=layer.gate,
-        up=layer.up,
-        down=layer.down,
-        neuron_norms=neuron_norms,
-        care=care,
-        window=layer.window,
-    )

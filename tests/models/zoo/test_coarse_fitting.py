@@ -14,7 +14,8 @@ from models.zoo.folder import Tensors, weights_path
 from models.zoo.language_calibration import calibrate
 from models.zoo.language_gates import FITTED_ON, FITTED_UNDER
 from models.zoo.language_model import LanguageModel
-from models.zoo.llama import GATES, SINKS, product_names
+from models.zoo.llama_gates import GATES, SINKS
+from models.zoo.llama_layer import product_names
 from tests.models.zoo.random_llama import write_random_llama
 
 TEXT = " ".join(text_data.sample())[:600]

@@ -21,7 +21,7 @@ from models.zoo.language_gates import (
 )
 from models.zoo.language_model import LanguageModel
 from models.zoo.language_quality import measure_language, perplexity_ratio
-from models.zoo.llama import SINKS
+from models.zoo.llama_gates import SINKS
 from tests.models.zoo.random_llama import write_random_llama
 
 TEXT = " ".join(text_data.sample())[:600]

@@ -12,7 +12,7 @@ from models.zoo.family import MissingWeights, default_home
 from models.zoo.language_family import SMOLLM2_COMMAND, folder_of, smollm2_file
 from models.zoo.language_gates import load_calibration, save_calibration
 from models.zoo.language_model import LanguageModel
-from models.zoo.llama import BASIS, GATES, PROMPT_GATE, gate_name, norms_name
+from models.zoo.llama_gates import BASIS, GATES, PROMPT_GATE, gate_name, norms_name
 from tests.models.zoo.random_llama import write_random_llama
 from tests.models.zoo.test_llama import assert_close, greedy, network, oracle, wanted_logits
 

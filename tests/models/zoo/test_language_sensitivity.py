@@ -9,7 +9,8 @@ pytest.importorskip("torch")
 from models.zoo import llama_torch
 from models.zoo.folder import Tensors, read_json, weights_path
 from models.zoo.language_sensitivity import sensitivities
-from models.zoo.llama import GATES, SINKS, Llama, care_name, norms_name
+from models.zoo.llama import Llama
+from models.zoo.llama_gates import GATES, SINKS, care_name, norms_name
 from models.zoo.llama_shape import read_shape
 from models.zoo.llama_torch import TorchLlama
 from tests.models.zoo.random_llama import write_random_llama

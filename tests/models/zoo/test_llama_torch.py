@@ -10,7 +10,8 @@ import torch
 
 from models.zoo import llama_torch
 from models.zoo.folder import Tensors, read_json, weights_path
-from models.zoo.llama import GATES, Llama
+from models.zoo.llama import Llama
+from models.zoo.llama_gates import GATES
 from models.zoo.llama_shape import read_shape
 from models.zoo.llama_torch import TorchLlama
 from tests.models.zoo.random_llama import FAMILIES, write_random_llama

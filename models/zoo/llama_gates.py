@@ -1,0 +1,30 @@
+"""What the gates of a decoder of the Llama family are, and what profiles and calibrations call them and theirs."""
+
+GATES = ("attention", "output", "feed_forward", "neurons", "down")
+"""Of a layer, in order: on the inputs of queries, keys and values, of what follows attention, and of the gate half of
+the feed-forward block; on its neurons, by their gate half; and on the inputs of its last product, by both halves."""
+
+PROMPT_GATE = "prompt"
+"""Of a layer, in `advance`: on the neurons of all positions together, by their gate half."""
+
+SINKS = 4
+"""The first positions of a sequence, of which all others take part of their attention, whatever stands there (Xiao et
+al. 2024): a change there is felt a hundred times as much as elsewhere, so their steps are dense."""
+
+BASIS = "head.basis"
+"""In a calibration: the directions [hidden, directions] in which the inputs of the logits vary most."""
+
+
+def gate_name(layer: int, gate: str) -> str:
+    """What a profile calls one of `GATES` of a layer."""
+    return f"layer{layer + 1}.{gate}"
+
+
+def norms_name(gate: str) -> str:
+    """What a calibration calls what the channels of a gate are multiplied by to be their saliency."""
+    return f"{gate}.norms"
+
+
+def care_name(layer: int) -> str:
+    """What a calibration calls what the input of a layer is multiplied by to tell how much a position matters there."""
+    return gate_name(layer, "care")
