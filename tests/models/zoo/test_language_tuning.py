@@ -1,5 +1,7 @@
 """Tuning, on a language model so small that it takes a moment."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,8 @@ pytest.importorskip("torch")
 
 import torch
 
-from models.zoo import llama_torch, text_data
+from models import kernels
+from models.zoo import text_data
 from models.zoo.folder import Tensors, weights_path
 from models.zoo.language_calibration import calibrate
 from models.zoo.language_gates import log_probabilities, masking, windows
@@ -44,18 +47,19 @@ def read(model):
 
 
 def test_the_student_is_the_served_model(model, monkeypatch):
-    monkeypatch.setattr(llama_torch.kernels, "instruction_set", lambda datatype: "portable")
-    tokens = model.encode(TEXT)[:40]
-    student = Student(model, checkpoint_of(model), model.calibration)
-    thresholds = model.thresholds(0.7).copy()
+    # Without bf16, to which both would round in other places.
+    monkeypatch.setattr(kernels, "instruction_set", lambda datatype: "portable")
+    monkeypatch.setattr(kernels, "pack_rows", partial(kernels.pack_rows, instruction_set="portable"))
+    served = LanguageModel("tiny", model.folder, model.profile, model.calibration)
+    tokens = served.encode(TEXT)[:40]
+    student = Student(served, checkpoint_of(served), served.calibration)
+    thresholds = served.thresholds(0.7).copy()
     thresholds[-1] = 0  # the head is not tuned
     with torch.no_grad():
         given = student(torch.tensor([tokens[:-1]]), torch.from_numpy(thresholds)).log_softmax(-1)[0].numpy()
-    wanted = log_probabilities(model.network, tokens, masking(model.network, model.calibration, thresholds))
-    # What is read coarsely may be rounded to bf16: that is little of what the gates change.
-    changed = np.abs(log_probabilities(model.network, tokens) - wanted).mean()
-    assert np.abs(given - wanted).mean() < 0.08 * changed
-    np.testing.assert_allclose(given, wanted, rtol=2e-2, atol=0.1)
+    wanted = log_probabilities(served.network, tokens, masking(served.network, served.calibration, thresholds))
+    assert np.abs(log_probabilities(served.network, tokens) - wanted).mean() > 0.05
+    np.testing.assert_allclose(given, wanted, rtol=1e-3, atol=1e-3)
 
 
 def test_tuning_brings_gates_nearer_to_dense(model, read):
