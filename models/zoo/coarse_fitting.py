@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import kernels
-from models.zoo.language_gates import FITTED_ON, FITTED_UNDER, care, chosen_by, windows
+from models.zoo.language_gates import care, chosen_by, windows
 from models.zoo.llama import Llama
-from models.zoo.llama_gates import GATES, SINKS, care_name, gate_name, norms_name
+from models.zoo.llama_gates import FITTED_ON, FITTED_UNDER, GATES, SINKS, care_name, gate_name, norms_name
 from models.zoo.llama_packing import Array
 
 log = logging.getLogger(__name__)

@@ -18,17 +18,8 @@ from models.gating.profile import OperatingPoint, Profile
 from models.zoo import text_data
 from models.zoo.coarse_fitting import fit_coarse, to_fit_on
 from models.zoo.folder import Tensors, weights_path
-from models.zoo.language_gates import (
-    Masking,
-    PromptGates,
-    log_probabilities,
-    losses,
-    masking,
-    pooled,
-    rounded_norms,
-    spared,
-    windows,
-)
+from models.zoo.language_calibration_file import rounded_norms
+from models.zoo.language_gates import Masking, PromptGates, log_probabilities, losses, masking, pooled, spared, windows
 from models.zoo.language_model import LanguageModel
 from models.zoo.language_quality import perplexity_ratio
 from models.zoo.llama_gates import BASIS, GATES, SINKS, norms_name

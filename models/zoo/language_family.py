@@ -20,7 +20,7 @@ from models.zoo.family import (
 )
 from models.zoo.fashion_weights import PACKAGED
 from models.zoo.folder import weights_digest, weights_files, weights_path
-from models.zoo.language_gates import load_calibration
+from models.zoo.language_calibration_file import load_calibration
 from models.zoo.language_model import LanguageModel
 from models.zoo.language_text import LANGUAGE_COMMAND
 from models.zoo.llama_gguf import convert

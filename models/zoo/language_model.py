@@ -14,10 +14,10 @@ from models.gating.profile import Profile
 from models.model import GateContext, InvalidInput, TensorSpec
 from models.zoo.coarse_fitting import fit_coarse
 from models.zoo.folder import Tensors, read_json, weights_path
-from models.zoo.language_gates import FITTED_ON, PromptGates, spared
+from models.zoo.language_gates import PromptGates, spared
 from models.zoo.language_text import ChatTemplate, Vocabulary
 from models.zoo.llama import UNCALIBRATED, Cache, Llama
-from models.zoo.llama_gates import SINKS, gate_name
+from models.zoo.llama_gates import FITTED_ON, SINKS, gate_name
 from models.zoo.llama_shape import read_shape
 from models.zoo.packed_rows import PackedRows
 

@@ -14,6 +14,10 @@ al. 2024): a change there is felt a hundred times as much as elsewhere, so their
 BASIS = "head.basis"
 """In a calibration: the directions [hidden, directions] in which the inputs of the logits vary most."""
 
+FITTED_ON, FITTED_UNDER = "coarse.tokens", "coarse.thresholds"
+"""In a calibration: the tokens of windows [windows, n], and the thresholds [points, gates], that coarse weights are
+fitted on, see `coarse_fitting`. A calibration without them is of gates that skip what they leave out."""
+
 
 def gate_name(layer: int, gate: str) -> str:
     """What a profile calls one of `GATES` of a layer."""

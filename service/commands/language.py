@@ -9,7 +9,7 @@ from rich.table import Table
 
 from models.zoo import language_calibration, language_family, text_data
 from models.zoo.family import UnknownModel, split_datatype
-from models.zoo.language_gates import save_calibration
+from models.zoo.language_calibration_file import save_calibration
 from models.zoo.language_quality import measure_language
 from service.commands.options import require_torch
 from service.commands.output import fail, print_json

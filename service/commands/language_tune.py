@@ -7,7 +7,8 @@ from rich.console import Console
 from models.zoo import language_calibration, language_family, text_data
 from models.zoo.family import UnknownModel, split_datatype
 from models.zoo.folder import Tensors, weights_path
-from models.zoo.language_gates import save_calibration, windows
+from models.zoo.language_calibration_file import save_calibration
+from models.zoo.language_gates import windows
 from service.commands.output import fail, step_progress
 from service.commands.tables import print_profile
 from service.commands.tuning import TuningOptions

@@ -12,9 +12,8 @@ from models.zoo import packed_rows, text_data
 from models.zoo.coarse_fitting import DAMPING, order_and_factor, to_fit_on
 from models.zoo.folder import Tensors, weights_path
 from models.zoo.language_calibration import calibrate
-from models.zoo.language_gates import FITTED_ON, FITTED_UNDER
 from models.zoo.language_model import LanguageModel
-from models.zoo.llama_gates import GATES, SINKS
+from models.zoo.llama_gates import FITTED_ON, FITTED_UNDER, GATES, SINKS
 from models.zoo.llama_layer import product_names
 from tests.models.zoo.random_llama import write_random_llama
 

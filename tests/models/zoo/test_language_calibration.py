@@ -9,16 +9,8 @@ pytest.importorskip("jinja2", reason="the extra `language` is not installed")
 from models.model import GateContext
 from models.zoo import text_data
 from models.zoo.language_calibration import calibrate, split_text
-from models.zoo.language_gates import (
-    PromptGates,
-    load_calibration,
-    log_probabilities,
-    losses,
-    masking,
-    pooled,
-    save_calibration,
-    windows,
-)
+from models.zoo.language_calibration_file import load_calibration, save_calibration
+from models.zoo.language_gates import PromptGates, log_probabilities, losses, masking, pooled, windows
 from models.zoo.language_model import LanguageModel
 from models.zoo.language_quality import measure_language, perplexity_ratio
 from models.zoo.llama_gates import SINKS

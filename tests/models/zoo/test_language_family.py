@@ -9,8 +9,8 @@ pytest.importorskip("jinja2", reason="the extra `language` is not installed")
 from models.gating.profile import Profile
 from models.zoo import catalog, language_family
 from models.zoo.family import MissingWeights, default_home
+from models.zoo.language_calibration_file import load_calibration, save_calibration
 from models.zoo.language_family import SMOLLM2_COMMAND, folder_of, smollm2_file
-from models.zoo.language_gates import load_calibration, save_calibration
 from models.zoo.language_model import LanguageModel
 from models.zoo.llama_gates import BASIS, GATES, PROMPT_GATE, gate_name, norms_name
 from tests.models.zoo.random_llama import write_random_llama
