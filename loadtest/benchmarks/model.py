@@ -28,7 +28,7 @@ MIN_COSINE = {"fp32": 0.9999, "bf16": 0.995, "int8": 0.9}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One contender: its median time, and how close its outputs are to our dense fp32 ones.
+    """One contender: its time, see `_times`, and how close its outputs are to our dense fp32 ones.
 
     `macs_ratio` is multiply-accumulates done / dense; `peak_mib` what a process grew by that loads it and runs it once.
     """
@@ -139,10 +139,11 @@ def _cosine_of(a: NDArray[Any], b: NDArray[Any]) -> float:
 
 
 def _times(case: Case, seconds: float) -> dict[str, float]:
-    """Median seconds of each contender. They take turns, so that a change of the machine's speed meets all of them, in
-    an order that changes, since what ran before has its own weights in the larger caches."""
+    """Seconds of each contender: the median of each input, and the mean of those, as of the work done, for gates leave
+    more of one input than of another. They take turns, so that a change of the machine's speed meets all of them, in an
+    order that changes, since what ran before has its own weights in the larger caches."""
     random = np.random.default_rng(0)
-    times: dict[str, list[float]] = {run.name: [] for run in case.runs}
+    times: dict[str, list[list[float]]] = {run.name: [[] for _ in case.inputs] for run in case.runs}
     begun, turn = perf_counter(), 0
     while turn < 2 * len(case.inputs) or perf_counter() - begun < seconds:
         x = case.inputs[turn % len(case.inputs)]
@@ -151,9 +152,9 @@ def _times(case: Case, seconds: float) -> dict[str, float]:
             run.call(x)  # what ran before has left its own data in the nearest caches
             start = perf_counter()
             run.call(x)
-            times[run.name].append(perf_counter() - start)
+            times[run.name][turn % len(case.inputs)].append(perf_counter() - start)
         turn += 1
-    return {name: median(taken) for name, taken in times.items()}
+    return {name: fmean(map(median, taken)) for name, taken in times.items()}
 
 
 def _peak_mib(model: str, contender: str, case: Case) -> float | None:

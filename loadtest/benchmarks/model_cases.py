@@ -27,7 +27,7 @@ DATATYPES = {
 }
 """What each of them can do."""
 
-INPUTS = 8
+INPUTS, IMAGES = 8, 32
 """Different inputs of a size: what is skipped depends on them."""
 
 
@@ -178,7 +178,7 @@ def _minilm(datatype: str) -> TextEmbedder:
 
 
 def _images(engines: Sequence[str], datatypes: Sequence[str], levels: Sequence[float], checked: bool) -> Iterator[Case]:
-    files, images = Files.named(PACKAGED, "fashion-plain"), fashion_data.sample().images[:INPUTS]
+    files, images = Files.named(PACKAGED, "fashion-plain"), fashion_data.sample().images[:IMAGES]
     exact = fashion.load(files, "plain")
     inputs = [image[None] for image in images]
     wanted = [exact.logits(image, GateContext(0.0)) for image in inputs] if checked else []

@@ -12,6 +12,8 @@ constexpr std::size_t kBlock = 64;
 // A cache line of them.
 constexpr std::size_t kLine = 16;
 
+constexpr std::size_t kHalfBlock = kBlock / 2;
+
 // The most output positions that one tile covers, on any instruction set.
 constexpr std::size_t kMaxRows = 8;
 
@@ -30,10 +32,12 @@ struct Tile {
     std::size_t layer_tap;   // the same in the layer's own weights
     bool in_place;           // whether `weights` are those, read through `index`
 
-    // Rows of 64 weights that a later tile will read, to be fetched meanwhile: these ids, or null for consecutive ones.
-    const float *ahead;
+    // Rows of weights that a later tile will read, to be fetched meanwhile: these ids, or null for those from the first on.
+    // Of each some lines, which lie here in row 0 of their block.
+    const float *const *ahead_lines;
+    std::size_t ahead_count;
     const std::int32_t *ahead_index;
-    std::size_t ahead_rows;
+    std::size_t ahead_first, ahead_rows;
     bool ahead_near;  // into the nearest cache, not the second
 
     float *sums;       // [position][kBlock], what earlier tiles have summed; unused if `first` and `last`
@@ -162,6 +166,42 @@ struct Panel {
     Pick picks[kBlock / kLine];
 };
 
+// Some rows of the upper half and as many of the lower, by a block of columns, over two times `depth` inputs: see
+// strassen.h.
+struct HalvesTile {
+    const float *upper, *lower;  // inputs of the front half, and behind them of the back; see InputRows for strides
+    std::size_t upper_stride, lower_stride;
+    const float *mixed_rows;  // four mixtures, `mixed_apart` floats apart; rows of `depth`
+    std::size_t mixed_apart;
+    const float *weights;  // rows of kBlock
+    float *mixed_weights;  // [4][depth][kHalfBlock]
+    bool mixes;            // makes them
+    std::size_t depth;
+
+    // Sums of earlier tiles, and of this one, of the upper and of the lower rows: [row][kBlock].
+    float *sums[2];
+    bool first, last;  // they start from zero, become the result
+
+    // The epilogue of the last: see Tile.
+    struct Columns {
+        const float *scale, *shift, *saliency;
+        float floor, ceiling;
+    } columns;
+    float *out[2];
+    std::size_t out_stride;
+    std::size_t lower_rows;  // that are stored
+
+    // Weights that a later tile will read, to be fetched meanwhile: so many bytes at each step of a product, of which there
+    // are 7 · depth.
+    const char *ahead;
+    std::size_t ahead_bytes;
+};
+
+// The bits of the largest |x| of a row of each half: those of infinity, or more, where one is not finite.
+struct RowPairBits {
+    std::int32_t upper, lower;
+};
+
 struct SplitSet;
 struct TileAttention;
 struct VectorAttention;
@@ -177,6 +217,9 @@ struct InstructionSet {
     // The first tile over some inputs: packs all columns of the panel, from taps that begin `tap` floats into a block.
     void (*packing_tile)(const Tile &, const Panel &, std::size_t tap, std::size_t rows, std::size_t vectors);
     void (*finish)(const Finish &, std::size_t rows);
+    std::size_t half_rows;  // most of a tile of halves
+    void (*halves_tile)(const HalvesTile &, std::size_t rows);
+    RowPairBits (*mix_rows)(const float *upper, const float *lower, std::size_t depth, std::size_t apart, float *mixed);
     std::size_t few_rows;  // the most that lines() takes
     void (*lines)(const Lines &, std::size_t rows);
     void (*normalise)(const Norm &);

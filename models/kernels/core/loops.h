@@ -6,6 +6,8 @@
 #include "instruction_set.h"
 #include "roofline_loops.h"
 #include "row_loops.h"
+#include "strassen_loops.h"
+#include "tile_sizes.h"
 #include "vector.h"
 
 namespace sluice {
@@ -27,10 +29,14 @@ struct Consecutive {
     }
 };
 
+// So many rows ahead weights are fetched to the nearest cache, where the processor does not see which is next.
+constexpr std::size_t kIndexedAhead = 4;
+
 struct Indexed {
     const float *weights;
     const std::size_t tap_step;
     const std::int32_t *index;
+    const std::size_t last;
     const float *rows = nullptr;
 
     void enter(std::size_t tap) { rows = weights + tap * tap_step; }
@@ -38,6 +44,9 @@ struct Indexed {
     template <std::size_t Vectors>
     void read(std::size_t k, Vector (&w)[Vectors]) const {
         const float *row = rows + static_cast<std::size_t>(index[k]) * kBlock;
+        const float *later = rows + static_cast<std::size_t>(index[k + kIndexedAhead < last ? k + kIndexedAhead : last]) * kBlock;
+#pragma GCC unroll 8
+        for (std::size_t v = 0; v < Vectors * kLanes; v += kLine) __builtin_prefetch(later + v, 0, 3);
 #pragma GCC unroll 8
         for (std::size_t v = 0; v < Vectors; ++v) w[v] = load(row + v * kLanes);
     }
@@ -50,13 +59,10 @@ struct Size {
 
 // A call would have all sums of a tile saved.
 __attribute__((always_inline)) inline void fetch_row(const Tile &t, std::size_t row) {
-    const float *from = t.ahead + (t.ahead_index ? static_cast<std::size_t>(t.ahead_index[row]) : row) * kBlock;
-    if (t.ahead_near) {
-#pragma GCC unroll 4
-        for (std::size_t line = 0; line < kBlock; line += kLine) __builtin_prefetch(from + line, 0, 3);
-    } else {
-#pragma GCC unroll 4
-        for (std::size_t line = 0; line < kBlock; line += kLine) __builtin_prefetch(from + line, 0, 2);
+    const std::size_t from = (t.ahead_index ? static_cast<std::size_t>(t.ahead_index[row]) : t.ahead_first + row) * kBlock;
+    for (std::size_t i = 0; i < t.ahead_count; ++i) {
+        if (t.ahead_near) __builtin_prefetch(t.ahead_lines[i] + from, 0, 3);
+        else __builtin_prefetch(t.ahead_lines[i] + from, 0, 2);
     }
 }
 
@@ -118,11 +124,6 @@ void tile(const Tile &t, Source source) {
     }
 }
 
-// With 16 registers 6 × 2 sums leave room for the weights and one broadcast; with 32, 6 × 4 or 8 × 3.
-constexpr bool kManyRegisters = MANY_REGISTERS;
-constexpr std::size_t kVectors = kManyRegisters ? 4 : 2;
-constexpr std::size_t most_rows(std::size_t vectors) { return vectors == kVectors ? 6 : 8; }
-
 // Calls function with the Size of a tile, so that it is a constant in there.
 template <std::size_t Rows, std::size_t Vectors, typename Function>
 void with_size(std::size_t rows, std::size_t vectors, const Function &function) {
@@ -138,7 +139,7 @@ void with_size(std::size_t rows, std::size_t vectors, const Function &function) 
 void run_tile(const Tile &t, std::size_t rows, std::size_t vectors) {
     with_size<1, 1>(rows, vectors, [&](auto size) {
         if (t.in_place && t.index) {
-            tile<size.rows, size.vectors>(t, Indexed{t.weights, t.weight_tap, t.index});
+            tile<size.rows, size.vectors>(t, Indexed{t.weights, t.weight_tap, t.index, t.depth - 1});
         } else {
             const float *weights = t.in_place ? t.weights + t.begin * t.weight_row : t.weights;
             tile<size.rows, size.vectors>(t, Consecutive{weights, t.weight_tap, t.weight_row});
@@ -321,7 +322,7 @@ void pool(const float *x, std::size_t height, std::size_t width, std::size_t cha
 constexpr InstructionSet instruction_set(const char *name, decltype(InstructionSet::plan) plan,
                                          decltype(InstructionSet::packing_tile) packing_tile) {
     return {name,     kLanes, kVectors,     {most_rows(1), most_rows(2), most_rows(3), most_rows(4)},
-            run_tile, plan,   packing_tile, finish,
+            run_tile, plan,   packing_tile, finish, kHalfRows, halves_tile, mix_rows,
             kFewRows, lines, normalise, soften, products, measure, take, rotate, depthwise, add_scaled, means, pool,
             accumulate<kVectors * most_rows(kVectors)>, read, false, nullptr, nullptr};
 }

@@ -15,13 +15,15 @@ struct Packed {
     std::size_t outputs, inputs, kernel, stride, padding;
     const InstructionSet *set;
     std::shared_ptr<const ReducedWeights> reduced = nullptr;  // of bf16 and int8, which have no array and no set
-    std::shared_ptr<const void> split = nullptr;              // of fp32: see Weights
+    // Of fp32: see Weights.
+    std::shared_ptr<const void> split = nullptr;
     std::size_t split_bytes = 0;
+    bool halves = false;
 
     const char *datatype() const { return name_of(reduced ? reduced->datatype : Datatype::fp32); }
     const char *instruction_set() const { return reduced ? reduced->set->name : set->name; }
     std::size_t bytes() const { return reduced ? reduced->bytes() : array.items * sizeof(float) + split_bytes; }
-    Weights weights() const { return {array.floats(), outputs, inputs, kernel * kernel, split.get()}; }
+    Weights weights() const { return {array.floats(), outputs, inputs, kernel * kernel, split.get(), halves}; }
 };
 struct PackedConvolution : Packed {};
 struct PackedMatrix : Packed {};

@@ -26,15 +26,37 @@ constexpr std::size_t kFarBytes = 64u << 20;
 // The first tile over weights that nobody has fetched fetches them itself, so many rows before it reads them.
 constexpr std::size_t kColdRows = 32;
 
-// Weights that are read later, rows of the active inputs or, without their ids, of all that lies there. Null: none.
+// A span's weights are so many lines of a row at most, or are not fetched ahead.
+constexpr std::size_t kMostLines = 12;
+
+// The lines of a span in row 0 of their blocks.
+struct SpanLines {
+    const float *at[kMostLines];
+    std::size_t count = 0;
+};
+
+// Rows of lines that are read later: these ids, or null for those from the first on.
 struct Ahead {
-    const float *weights = nullptr;
-    const std::int32_t *ids = nullptr;
+    const SpanLines &lines;
+    const std::int32_t *ids;
+    std::size_t first, count;
 };
 
 struct TiledProduct : Product {
+    // How the inputs of a span are cut up: those in place are read at once, of all taps, from wherever they are.
+    struct Parts {
+        std::size_t taps, of_tap, count;
+    };
+    Parts parts_of(const Span &span) const {
+        if (span.in_place) return {weights.taps, 1, 1};
+        if (inputs.count <= kPackedInputs / weights.taps) return {weights.taps, 1, 1};
+        const std::size_t of_tap = std::max(divide_up(inputs.count, kPackedInputs), std::size_t{1});
+        return {1, of_tap, of_tap * weights.taps};
+    }
+
     // `cold`: the span's own weights were not fetched before.
-    void run_span(const Span &span, const Ahead &ahead, bool cold) const {
+    void run_span(std::size_t number, bool cold) const {
+        const Span &span = scratch.spans[number];
         const Folded folded = fold(span.first, span.count);
         Tile tile{};
         tile.activation_tap = positions;
@@ -48,12 +70,10 @@ struct TiledProduct : Product {
         tile.out_stride = stride;
         Panel panel;
         panel.block = weights.taps * tile.layer_tap;
-        std::size_t most = SIZE_MAX;  // weights in place are streamed from wherever they are
         if (span.in_place) {
             tile.weight_row = kBlock;
             tile.weight_tap = tile.layer_tap;
         } else {
-            most = kPackedInputs;
             panel.columns = outputs.ids + span.first;
             panel.count = span.count;
             panel.weights = weights.packed;
@@ -63,17 +83,18 @@ struct TiledProduct : Product {
             tile.weight_row = panel.row;
             tile.weight_tap = inputs.count * panel.row;
         }
-        const std::size_t parts = span.in_place ? 1 : std::max(divide_up(inputs.count, most), std::size_t{1});
-        tile.taps = inputs.count <= most / weights.taps ? weights.taps : 1;
-        for (std::size_t tap = 0; tap < weights.taps; tap += tile.taps) {
-            for (std::size_t part = 0; part < parts; ++part) {
-                tile.begin = part * inputs.count / parts;
-                tile.depth = (part + 1) * inputs.count / parts - tile.begin;
-                tile.index = inputs.ids ? inputs.ids + tile.begin : nullptr;
-                tile.first = tap == 0 && part == 0;
-                tile.last = tap + tile.taps == weights.taps && part + 1 == parts;
-                run_part(span, ahead, cold, folded, panel, tile, tap);
-            }
+        const Parts parts = parts_of(span);
+        tile.taps = parts.taps;
+        const SpanLines own = parts.count > 1 ? lines_of(span) : SpanLines{}, next = lines_behind(number);
+        for (std::size_t i = 0; i < parts.count; ++i) {
+            const std::size_t tap = i / parts.of_tap, part = i % parts.of_tap;
+            tile.begin = part * inputs.count / parts.of_tap;
+            tile.depth = (part + 1) * inputs.count / parts.of_tap - tile.begin;
+            tile.index = inputs.ids ? inputs.ids + tile.begin : nullptr;
+            tile.first = i == 0;
+            tile.last = i + 1 == parts.count;
+            const Ahead ahead = i + 1 < parts.count ? rows_of(parts, i + 1, own) : rows_behind(number, next);
+            run_part(span, ahead, cold, folded, panel, tile, tap);
         }
     }
 
@@ -102,18 +123,13 @@ struct TiledProduct : Product {
                 tile.sums = whole ? own_sums : sums + position * kBlock + at;
                 tile.out = out + position * stride + span.first + at;
                 if (cold && at == 0 && i == 0) {
-                    tile.ahead_rows = weights.taps * inputs.count;
-                    tile.ahead_index = nullptr;
-                    tile.ahead = tile.weights + kColdRows * kBlock;
-                } else if (ahead.weights) {
-                    fetch(ahead, at / width * tiles + i, divide_up(span.count, width) * tiles, tile);
-                } else {
-                    tile.ahead_rows = 0;
-                }
-                if (pack) {
-                    set.packing_tile(tile, panel, first_tap, rows, vectors);
-                } else {
+                    const SpanLines own = lines_of(span);
+                    fetch({own, nullptr, kColdRows, weights.taps * inputs.count}, 0, 1, tile);
                     set.tile(tile, rows, vectors);
+                } else {
+                    fetch(ahead, at / width * tiles + i, divide_up(span.count, width) * tiles, tile);
+                    if (pack) set.packing_tile(tile, panel, first_tap, rows, vectors);
+                    else set.tile(tile, rows, vectors);
                 }
                 pack = false;
                 if (finishes)
@@ -122,28 +138,76 @@ struct TiledProduct : Product {
         }
     }
 
-    // Makes a tile fetch its share of weights that are read later. Rows of all taps lie one after another.
-    void fetch(const Ahead &ahead, std::size_t share, std::size_t shares, Tile &tile) const {
-        const std::size_t rows = ahead.ids ? inputs.count : weights.taps * inputs.count, begin = share * rows / shares;
-        tile.ahead_rows = (share + 1) * rows / shares - begin;
+    // Makes a tile fetch its share of weights that are read later.
+    static void fetch(const Ahead &ahead, std::size_t share, std::size_t shares, Tile &tile) {
+        const std::size_t begin = share * ahead.count / shares;
+        tile.ahead_rows = (share + 1) * ahead.count / shares - begin;
+        tile.ahead_lines = ahead.lines.at;
+        tile.ahead_count = ahead.lines.count;
         tile.ahead_index = ahead.ids ? ahead.ids + begin : nullptr;
-        tile.ahead = ahead.weights + (ahead.ids ? 0 : begin * kBlock);
+        tile.ahead_first = ahead.first + begin;
     }
 
-    // What is fetched while a span is multiplied: the next one's weights, or behind the last block the layer that was
-    // packed after this one, which in a model is the one that is called next.
-    Ahead ahead_of(std::size_t span) const {
+    static SpanLines whole_block(const float *weights) {
+        SpanLines lines;
+        for (; lines.count < kBlock / kLine; ++lines.count) lines.at[lines.count] = weights + lines.count * kLine;
+        return lines;
+    }
+
+    // None, where there are too many.
+    SpanLines lines_of(const Span &span) const {
+        if (span.in_place) return whole_block(block(span.first));
+        SpanLines lines;
+        std::size_t latest = SIZE_MAX;
+        for (std::size_t j = span.first; j < span.first + span.count; ++j) {
+            const std::size_t column = output(j);
+            if (column / kLine == latest) continue;
+            if (lines.count == kMostLines) return {};
+            latest = column / kLine;
+            lines.at[lines.count++] = block(j) + column % kBlock / kLine * kLine;
+        }
+        return lines;
+    }
+
+    // The rows of a part.
+    Ahead rows_of(const Parts &parts, std::size_t i, const SpanLines &lines) const {
+        const std::size_t tap = i / parts.of_tap, part = i % parts.of_tap, begin = part * inputs.count / parts.of_tap;
+        const std::size_t count = (part + 1) * inputs.count / parts.of_tap - begin;
+        const std::int32_t *ids = rows_of_block();
+        return {lines, ids ? ids + tap * inputs.count + begin : nullptr, tap * weights.inputs + begin, count * parts.taps};
+    }
+
+    // What is fetched while the last part of a span is multiplied: the next one's weights, or behind the last block the
+    // layer that was packed after this one, which in a model is the one that is called next.
+    SpanLines lines_behind(std::size_t number) const {
         const std::vector<Span> &spans = scratch.spans;
-        if (!spans[span].in_place || (weights.taps > 1 && inputs.ids)) return {};
-        if (span + 1 < spans.size()) return spans[span + 1].in_place ? Ahead{block(spans[span + 1].first), inputs.ids} : Ahead{};
+        if (number + 1 < spans.size()) return lines_of(spans[number + 1]);
         const bool last = output(outputs.count - 1) + 1 == weights.outputs;
-        return last && !inputs.ids ? Ahead{block(spans[span].first) + weights.taps * weights.inputs * kBlock, nullptr} : Ahead{};
+        if (!last || inputs.ids || !spans[number].in_place) return {};
+        const float *behind = block(spans[number].first) + weights.taps * weights.inputs * kBlock;
+        return whole_block(behind);
+    }
+    Ahead rows_behind(std::size_t number, const SpanLines &lines) const {
+        const std::vector<Span> &spans = scratch.spans;
+        return rows_of(parts_of(spans[std::min(number + 1, spans.size() - 1)]), 0, lines);
+    }
+
+    // The rows of a block that belong to active inputs, of all taps; null: all.
+    const std::int32_t *rows_of_block() const {
+        if (!inputs.ids || weights.taps == 1) return inputs.ids;
+        if (scratch.rows_of_block.empty()) {
+            for (std::size_t tap = 0; tap < weights.taps; ++tap) {
+                for (std::size_t k = 0; k < inputs.count; ++k)
+                    scratch.rows_of_block.push_back(inputs.ids[k] + static_cast<std::int32_t>(tap * weights.inputs));
+            }
+        }
+        return scratch.rows_of_block.data();
     }
 
     void run_spans() const {
+        scratch.rows_of_block.clear();
         find_spans(set.fetches_near || !outputs.ids || !inputs.ids || positions <= kPositionsInPlace);
-        for (std::size_t i = 0; i < scratch.spans.size(); ++i)
-            run_span(scratch.spans[i], ahead_of(i), i == 0 && scratch.spans[i].in_place && !inputs.ids);
+        for (std::size_t i = 0; i < scratch.spans.size(); ++i) run_span(i, i == 0 && scratch.spans[i].in_place && !inputs.ids);
     }
 
     // A few positions: no panel would be used often enough to be worth packing, so whole cache lines are multiplied, and

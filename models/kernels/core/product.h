@@ -57,7 +57,8 @@ struct Epilogue {
 struct Weights {
     const float *packed;  // [blocks][taps][inputs][64], 64-byte aligned
     std::size_t outputs, inputs, taps;
-    const void *split = nullptr;  // the same as parts for the tile unit, see split_product.h; null: not kept
+    const void *split = nullptr;   // the same as parts for the tile unit, see split_product.h; null: not kept
+    bool halves = false;           // see strassen.h
 };
 
 constexpr std::size_t packed_size(std::size_t outputs, std::size_t inputs, std::size_t taps) {
