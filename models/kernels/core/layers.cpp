@@ -74,14 +74,13 @@ void multiply_matrix(const InstructionSet &set, const Weights &weights, const In
     const bool all = !inputs.ids && !outputs.ids && inputs.count == weights.inputs && outputs.count == weights.outputs;
     const std::size_t done = all && weights.halves ? multiply_by_halves(set, weights, x, epilogue, out, threads) : 0;
     if (done == outputs.count) return;
-    Epilogue rest = epilogue;
-    if (rest.saliency) rest.saliency += done;
-    if (rest.residual) rest.residual += done;
     std::vector<const float *> &activations = scratch().activations;
     activations.resize(x.count);
     for (std::size_t row = 0; row < x.count; ++row) activations[row] = x.row(row);
-    share_outputs(threads, outputs.part(done, outputs.count), rest, [&](Channels part, const Epilogue &own, std::size_t first) {
-        multiply(set, weights, activations.data(), x.count, inputs, part, own, scratch(), out + done + first, outputs.count);
+    const Channels rest = outputs.part(done, outputs.count);
+    share_outputs(threads, rest, epilogue.from(done), [&](Channels part, const Epilogue &own, std::size_t first) {
+        multiply(set, weights, activations.data(), x.count, inputs, part, own, scratch(), out + done + first,
+                 outputs.count);
     });
 }
 

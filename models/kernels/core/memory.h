@@ -56,7 +56,7 @@ struct Scratch {
     std::vector<const float *> activations;  // see Tile::activations
     std::vector<Span> spans;                 // of a product
     std::vector<std::int32_t> index;         // active inputs of a row of taps
-    std::vector<std::int32_t> rows_of_block; // those of all taps
+    std::vector<std::int32_t> rows_of_block;  // those of all taps
     FloatBuffer split_activations, split_weights[2];  // see split.h
 };
 

@@ -1,7 +1,6 @@
 #include "product.h"
 
 #include <algorithm>
-#include <limits>
 
 #include "spans.h"
 #include "split_product.h"
@@ -63,10 +62,8 @@ struct TiledProduct : Product {
         tile.layer_tap = weights.inputs * kBlock;
         tile.in_place = span.in_place;
         tile.ahead_near = set.fetches_near;
-        constexpr float kInfinity = std::numeric_limits<float>::infinity();
-        const bool relu = epilogue.activation == Activation::relu || epilogue.activation == Activation::relu6;
-        tile.floor = relu ? 0.0f : -kInfinity;
-        tile.ceiling = epilogue.activation == Activation::relu6 ? 6.0f : kInfinity;
+        tile.floor = epilogue.floor();
+        tile.ceiling = epilogue.ceiling();
         tile.out_stride = stride;
         Panel panel;
         panel.block = weights.taps * tile.layer_tap;
@@ -184,8 +181,7 @@ struct TiledProduct : Product {
         if (number + 1 < spans.size()) return lines_of(spans[number + 1]);
         const bool last = output(outputs.count - 1) + 1 == weights.outputs;
         if (!last || inputs.ids || !spans[number].in_place) return {};
-        const float *behind = block(spans[number].first) + weights.taps * weights.inputs * kBlock;
-        return whole_block(behind);
+        return whole_block(block(spans[number].first) + weights.taps * weights.inputs * kBlock);
     }
     Ahead rows_behind(std::size_t number, const SpanLines &lines) const {
         const std::vector<Span> &spans = scratch.spans;
@@ -207,7 +203,8 @@ struct TiledProduct : Product {
     void run_spans() const {
         scratch.rows_of_block.clear();
         find_spans(set.fetches_near || !outputs.ids || !inputs.ids || positions <= kPositionsInPlace);
-        for (std::size_t i = 0; i < scratch.spans.size(); ++i) run_span(i, i == 0 && scratch.spans[i].in_place && !inputs.ids);
+        const std::size_t spans = scratch.spans.size();
+        for (std::size_t i = 0; i < spans; ++i) run_span(i, i == 0 && scratch.spans[i].in_place && !inputs.ids);
     }
 
     // A few positions: no panel would be used often enough to be worth packing, so whole cache lines are multiplied, and

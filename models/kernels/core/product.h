@@ -1,6 +1,8 @@
 // The gated product: rows of activations times the active part of packed weights, with the fused epilogue.
 #pragma once
 
+#include <limits>
+
 #include "instruction_set.h"
 #include "memory.h"
 
@@ -52,13 +54,26 @@ struct Epilogue {
     bool finishes() const {
         return residual || activation == Activation::gelu || activation == Activation::silu;
     }
+
+    // What a tile clamps results to where it does not.
+    float floor() const { return activation == Activation::relu || activation == Activation::relu6 ? 0.0f : -kNoClamp; }
+    float ceiling() const { return activation == Activation::relu6 ? 6.0f : kNoClamp; }
+    static constexpr float kNoClamp = std::numeric_limits<float>::infinity();
+
+    // That of the active outputs from the first-th on.
+    Epilogue from(std::size_t first) const {
+        Epilogue rest = *this;
+        if (rest.saliency) rest.saliency += first;
+        if (rest.residual) rest.residual += first;
+        return rest;
+    }
 };
 
 struct Weights {
     const float *packed;  // [blocks][taps][inputs][64], 64-byte aligned
     std::size_t outputs, inputs, taps;
-    const void *split = nullptr;   // the same as parts for the tile unit, see split_product.h; null: not kept
-    bool halves = false;           // see strassen.h
+    const void *split = nullptr;  // the same as parts for the tile unit, see split_product.h; null: not kept
+    bool halves = false;          // whether they can be halved, see strassen.h
 };
 
 constexpr std::size_t packed_size(std::size_t outputs, std::size_t inputs, std::size_t taps) {

@@ -37,10 +37,7 @@ void share_outputs(Threads *threads, Channels outputs, const Epilogue &epilogue,
     const std::vector<std::size_t> ends = shared_out(outputs, threads->count());
     threads->run(ends.size(), [&](std::size_t part) {
         const std::size_t first = part ? ends[part - 1] : 0;
-        Epilogue own = epilogue;
-        if (own.saliency) own.saliency += first;
-        if (own.residual) own.residual += first;
-        run(outputs.part(first, ends[part]), own, first);
+        run(outputs.part(first, ends[part]), epilogue.from(first), first);
     });
 }
 

@@ -29,6 +29,14 @@ inline void spread(const float *values, float otherwise, Channels channels, std:
     std::fill_n(to + count, kBlock - count, 0.0f);
 }
 
+inline Folded fold(const Epilogue &epilogue, Channels outputs, std::size_t first, std::size_t count) {
+    Folded folded;
+    spread(epilogue.scale, 1.0f, outputs, first, count, folded.scale);
+    spread(epilogue.shift, 0.0f, outputs, first, count, folded.shift);
+    spread(epilogue.saliency, 1.0f, {nullptr, outputs.count}, first, count, folded.saliency);
+    return folded;
+}
+
 struct Product {
     const InstructionSet &set;
     const Weights &weights;
@@ -84,13 +92,7 @@ struct Product {
         }
     }
 
-    Folded fold(std::size_t first, std::size_t count) const {
-        Folded folded;
-        spread(epilogue.scale, 1.0f, outputs, first, count, folded.scale);
-        spread(epilogue.shift, 0.0f, outputs, first, count, folded.shift);
-        spread(epilogue.saliency, 1.0f, {nullptr, outputs.count}, first, count, folded.saliency);
-        return folded;
-    }
+    Folded fold(std::size_t first, std::size_t count) const { return sluice::fold(epilogue, outputs, first, count); }
 
     // The epilogue of what is in `sums`, of the outputs from `first` on.
     Finish finishing(const float *sums, const Folded &folded, std::size_t at, std::size_t position, std::size_t first,

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <limits>
 
 #include "spans.h"
 
@@ -138,7 +137,7 @@ struct ByHalves {
         const std::size_t depth = halves.depth(part), from = 2 * halves.begin(part);
         float *sums = kept.sums.data() + (halves.parts > 1 ? block * tiles * 2 * quadrant_rows : 0);
         Folded folded;
-        if (last_part) folded = fold(block);
+        if (last_part) folded = fold(epilogue, {nullptr, weights.outputs}, block * kBlock, kBlock);
         HalvesTile tile;
         tile.weights = halves.weights(weights, block, part);
         tile.mixed_weights = kept.mixed_weights.data();
@@ -148,7 +147,7 @@ struct ByHalves {
         tile.depth = depth;
         tile.first = part == 0;
         tile.last = last_part && !epilogue.finishes();
-        tile.columns = columns(folded);
+        tile.columns = {folded.scale, folded.shift, folded.saliency, epilogue.floor(), epilogue.ceiling()};
         tile.out_stride = weights.outputs;
         tile.ahead = reinterpret_cast<const char *>(ahead_of(block, part, last_rows));
         tile.ahead_bytes = divide_up(2 * kBlock * sizeof(float), 7 * tiles);
@@ -174,13 +173,6 @@ struct ByHalves {
         }
     }
 
-    HalvesTile::Columns columns(const Folded &folded) const {
-        constexpr float kNone = std::numeric_limits<float>::infinity();
-        const bool relu = epilogue.activation == Activation::relu || epilogue.activation == Activation::relu6;
-        return {folded.scale, folded.shift, folded.saliency, relu ? 0.0f : -kNone,
-                epilogue.activation == Activation::relu6 ? 6.0f : kNone};
-    }
-
     void finish(const HalvesTile &tile, std::size_t rows, const Folded &folded) const {
         for (std::size_t half = 0; half < 2; ++half) {
             const float *residual = epilogue.residual ? epilogue.residual + (tile.out[half] - out) : nullptr;
@@ -188,15 +180,6 @@ struct ByHalves {
                         tile.out[half], weights.outputs, kBlock},
                        half ? tile.lower_rows : rows);
         }
-    }
-
-    Folded fold(std::size_t block) const {
-        Folded folded;
-        const Channels all{nullptr, weights.outputs};
-        spread(epilogue.scale, 1.0f, all, block * kBlock, kBlock, folded.scale);
-        spread(epilogue.shift, 0.0f, all, block * kBlock, kBlock, folded.shift);
-        spread(epilogue.saliency, 1.0f, all, block * kBlock, kBlock, folded.saliency);
-        return folded;
     }
 
     // The weights that are multiplied by next: behind the last ones those of the layer that was packed after this one, which
