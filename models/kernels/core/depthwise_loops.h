@@ -1,6 +1,7 @@
 // Depthwise convolution: a vector of channels at a time, with all its weights in registers where there are enough.
 #pragma once
 
+#include "activations.h"
 #include "instruction_set.h"
 #include "vector.h"
 

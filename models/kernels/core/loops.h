@@ -2,6 +2,7 @@
 // this once, compiled with its own flags.
 #pragma once
 
+#include "activations.h"
 #include "depthwise_loops.h"
 #include "instruction_set.h"
 #include "roofline_loops.h"

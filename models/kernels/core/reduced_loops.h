@@ -3,6 +3,7 @@
 // flags.
 #pragma once
 
+#include "activations.h"
 #include "reduced_set.h"
 #include "vector.h"
 

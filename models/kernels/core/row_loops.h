@@ -28,17 +28,22 @@ void normalise(const Norm &norm) {
     for (std::size_t row = 0; row < norm.rows; ++row) {
         const float *x = norm.x + row * n, *residual = norm.residual ? norm.residual + row * n : nullptr;
         float *y = norm.out + row * n;
+        float sum = 0;
         if (residual) {
-            std::size_t c = 0;
-            for (; c + kLanes <= n; c += kLanes) store(y + c, load(x + c) + load(residual + c));
-            for (; c < n; ++c) y[c] = x[c] + residual[c];
+            sum = sum_over(
+                n,
+                [&](std::size_t c) {
+                    const Vector both = load(x + c) + load(residual + c);
+                    store(y + c, both);
+                    return both;
+                },
+                [&](std::size_t c) { return y[c] = x[c] + residual[c]; });
             x = y;
+        } else if (norm.bias) {
+            sum = sum_over(
+                n, [&](std::size_t c) { return load(x + c); }, [&](std::size_t c) { return x[c]; });
         }
-        float mean = 0;
-        if (norm.bias) {
-            mean = share * sum_over(
-                               n, [&](std::size_t c) { return load(x + c); }, [&](std::size_t c) { return x[c]; });
-        }
+        const float mean = norm.bias ? share * sum : 0;
         const float squares = sum_over(
             n,
             [&](std::size_t c) {

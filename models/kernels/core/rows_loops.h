@@ -1,6 +1,7 @@
 // The loops of rows_set.h as templates over the vector width; see loops.h. FOR_ZEN may be defined beside LANES.
 #pragma once
 
+#include "activations.h"
 #include "coarse_loops.h"
 #include "rows_set.h"
 #include "vector.h"

@@ -45,23 +45,6 @@ struct Difference {
     }
 };
 
-// c − (b − a): it leaves that in `outer` and b − a in `inner`.
-struct Differences {
-    const float *a, *b, *c;
-    float *inner, *outer;
-
-    void read(Weight &w) {
-#pragma GCC unroll 2
-        for (std::size_t v = 0; v < kHalfVectors; ++v) {
-            const Vector own = load(b + v * kLanes) - load(a + v * kLanes);
-            store(inner + v * kLanes, own);
-            w[v] = load(c + v * kLanes) - own;
-            store(outer + v * kLanes, w[v]);
-        }
-        a += kBlock, b += kBlock, c += kBlock, inner += kHalfBlock, outer += kHalfBlock;
-    }
-};
-
 // A tile fetches weights for a later one, a few bytes further at each step of its products. That most are of the line of
 // the step before costs less than to ask whether they are.
 struct Fetching {
@@ -81,12 +64,14 @@ using HalfSums = Vector[Rows][kHalfVectors];
 using Addends = const float *[2];
 
 template <std::size_t Rows>
-__attribute__((always_inline)) inline void add(HalfSums<Rows> &sum, const float *others) {
-    if (!others) return;
+__attribute__((always_inline)) inline void add(HalfSums<Rows> &sum, const Addends &others) {
+    for (const float *other : others) {
+        if (!other) continue;
 #pragma GCC unroll 12
-    for (std::size_t r = 0; r < Rows; ++r) {
+        for (std::size_t r = 0; r < Rows; ++r) {
 #pragma GCC unroll 2
-        for (std::size_t v = 0; v < kHalfVectors; ++v) sum[r][v] += load(others + r * kBlock + v * kLanes);
+            for (std::size_t v = 0; v < kHalfVectors; ++v) sum[r][v] += load(other + r * kBlock + v * kLanes);
+        }
     }
 }
 
@@ -113,7 +98,7 @@ template <std::size_t Rows>
 __attribute__((always_inline)) inline void give(const HalfSums<Rows> &sums, const Addends &beside, const Quadrant &q) {
     HalfSums<Rows> y;
     __builtin_memcpy(&y, &sums, sizeof y);
-    for (const float *others : beside) add<Rows>(y, others);
+    add<Rows>(y, beside);
     if (!q.last) return keep<Rows>(y, q.sums);
     const Vector floor = broadcast(q.columns.floor), ceiling = broadcast(q.columns.ceiling);
 #pragma GCC unroll 2
@@ -139,20 +124,20 @@ template <typename Source>
 struct Link {
     HalfRows x;
     Source weights;
-    float *kept = nullptr;                            // they are kept here; null: not
+    float *kept = nullptr;               // they are kept here; null: not
     const Quadrant *quadrant = nullptr;  // they are, with those beside, this quadrant; null: none
-    Addends beside = {}, then = {};                  // which are added before the next
+    Addends beside = {};
 };
 
-// Products whose sums stay in registers, from `start` on, or from zero. One loop for all of them, and not inlined: else the
+// Products whose sums stay in registers, from those of `start` on. One loop for all of them, and not inlined: else the
 // compiler keeps the sums of one product in other registers than those of the next, and moves them all.
 template <std::size_t Rows, typename Source, std::size_t Count>
-__attribute__((noinline)) void chain(const float *start, Link<Source> (&links)[Count], std::size_t depth,
+__attribute__((noinline)) void chain(const Addends &start, const Link<Source> (&links)[Count], std::size_t depth,
                                      Fetching &fetched) {
     HalfSums<Rows> sum = {};
     add<Rows>(sum, start);
     Fetching fetching = fetched;
-    for (Link<Source> &link : links) {
+    for (const Link<Source> &link : links) {
         constexpr std::size_t kGroup = 3;  // rows that are found from one pointer, for there are few registers
         const std::size_t stride = link.x.stride;
         const float *rows[(Rows + kGroup - 1) / kGroup];
@@ -173,18 +158,28 @@ __attribute__((noinline)) void chain(const float *start, Link<Source> (&links)[C
         }
         if (link.kept) keep<Rows>(sum, link.kept);
         if (link.quadrant) give<Rows>(sum, link.beside, *link.quadrant);
-        for (const float *others : link.then) add<Rows>(sum, others);
     }
     fetched.next = fetching.next;
+}
+
+// Where a mixture of weights is read, or made first from two others: a − b.
+template <bool Mixes>
+auto mixture(const float *a, std::size_t a_step, const float *b, std::size_t b_step, float *mixed) {
+    if constexpr (Mixes) {
+        return Difference{a, a_step, b, b_step, mixed};
+    } else {
+        return Laid{mixed, kHalfBlock};
+    }
 }
 
 // With rows a b over c d, of weights a b over c d: the upper left quadrant is aa + bc, and with
 //   s0 = c + d, s1 = s0 - a, s2 = a - c, s3 = b - s1   of rows,
 //   t0 = b - a, t1 = d - t0, t2 = d - b, t3 = c - t1   of weights, and two = aa + s1 t1
 // the upper right is two + s0 t0 + s3 d, the lower left two + s2 t2 + d t3, the lower right two + s0 t0 + s2 t2.
+// Each product makes one mixture at most: one that made two would wait for the second cache.
 template <std::size_t Rows, bool Mixes>
 void halves_tile(const HalvesTile &t, std::size_t column, Fetching &fetching) {
-    alignas(64) float first[Rows * kBlock], two[Rows * kBlock], seventh[Rows * kBlock];
+    alignas(64) float first[Rows * kBlock], two[Rows * kBlock], outer[Rows * kBlock];
     const std::size_t depth = t.depth, half = depth * kHalfBlock;
     const HalfRows upper{t.upper, t.upper_stride}, upper_back{t.upper + depth, t.upper_stride},
         lower_back{t.lower + depth, t.lower_stride};
@@ -200,27 +195,20 @@ void halves_tile(const HalvesTile &t, std::size_t column, Fetching &fetching) {
     const Quadrant upper_left = quadrant(0, column), upper_right = quadrant(0, kHalfBlock + column),
                    lower_left = quadrant(1, column), lower_right = quadrant(1, kHalfBlock + column);
     const auto earlier = [&](const Quadrant &q) -> const float * { return t.first ? nullptr : q.sums; };
+    using Mixture = decltype(mixture<Mixes>(a, kBlock, b, kBlock, t0));
 
-    Link<Laid> left[] = {{upper, {a, kBlock}, first, nullptr, {}, {earlier(upper_left)}},
-                         {upper_back, {c, kBlock}, nullptr, &upper_left}};
-    chain<Rows>(nullptr, left, depth, fetching);
-    if constexpr (Mixes) {
-        Link<Differences> both[] = {{mixed(1), {a, b, d, t0, t1}, two}};
-        chain<Rows>(first, both, depth, fetching);
-        Link<Difference> lower[] = {{mixed(2), {d, kBlock, b, kBlock, t2}, seventh, nullptr, {}, {two, earlier(lower_left)}},
-                                    {lower_back, {c, kBlock, t1, kHalfBlock, t3}, nullptr, &lower_left}};
-        chain<Rows>(nullptr, lower, depth, fetching);
-    } else {
-        Link<Laid> both[] = {{mixed(1), {t1, kHalfBlock}, two}};
-        chain<Rows>(first, both, depth, fetching);
-        Link<Laid> lower[] = {{mixed(2), {t2, kHalfBlock}, seventh, nullptr, {}, {two, earlier(lower_left)}},
-                              {lower_back, {t3, kHalfBlock}, nullptr, &lower_left}};
-        chain<Rows>(nullptr, lower, depth, fetching);
-    }
-    const Link<Laid> both_right{mixed(0), {t0, kHalfBlock}, nullptr, &lower_right, {seventh, earlier(lower_right)},
-                                {earlier(upper_right)}};
-    Link<Laid> right[] = {both_right, {mixed(3), {d, kBlock}, nullptr, &upper_right}};
-    chain<Rows>(two, right, depth, fetching);
+    const Link<Laid> left[] = {{upper, {a, kBlock}, first},
+                               {upper_back, {c, kBlock}, nullptr, &upper_left, {earlier(upper_left)}}};
+    chain<Rows>({}, left, depth, fetching);
+    const Link<Mixture> zeroth[] = {{mixed(0), mixture<Mixes>(b, kBlock, a, kBlock, t0), outer}};
+    chain<Rows>({}, zeroth, depth, fetching);
+    const Link<Mixture> lower[] = {
+        {mixed(1), mixture<Mixes>(d, kBlock, t0, kHalfBlock, t1), two},
+        {mixed(2), mixture<Mixes>(d, kBlock, b, kBlock, t2), nullptr, &lower_right, {outer, earlier(lower_right)}},
+        {lower_back, mixture<Mixes>(c, kBlock, t1, kHalfBlock, t3), nullptr, &lower_left, {earlier(lower_left)}}};
+    chain<Rows>({first}, lower, depth, fetching);
+    const Link<Laid> right[] = {{mixed(3), {d, kBlock}, nullptr, &upper_right, {earlier(upper_right)}}};
+    chain<Rows>({two, outer}, right, depth, fetching);
 }
 
 template <std::size_t Rows>

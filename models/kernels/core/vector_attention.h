@@ -49,53 +49,61 @@ struct Meeting {
 // Scores of a tile, [query][key], that become powers, a step of some vectors at a time.
 template <typename Kind>
 struct Softening {
-    static constexpr std::size_t kStep = Kind::step_vectors * kLanes, kQuerySteps = kBlockKeys / kStep;
+    static constexpr std::size_t kStep = Kind::step_vectors * kLanes;
 
     const float *scores = nullptr;
     float *powers = nullptr;
-    std::size_t next = 0, end = 0;
+    std::size_t query = 0, queries = 0, at = 0, keys = 0;  // the next step is of this query and of the keys from `at` on
     float bases[kTileQueries] = {};
     __m512 sums[kTileQueries];
     typename Kind::Largest largest;  // of all queries, relative to their bases
 
-    // Of so many queries. Filled where it lies: a copy would wait for what was just written to it.
-    void reset(const float *from, float *to, std::size_t queries, const Softened *states) {
+    // Filled where it lies: a copy would wait for what was just written to it.
+    void reset(const float *from, float *to, const Meeting &tile, const Softened *states) {
         scores = from;
         powers = to;
-        next = 0;
-        end = queries * kQuerySteps;
+        query = at = 0;
+        queries = tile.queries;
+        keys = tile.keys;
         largest = Kind::none_yet();
         for (std::size_t i = 0; i < queries; ++i) begin(i, states[i]);
     }
 
-    void begin(std::size_t query, const Softened &state) {
-        bases[query] = state.base;
-        sums[query] = _mm512_setzero_ps();
+    void begin(std::size_t number, const Softened &state) {
+        bases[number] = state.base;
+        sums[number] = _mm512_setzero_ps();
     }
 
     // One query once more, for a base.
-    void repeat(std::size_t query, const Softened &state) {
-        begin(query, state);
+    void repeat(std::size_t number, const Softened &state) {
+        begin(number, state);
         largest = Kind::none_yet();
-        next = query * kQuerySteps;
-        run_to(next + kQuerySteps);
+        query = number;
+        at = 0;
+        while (query == number) step();
     }
+
+    bool left() const { return query < queries; }
+    std::size_t steps() const { return queries * divide_up(keys, kStep); }
 
     [[gnu::always_inline]] void step() {
-        const std::size_t query = next / kQuerySteps;
-        Kind::soften(scores + next * kStep, bases[query], sums[query], largest, powers + next * (kStep / Kind::group));
-        ++next;
+        const std::size_t place = query * kBlockKeys + at;
+        Kind::soften(scores + place, bases[query], sums[query], largest, powers + place / Kind::group);
+        at += kStep;
+        if (at < keys) return;
+        at = 0;
+        ++query;
     }
 
-    void run_to(std::size_t last) {
-        while (next < last) step();
+    void run() {
+        while (left()) step();
     }
 };
 
 // What is packed of a head, and the sums of a block of queries, in words.
 template <typename Kind>
 struct Packed {
-    std::size_t depth_words, keys, value_words, values, value_columns, queries, sums;
+    std::size_t depth_words, keys, value_words, values, value_columns, queries, sums, starts;
 
     explicit Packed(const Attention &attention)
         : depth_words(divide_up(attention.head_size, kLanes * Kind::group) * kLanes),
@@ -104,11 +112,12 @@ struct Packed {
           values(0),
           value_columns(divide_up(attention.value_size, kLanes) * kLanes),
           queries(kBlockQueries * depth_words),
-          sums(kBlockQueries * value_columns) {
+          sums(kBlockQueries * value_columns),
+          starts(divide_up(attention.keys.rows, kTileKeys) * kTileKeys) {
         values = value_words * value_columns;
     }
 
-    std::size_t words() const { return keys + values + queries + sums; }
+    std::size_t words() const { return keys + values + queries + sums + starts; }
 };
 
 // sums[r][v] += Σ_k rows[r][k] · lines[v][k], and after each k a call of meanwhile().
@@ -140,12 +149,13 @@ struct Head {
     const float *values;  // [16 columns][word of keys][lane]
     float *queries;      // of a block, [query][word of depth]
     float *sums;         // of a block, [query][column]
+    const float *starts;  // of the scores of each key
 
-    // Adds the bias to the scores of a query for keys from `first_key` on, and hides those that it does not see.
-    void add_bias(std::size_t query, std::size_t first_key, float *scores) const {
-        const float *bias = attention.bias_of(number, query);
+    // Adds a query's own bias to its scores for some keys from `first_key` on, and hides those that it does not see.
+    void add_bias(std::size_t query, std::size_t first_key, std::size_t keys, float *scores) const {
+        const float *bias = attention.one_bias ? nullptr : attention.bias_of(number, query);
         const std::size_t sees = attention.visible(query), count = sees > first_key ? sees - first_key : 0;
-        for (std::size_t at = 0; at < kBlockKeys; at += kLanes) {
+        for (std::size_t at = 0; at < keys; at += kLanes) {
             const __mmask16 seen = count > at ? first_lanes(count - at) : 0;
             __m512 score = _mm512_load_ps(scores + at);
             if (bias) score += _mm512_maskz_loadu_ps(seen, bias + first_key + at) * (kLog2E * Kind::octave);
@@ -162,11 +172,17 @@ struct Head {
         const float *rows = queries + first * depth_words;
         std::size_t wait = interval;
         for (; key < end; key += Vectors * kLanes, scores += Vectors * kLanes) {
-            __m512 found[Rows][Vectors] = {};
+            __m512 found[Rows][Vectors];
+#pragma GCC unroll 4
+            for (std::size_t v = 0; v < Vectors; ++v) {
+                found[0][v] = _mm512_load_ps(starts + key + v * kLanes);
+#pragma GCC unroll 5
+                for (std::size_t r = 1; r < Rows; ++r) found[r][v] = found[0][v];
+            }
             add_products<Kind>(found, rows, depth_words, keys + key * depth_words, kLanes * depth_words, words, [&] {
                 if (--wait > 0) return;
                 wait = interval;
-                if (before.next < before.end) before.step();
+                if (before.left()) before.step();
             });
 #pragma GCC unroll 5
             for (std::size_t r = 0; r < Rows; ++r) {
@@ -181,7 +197,7 @@ struct Head {
     template <std::size_t Rows>
     void score(const Meeting &tile, float *scores, Softening<Kind> &before) const {
         const std::size_t words = divide_up(attention.head_size, Kind::group) * divide_up(tile.keys, kTileKeys),
-                          interval = words < before.end ? 1 : words / (before.end + 1);
+                          steps = before.steps(), interval = words < steps ? 1 : words / (steps + 1);
         // Half of a tile may be enough for the last keys.
         const std::size_t last = tile.keys % kTileKeys, halves = last > 0 && 2 * last <= kTileKeys ? last : 0,
                           whole = tile.first_key + tile.keys - halves;
@@ -190,7 +206,7 @@ struct Head {
             score<Rows, kTileVectors / 2>(tile.first, whole, whole + halves, interval, scores + tile.keys - halves,
                                           before);
         }
-        before.run_to(before.end);
+        before.run();
     }
 
     template <std::size_t Rows>
@@ -202,17 +218,21 @@ struct Head {
         }
     }
 
-    // What scores need before they become powers: the bias, and of each query a base.
+    // What scores need before they become powers: a bias of their own, and of each query a base.
     void prepare(std::size_t block, const Meeting &tile, float *scores, Softened *states) const {
-        const bool biased = attention.bias || tile.keys < kBlockKeys ||
+        const bool biased = (attention.bias && !attention.one_bias) ||
                             attention.visible(block + tile.first) < tile.first_key + tile.keys;
+        constexpr std::size_t kStep = Softening<Kind>::kStep, kHalf = kTileKeys / 2;
+        const std::size_t found = divide_up(tile.keys, kHalf) * kHalf, softened = divide_up(tile.keys, kStep) * kStep;
         for (std::size_t i = 0; i < tile.queries; ++i, scores += kBlockKeys) {
-            if (biased) add_bias(block + tile.first + i, tile.first_key, scores);
+            for (std::size_t at = found; at < softened; at += kLanes)
+                _mm512_store_ps(scores + at, _mm512_set1_ps(-__builtin_inff()));
+            if (biased) add_bias(block + tile.first + i, tile.first_key, found, scores);
             if (states[i].begun) continue;
             // A few scores tell as well as all what powers may be relative to, unless all of them are hidden.
             float *const own = sums + (tile.first + i) * packed.value_columns;
-            rebase(scores, kTileKeys, states[i], own);
-            if (!states[i].begun) rebase(scores, kBlockKeys, states[i], own);
+            rebase(scores, found < kTileKeys ? found : kTileKeys, states[i], own);
+            if (!states[i].begun) rebase(scores, found, states[i], own);
         }
     }
 
@@ -227,7 +247,7 @@ struct Head {
         for (std::size_t i = 0; i < tile.queries; ++i) {
             softening.repeat(i, states[i]);
             if (!Kind::grew(softening.largest)) continue;
-            rebase(softening.scores + i * kBlockKeys, kBlockKeys, states[i],
+            rebase(softening.scores + i * kBlockKeys, divide_up(tile.keys, kLanes) * kLanes, states[i],
                    sums + (tile.first + i) * packed.value_columns);
             softening.repeat(i, states[i]);
         }
@@ -325,14 +345,14 @@ struct Head {
                 score<1>(rows, tile, found, softening);
                 if (before.queries) finish();
                 prepare(block, tile, found, states + first);
-                softening.reset(found, powers, rows, states + first);
+                softening.reset(found, powers, tile, states + first);
                 before = tile;
                 float *const next = other;
                 other = found;
                 found = next;
             }
         }
-        softening.run_to(softening.end);
+        softening.run();
         if (before.queries) finish();
     }
 
@@ -360,12 +380,25 @@ struct Head {
     }
 };
 
+// What is added to the scores of each key: the bias of all queries, and -inf where a tile has more keys than there are.
+template <typename Kind>
+void fill_starts(const Attention &attention, std::size_t keys, float *starts) {
+    const float *bias = attention.one_bias ? attention.bias : nullptr;
+    for (std::size_t at = 0; at < keys; at += kLanes) {
+        const __mmask16 there = at < attention.keys.rows ? first_lanes(attention.keys.rows - at) : 0;
+        __m512 start = _mm512_setzero_ps();
+        if (bias && there) start = _mm512_maskz_loadu_ps(there, bias + at) * (kLog2E * Kind::octave);
+        _mm512_store_ps(starts + at, _mm512_mask_mov_ps(_mm512_set1_ps(-__builtin_inff()), there, start));
+    }
+}
+
 // The heads up to the first whose keys `Kind` cannot multiply; returns how many that are.
 template <typename Kind>
 std::size_t attend_heads(const Attention &attention, float *scratch, float *out) {
     const Packed<Kind> packed(attention);
     float *keys = scratch, *values = keys + packed.keys, *queries = values + packed.values,
-          *sums = queries + packed.queries;
+          *sums = queries + packed.queries, *starts = sums + packed.sums;
+    fill_starts<Kind>(attention, packed.starts, starts);
     const std::size_t n_queries = attention.queries.rows, tiles = divide_up(n_queries, kTileQueries),
                       blocks = divide_up(n_queries, kBlockQueries);
     for (std::size_t h = 0; h < attention.heads; ++h) {
@@ -376,7 +409,7 @@ std::size_t attend_heads(const Attention &attention, float *scratch, float *out)
             Kind::pack_values(attention.values, attention.values.values + key_head * attention.value_size,
                               attention.value_size, values);
         }
-        const Head<Kind> head{attention, packed, h, keys, values, queries, sums};
+        const Head<Kind> head{attention, packed, h, keys, values, queries, sums, starts};
         for (std::size_t i = 0; i < blocks; ++i) {
             // Shared out evenly, in whole tiles.
             const std::size_t first = i * tiles / blocks * kTileQueries, end = (i + 1) * tiles / blocks * kTileQueries;
