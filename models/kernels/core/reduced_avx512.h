@@ -5,7 +5,6 @@
 #define LANES 16
 #define POSITIONS_TOGETHER 4
 #include "reduced_loops.h"
-#include "rounded_gelu.h"
 
 namespace sluice {
 namespace {
@@ -16,7 +15,7 @@ constexpr std::size_t kMostStrips = 4, kMostRows[kMostStrips] = {16, 12, 8, 6};
 struct Bf16 {
     typedef __m512 Sums;
     static constexpr Datatype datatype = Datatype::bf16;
-    static constexpr bool finishes_registers = true, rounds_gelu = true;
+    static constexpr bool finishes_registers = true;
     static Sums zero(const std::uint8_t *, const Job &) { return _mm512_setzero_ps(); }
     static __m512i weights(const Line &line) { return _mm512_load_si512(&line); }
     static Sums add(Sums sums, __m512i group, __m512i weights) {
@@ -33,7 +32,7 @@ struct Int8 {
     typedef __m512i Sums;
     static constexpr Datatype datatype = Datatype::int8;
     // With the scales of rows besides, the compiler keeps the sums in memory, where they take twice the time.
-    static constexpr bool finishes_registers = false, rounds_gelu = false;
+    static constexpr bool finishes_registers = false;
     static Sums zero(const std::uint8_t *position, const Job &job) {
         __m512i sums = _mm512_setzero_si512();
         const __m512i all = _mm512_set1_epi8(-128);
@@ -223,9 +222,8 @@ struct Multiplying {
             }
             if (direct) continue;
             Block<Sum<Kind::datatype>> block(job, part.strips, count, tile, 1, sums);
-            if (Kind::rounds_gelu && job.activation == Activation::gelu) {
-                if (job.plain) finish_rows(job, block, block.rows_left, Plain<RoundedGelu>{});
-                else finish_rows(job, block, block.rows_left, RoundedGelu{});
+            if (job.plain && job.activation == Activation::gelu) {
+                finish_rows(job, block, block.rows_left, Plain<Gelu>{});
             } else {
                 finish_rows(job, block, job.tile_rows);
             }
