@@ -202,7 +202,7 @@ void add_coarse(const CoarseWeights &w, const RowSet &set, const float *const *x
         std::fill(own + w.inputs, own + padded, 0.0f);
         from[r] = own;
     }
-    function_of(set)({unit_of(w, 0), w.units(), padded, w.outputs, w.scales.data(), from, y, work.scratch.reserve(rows * kCoarseSideBySide * padded)},
+    function_of(set)({unit_of(w, 0), w.units(), padded, w.outputs, w.scales.data(), from, y, work.scratch.reserve(rows * padded)},
                      rows);
 }
 

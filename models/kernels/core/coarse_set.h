@@ -23,9 +23,6 @@ constexpr unsigned coarse_shift(std::size_t input, std::size_t half) {
 
 constexpr std::size_t kCoarseLine = 64;  // bytes
 
-// Units that are run through at a time.
-constexpr std::size_t kCoarseSideBySide = 2;
-
 struct CoarseProduct {
     const std::uint8_t *weights;
     std::size_t units, inputs;  // inputs padded
@@ -33,7 +30,7 @@ struct CoarseProduct {
     const float *scales;    // [outputs]
     const float *const *x;  // of each row, times the step of each input, padded with zeros
     float *const *y;        // added to
-    float *scratch;         // [rows][kCoarseSideBySide][inputs]
+    float *scratch;         // [rows][inputs]
 };
 
 using CoarseFunction = void (*)(const CoarseProduct &, std::size_t rows);
