@@ -29,11 +29,11 @@ from models.zoo.llama_packing import Array
 
 log = logging.getLogger(__name__)
 
-FITTING = 1
+FITTING = 2
 """Counts the ways of fitting that there were: what was kept of another is made anew."""
 
 WINDOWS = 40
-DAMPING = 0.03
+DAMPING = 0.05
 """Added to the variance of each input, as a share of the mean of all."""
 
 PRODUCTS = MappingProxyType({"attention": "qkv", "output": "output", "feed_forward": "gate", "down": "down"})

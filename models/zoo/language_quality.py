@@ -29,16 +29,17 @@ def perplexity_ratio(dense: Array, gated: Array) -> tuple[float, float]:
     return float(min(1.0, np.exp(-mean))), float(min(1.0, np.exp(-(mean + margin))))
 
 
-def measure_language(model: LanguageModel, text: str, report: Callable[[float], None]) -> dict[str, Any]:
-    """Everything that `sluice quality` reports, as plain data; `report` is called with the share done. Raises
-    `ValueError` for a text that is too short."""
+def measure_language(
+    model: LanguageModel, text: str, levels: Sequence[float], report: Callable[[float], None]
+) -> dict[str, Any]:
+    """Everything that `sluice quality` reports of some levels, as plain data; `report` is called with the share done.
+    Raises `ValueError` for a text that is too short."""
     read = windows(model.encode(text), TEXT_WINDOWS)
     dense, (behind, _) = _losses(model, read, 0.0), _behind_prompts(model, read, 0.0)
     prompts = [tokens[:PROMPT_TOKENS] for tokens in read if len(tokens) > PROMPT_TOKENS][:PROMPTS]
     continued = _continue(model, prompts) if prompts else []
     rows = []
-    points = model.profile.points
-    for i, level in enumerate(point.level for point in points):
+    for i, level in enumerate(levels):
         gated = _losses(model, read, level)
         behind_gated, prompt_macs_ratio = _behind_prompts(model, read, level)
         ratio, lower = perplexity_ratio(dense, gated)
@@ -60,7 +61,7 @@ def measure_language(model: LanguageModel, text: str, report: Callable[[float], 
                 "ms_per_step": seconds * 1e3,
             }
         )
-        report((i + 1) / len(points))
+        report((i + 1) / len(levels))
     tokens = sum(len(part) - 1 for part in read)
     return {"model": model.name, "tokens": tokens, "steps": len(prompts) * (CONTINUED - 1), "points": rows}
 

@@ -19,12 +19,13 @@ TIMED_SECONDS = (2.0, 10.0)
 TURNS = 3
 
 
-def measure_speech(model: SpeechRecognizer, clips: Sequence[Clip], report: Callable[[float], None]) -> dict[str, Any]:
+def measure_speech(
+    model: SpeechRecognizer, clips: Sequence[Clip], levels: Sequence[float], report: Callable[[float], None]
+) -> dict[str, Any]:
     """Everything that `sluice quality` reports, as plain data; `report` is called with the share done. Raises
     `ValueError` for clips without texts."""
     if any(clip.text is None for clip in clips):
         raise ValueError("every recording must have its text, in a file of its name and .txt beside it")
-    levels = [point.level for point in model.profile.points]
     timed = [clip for clip in clips if TIMED_SECONDS[0] <= clip.seconds <= TIMED_SECONDS[1]]
     timed = timed[:: max(1, len(timed) // TIMED_CLIPS)][:TIMED_CLIPS]
     rows: list[dict[str, Any]] = []

@@ -20,15 +20,18 @@ RESAMPLES = 200
 
 
 def measure_texts(
-    model: TextModel, texts: Sequence[str], rated: RatedDocuments | None, report: Callable[[float], None]
+    model: TextModel,
+    texts: Sequence[str],
+    rated: RatedDocuments | None,
+    levels: Sequence[float],
+    report: Callable[[float], None],
 ) -> dict[str, Any]:
-    """Everything that `sluice quality` reports, as plain data; without `rated`, nothing of documents. `report` is
-    called with the share done."""
+    """Everything that `sluice quality` reports of some levels, the first of which is 0, as plain data; without `rated`,
+    nothing of documents. `report` is called with the share done."""
     requests: list[Tensors] = [request_of(text, model) for text in texts]
     documents: list[Tensors] = [request_of(text, model) for text in (rated.texts if rated else ())]
-    levels = [point.level for point in model.profile.points]
     dense, dense_documents = _dense(model, requests), _dense(model, documents)
-    seconds = _median_seconds(model, levels, requests[:TIMED_TEXTS])
+    seconds, document_seconds = (_seconds(model, levels, some) for some in (requests[:TIMED_TEXTS], documents))
     rows = []
     for i, level in enumerate(levels):
         found = agreements(model.run, model.agreement, requests, dense, level)
@@ -43,7 +46,8 @@ def measure_texts(
             "time_ratio": seconds[i] / seconds[0],
         }
         if rated is not None:
-            row["documents"] = _documents(model, documents, dense_documents, rated, level)
+            taken = {"ms": document_seconds[i] * 1e3, "time_ratio": document_seconds[i] / document_seconds[0]}
+            row["documents"] = taken | _documents(model, documents, dense_documents, rated, level)
         rows.append(row)
         report((i + 1) / len(levels))
     return {
@@ -103,13 +107,13 @@ def _alike(outputs: Sequence[Tensors]) -> NDArray[np.float32]:
     return cosines
 
 
-def _median_seconds(model: TextModel, levels: list[float], requests: Sequence[Tensors]) -> list[float]:
-    """The median time of a text at each level; the levels take turns at each text."""
-    times: list[list[float]] = [[] for _ in levels]
-    for _ in range(TURNS):
-        for inputs in requests:
-            for level, taken in zip(levels, times, strict=True):
+def _seconds(model: TextModel, levels: Sequence[float], requests: Sequence[Tensors]) -> list[float]:
+    """The mean over the texts of the median time of each, at each level; the levels take turns at each text."""
+    times = np.zeros((len(levels), len(requests), TURNS))
+    for turn in range(TURNS):
+        for j, inputs in enumerate(requests):
+            for i, level in enumerate(levels):
                 started = perf_counter()
                 model.run(inputs, GateContext(level))
-                taken.append(perf_counter() - started)
-    return [float(np.median(taken)) for taken in times]
+                times[i, j, turn] = perf_counter() - started
+    return [float(seconds) for seconds in np.median(times, 2).mean(1)] if requests else []

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from models.zoo import catalog, fashion_data
-from service.commands.options import Data, Json, Name
+from service.commands.options import Data, Json, Name, read_levels
 from service.commands.output import fail, print_json
 from service.settings import load_settings
 
@@ -88,7 +88,7 @@ def model(
             split(against),
             split(datatype),
             [int(size) for size in split(tokens)],
-            [float(level) for level in split(levels)],
+            read_levels(levels),
             seconds,
             say,
         )

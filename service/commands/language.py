@@ -11,7 +11,7 @@ from models.zoo import language_calibration, language_family, text_data
 from models.zoo.family import UnknownModel, split_datatype
 from models.zoo.language_calibration_file import save_calibration
 from models.zoo.language_quality import measure_language
-from service.commands.options import require_torch
+from service.commands.options import levels_to_measure, require_torch
 from service.commands.output import fail, print_json
 from service.commands.tables import print_profile
 from service.settings import SettingsError, load_settings
@@ -50,14 +50,15 @@ def calibrate_language(name: str, data: Path | None, output: Path | None, points
     print_profile(profile, path, json)
 
 
-def quality_of_language(name: str, data: Path | None, json: bool) -> None:
-    """Prints every operating point on a text that neither calibration nor the profile saw."""
+def quality_of_language(name: str, data: Path | None, levels: str | None, json: bool) -> None:
+    """Prints every operating point, or each of the `levels`, on a text that neither calibration nor the profile saw."""
     try:
         text = " ".join(text_data.sample()) if data is None else "\n".join(text_data.read_lines(data))
         model = language_family.load(name, load_settings().calibrations)
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task("measuring", total=1.0)
-            report = measure_language(model, text, lambda done: bar.update(task, completed=done))
+            measured = levels_to_measure(levels, model.profile)
+            report = measure_language(model, text, measured, lambda done: bar.update(task, completed=done))
     except (SettingsError, UnknownModel, OSError, ValueError) as error:
         fail(str(error))
     if json:

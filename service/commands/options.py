@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from models.gating.profile import Profile
 from models.zoo.catalog import available
 from service.commands.output import fail
 
@@ -17,7 +18,29 @@ Data = Annotated[
         "models of texts: file of texts, one a line"
     ),
 ]
+Levels = Annotated[
+    str | None,
+    typer.Option(help="Levels to measure beside 0, with commas between; by default the profile's operating points"),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON")]
+
+
+def read_levels(text: str) -> list[float]:
+    """Ends the command where one is none."""
+    try:
+        levels = [float(part) for part in text.split(",")]
+    except ValueError:
+        levels = [-1.0]
+    if not all(0 <= level <= 1 for level in levels):
+        fail(f"--levels must be numbers from 0 to 1 with commas between, not {text!r}")
+    return levels
+
+
+def levels_to_measure(text: str | None, profile: Profile) -> list[float]:
+    """0 first, to which the others are compared; without a text the profile's own."""
+    if text is None:
+        return [point.level for point in profile.points]
+    return [0.0, *sorted(set(read_levels(text)) - {0.0})]
 
 
 def require_fashion(model: str) -> None:

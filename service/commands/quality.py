@@ -1,6 +1,7 @@
 """`sluice quality`: a model at each of its operating points on data that it was neither trained nor calibrated on."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ from models.zoo.fashion_data import LabelledImages, MissingData
 from models.zoo.fashion_family import fashion_files
 from models.zoo.fashion_weights import PACKAGED, Files
 from service.commands.language import quality_of_language
-from service.commands.options import Data, Json, Name, require_fashion
+from service.commands.options import Data, Json, Levels, Name, levels_to_measure, require_fashion
 from service.commands.output import fail, print_json
 from service.commands.speech import quality_of_speech
 from service.commands.texts import quality_of_texts
@@ -36,6 +37,7 @@ def quality(
         bool, typer.Option("--sample", help="A quick look: the images that come with Sluice; of recordings a third")
     ] = False,
     weights: Annotated[Path | None, typer.Option(help="Weights beside their own calibration and profile")] = None,
+    levels: Levels = None,
     json: Json = False,
 ) -> None:
     """Accuracy, agreement with dense, MACs and time of every operating point, on the 10,000 test images.
@@ -47,13 +49,13 @@ def quality(
     calibration did not see, or on a folder of recordings with their texts. Of a language
     model: perplexity, and how often the likeliest token is the dense one, on a novel or on a text of your own."""
     if text_family.recognises(model):
-        quality_of_texts(model, data, json)
+        quality_of_texts(model, data, levels, json)
         return
     if language_family.recognises(model):
-        quality_of_language(model, data, json)
+        quality_of_language(model, data, levels, json)
         return
     if speech_family.recognises(model):
-        quality_of_speech(model, data, sample, json)
+        quality_of_speech(model, data, sample, levels, json)
         return
     require_fashion(model)
     try:
@@ -63,7 +65,7 @@ def quality(
         else:
             served = fashion.load(fashion_files(load_settings().calibrations), model)
         with Progress(console=Console(stderr=True)) as bar:
-            report = measure_all(served, images, bar)
+            report = measure_all(served, images, levels_to_measure(levels, served.profile), bar)
     except (SettingsError, MissingData, MissingWeights, OSError, ValueError) as error:
         fail(str(error))
     if json:
@@ -72,9 +74,10 @@ def quality(
         _print(report)
 
 
-def measure_all(model: fashion.FashionClassifier, images: LabelledImages, bar: Progress) -> dict[str, Any]:
-    """Everything that the command reports, as plain data."""
-    levels = [point.level for point in model.profile.points]
+def measure_all(
+    model: fashion.FashionClassifier, images: LabelledImages, levels: Sequence[float], bar: Progress
+) -> dict[str, Any]:
+    """Everything that the command reports, as plain data. The first level is 0."""
     task = bar.add_task("measuring", total=len(levels) + 3)
 
     def run(variant: fashion.FashionClassifier, level: float) -> Measurement:

@@ -12,6 +12,7 @@ from models.zoo.audio import COMMAND
 from models.zoo.family import DATATYPES, UnknownModel, split_datatype
 from models.zoo.speech_data import Clip
 from models.zoo.speech_quality import measure_speech
+from service.commands.options import levels_to_measure
 from service.commands.output import fail, print_json
 from service.commands.tables import print_profile
 from service.settings import SettingsError, load_settings
@@ -46,16 +47,17 @@ def calibrate_speech(name: str, data: Path | None, output: Path | None, points: 
     print_profile(profile, path, json)
 
 
-def quality_of_speech(name: str, data: Path | None, sample: bool, json: bool) -> None:
-    """Prints every operating point on recordings that the thresholds were not found on, or, a `sample`, on those that
-    the profile was not measured on either."""
+def quality_of_speech(name: str, data: Path | None, sample: bool, levels: str | None, json: bool) -> None:
+    """Prints every operating point, or each of the `levels`, on recordings that the thresholds were not found on, or, a
+    `sample`, on those that the profile was not measured on either."""
     try:
         model = speech_family.load(name, load_settings().calibrations)
         _, held_out, rest = speech_data.split(_clips(data))
         clips = rest if sample else [*held_out, *rest]
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task("measuring", total=1.0)
-            report = measure_speech(model, clips, lambda done: bar.update(task, completed=done))
+            measured = levels_to_measure(levels, model.profile)
+            report = measure_speech(model, clips, measured, lambda done: bar.update(task, completed=done))
     except ModuleNotFoundError as missing:
         fail(f"{missing}: {COMMAND}")
     except (SettingsError, UnknownModel, OSError, ValueError) as error:

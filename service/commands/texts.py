@@ -13,6 +13,7 @@ from models.zoo.family import served_name, split_datatype
 from models.zoo.lean_layers import save_lean
 from models.zoo.text_model import open_text_model
 from models.zoo.text_quality import measure_texts
+from service.commands.options import levels_to_measure
 from service.commands.output import fail, print_json
 from service.commands.tables import print_profile
 from service.settings import SettingsError, load_settings
@@ -51,16 +52,17 @@ def calibrate_texts(name: str, data: Path | None, output: Path | None, points: i
     print_profile(profile, path, json)
 
 
-def quality_of_texts(name: str, data: Path | None, json: bool) -> None:
-    """Prints every operating point on texts that neither calibration nor the profile saw: those in `data`, one a line,
-    by default sentences of a novel; and of embeddings on rated documents."""
+def quality_of_texts(name: str, data: Path | None, levels: str | None, json: bool) -> None:
+    """Prints every operating point, or each of the `levels`, on texts that neither calibration nor the profile saw:
+    those in `data`, one a line, by default sentences of a novel; and of embeddings on rated documents."""
     try:
         model = text_family.load(name, load_settings().calibrations)
         texts = text_data.sample() if data is None else text_data.read_lines(data)
         rated = text_data.lee() if model.outputs[0].name == "embedding" else None
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task("measuring", total=1.0)
-            report = measure_texts(model, texts, rated, lambda done: bar.update(task, completed=done))
+            measured = levels_to_measure(levels, model.profile)
+            report = measure_texts(model, texts, rated, measured, lambda done: bar.update(task, completed=done))
     except (SettingsError, catalog.UnknownModel, OSError, ValueError) as error:
         fail(str(error))
     if json:
@@ -91,9 +93,19 @@ def _print(report: dict[str, Any]) -> None:
 
 
 def _table_of_documents(report: dict[str, Any]) -> Table:
-    columns = ("level", "MACs", "cosine", "Spearman to dense", "lower bound", "Spearman to people", "lower bound")
-    keys = ("macs_ratio", "cosine", "spearman", "spearman_lower", "spearman_people", "spearman_people_lower")
+    columns = (
+        *("level", "MACs", "ms", "of dense", "cosine", "Spearman to dense", "lower bound"),
+        *("Spearman to people", "lower bound"),
+    )
+    keys = ("cosine", "spearman", "spearman_lower", "spearman_people", "spearman_people_lower")
     table = Table(*columns, title=f"{report['model']} on {report['documents']} rated news documents")
     for row in report["points"]:
-        table.add_row(f"{row['level']:.3f}", *(f"{row['documents'][key]:.4f}" for key in keys))
+        found = row["documents"]
+        table.add_row(
+            f"{row['level']:.3f}",
+            f"{found['macs_ratio']:.3f}",
+            f"{found['ms']:.2f}",
+            f"{found['time_ratio']:.3f}",
+            *(f"{found[key]:.4f}" for key in keys),
+        )
     return table

@@ -139,10 +139,11 @@ struct Head {
 
     // What scores need before they become powers: a bias of their own, and of each query a base.
     void prepare(std::size_t block, const Meeting &tile, float *scores, Softened *states) const {
-        const bool biased = (attention.bias && !attention.one_bias) ||
-                            attention.visible(block + tile.first) < tile.first_key + tile.keys;
         constexpr std::size_t kStep = Softening<Kind>::kStep, kHalf = kTileKeys / 2;
         const std::size_t found = divide_up(tile.keys, kHalf) * kHalf, softened = divide_up(tile.keys, kStep) * kStep;
+        const std::size_t sees = attention.visible(block + tile.first);
+        const bool biased = (attention.bias && !attention.one_bias) ||
+                            (sees < attention.keys.rows && sees < tile.first_key + found);
         for (std::size_t i = 0; i < tile.queries; ++i, scores += kBlockKeys) {
             for (std::size_t at = found; at < softened; at += kLanes)
                 _mm512_store_ps(scores + at, _mm512_set1_ps(-__builtin_inff()));

@@ -161,7 +161,8 @@ def test_what_stands_for_neurons_is_kept_in_steps_of_its_own(tmp_path):
 
 def test_quality_is_measured_at_every_point(calibrated):
     model, _ = calibrated
-    report = measure_language(model, TEXT, lambda done: None)
+    levels = [point.level for point in model.profile.points]
+    report = measure_language(model, TEXT, levels, lambda done: None)
     assert len(report["points"]) == 4
     dense = report["points"][0]
     assert (dense["perplexity_ratio"], dense["token_agreement"], dense["macs_ratio"]) == (1, 1, 1)

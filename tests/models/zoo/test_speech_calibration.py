@@ -65,7 +65,8 @@ def test_the_served_model_does_what_its_profile_says(folder, clips, calibrated, 
 
 def test_every_level_is_measured(folder, clips, calibrated):
     profile, found = calibrated
-    report = measure_speech(SpeechRecognizer("speech", folder, profile, found), clips[:6], lambda done: None)
+    levels = [point.level for point in profile.points]
+    report = measure_speech(SpeechRecognizer("speech", folder, profile, found), clips[:6], levels, lambda done: None)
     assert (report["clips"], report["words"]) == (6, 18)
     assert [row["level"] for row in report["points"]] == [point.level for point in profile.points]
     for row in report["points"]:
@@ -79,7 +80,7 @@ def test_every_level_is_measured(folder, clips, calibrated):
 def test_recordings_without_texts_cannot_be_measured(folder):
     model = SpeechRecognizer("speech", folder)
     with pytest.raises(ValueError, match="must have its text"):
-        measure_speech(model, [Clip("a", np.ones(1600, np.float32), None)], lambda done: None)
+        measure_speech(model, [Clip("a", np.ones(1600, np.float32), None)], [0.0], lambda done: None)
 
 
 def test_a_calibration_survives_its_file(calibrated, tmp_path):

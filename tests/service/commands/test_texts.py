@@ -72,6 +72,14 @@ def test_quality_is_that_of_the_profile_with_its_bounds(tmp_path, home, monkeypa
     assert last["documents"]["spearman_lower"] < last["documents"]["spearman"]
     assert last["documents"]["spearman_people_lower"] < last["documents"]["spearman_people"] < 0.9
     assert "Spearman to people" in run("quality", folder, "--data", texts)
+    chosen = json.loads(run("quality", folder, "--data", texts, "--levels", "0.9,0.3,0", "--json"))
+    assert [row["level"] for row in chosen["points"]] == [0, 0.3, 0.9]
+    assert chosen["points"][0]["documents"]["time_ratio"] == 1
+    assert all(row["documents"]["ms"] > 0 for row in chosen["points"])
+    for wrong in ("1.5", "half", "0.5;1", ""):
+        refused = CliRunner().invoke(command_line(), ["quality", folder, "--data", texts, "--levels", wrong])
+        assert refused.exit_code == 1
+        assert "--levels must be numbers from 0 to 1" in refused.output
 
 
 def test_a_model_of_pairs_is_calibrated_on_pairs(tmp_path, home):
