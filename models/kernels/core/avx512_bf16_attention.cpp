@@ -8,6 +8,7 @@ namespace {
 
 struct RoundedPairs {
     static constexpr std::size_t group = 2, step = kStep, step_vectors = 4;
+    static constexpr bool hides_no_number = true;  // the power of a score that is none is 0
     static constexpr float octave = kRoundedOctave;
     typedef __m512i Largest;  // of halves
 
@@ -20,8 +21,7 @@ struct RoundedPairs {
             _mm512_store_si512(to, row_halves<1>(row + k, depth - k, factor).part[0]);
     }
 
-    // Whether all are numbers: all else that is none makes a result that is none, but the power of a score that is none
-    // would be 0.
+    // Whether all are numbers. Of queries and values what is none makes a result that is none.
     static bool pack_keys(const Heads &keys, const float *rows, std::size_t depth, float *to) {
         const std::size_t tiles = divide_up(keys.rows, kTileKeys) * kTileVectors;
         sluice::pack_keys<1, kPackedAhead>(keys, rows, depth, tiles, reinterpret_cast<std::uint8_t *>(to));

@@ -22,7 +22,7 @@ template <typename Kind>
 constexpr std::size_t kBlockWords = kBlockKeys / Kind::group;
 
 // Of a query: powers are relative to 2^base, a whole number. It follows the largest score only where powers would grow past
-// 2^kSlack: sums of float32 have the room.
+// 2^kSlack: sums of float32 have the room, for values that are no more than 2^100.
 constexpr float kSlack = 16;
 
 struct Softened {

@@ -1,8 +1,10 @@
 #include "strassen.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 #include "spans.h"
 
@@ -22,13 +24,16 @@ constexpr std::size_t kPairs = 72;
 // Powers of two that the largest values of two rows that are mixed, and of all columns, may be apart.
 constexpr std::int32_t kRowExponents = 6, kColumnExponents = 10;
 
-// Of a float's bits without its sign, which are in order.
-constexpr std::int32_t kInfinity = 0x7f800000;
+// By how much larger the error may become where inputs that are mixed are of unlike size.
+constexpr double kMostLost = 2;
+
+// Of a float's bits without its sign, which are in order: those of 2^124, of which four add up to less than infinity.
+constexpr std::int32_t kLargest = (124 + 127) << 23;
 constexpr std::int32_t exponent(std::int32_t bits) { return bits >> 23; }
 
-// Whether two are finite and no more than so many powers of two apart.
+// Whether mixtures of two are finite, and they are no more than so many powers of two apart.
 bool near(std::int32_t a, std::int32_t b, std::int32_t exponents) {
-    return std::max(a, b) < kInfinity && std::abs(exponent(a) - exponent(b)) <= exponents;
+    return std::max(a, b) < kLargest && std::abs(exponent(a) - exponent(b)) <= exponents;
 }
 
 // How inputs and blocks are halved.
@@ -192,7 +197,7 @@ struct ByHalves {
 };
 
 bool columns_are_even(const Weights &weights) {
-    std::int32_t smallest = kInfinity, largest = 0;
+    std::int32_t smallest = kLargest, largest = 0;
     for (std::size_t first = 0; first < weights.outputs; first += kBlock) {
         std::int32_t columns[kBlock] = {};
         const float *row = weights.packed + first * weights.inputs;
@@ -211,11 +216,35 @@ bool columns_are_even(const Weights &weights) {
     return near(smallest, largest, kColumnExponents);
 }
 
+// An input is mixed with one of the other half, as its weights are. Where those of one are r times as large and its
+// activations, as they then often are, r times as small, products of one's activations with the other's weights are
+// larger than those that are wanted, and so are their errors.
+bool inputs_are_even(const Weights &weights) {
+    const Halves halves(weights);
+    std::vector<double> squares(weights.inputs);
+    const float *weight = weights.packed;
+    for (std::size_t block = 0; block < halves.blocks; ++block) {
+        for (double &sum : squares) {
+            for (std::size_t c = 0; c < kBlock; ++c, ++weight) sum += static_cast<double>(*weight) * *weight;
+        }
+    }
+    double lost = 0;
+    for (std::size_t part = 0; part < halves.parts; ++part) {
+        const double *front = squares.data() + 2 * halves.begin(part), *back = front + halves.depth(part);
+        for (std::size_t k = 0; k < halves.depth(part); ++k) {
+            const double r = front[k] == back[k] ? 1 : std::sqrt(front[k] / back[k]), error = (2 + r + 1 / r) / 4;
+            lost += error * error;
+        }
+    }
+    return lost <= kMostLost * kMostLost * static_cast<double>(halves.half);
+}
+
 }  // namespace
 
 bool can_be_halved(const Weights &weights) {
     const Halves halves(weights);
-    return weights.inputs >= kFewestInputs && weights.inputs % 2 == 0 && halves.blocks && columns_are_even(weights);
+    return weights.inputs >= kFewestInputs && weights.inputs % 2 == 0 && halves.blocks && columns_are_even(weights) &&
+           inputs_are_even(weights);
 }
 
 std::size_t multiply_by_halves(const InstructionSet &set, const Weights &weights, const InputRows &x,

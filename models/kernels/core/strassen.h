@@ -3,8 +3,8 @@
 // so that all sums of the seven stay in the nearest cache, and its first tile mixes a block's weights on their way to the
 // multipliers, as Huang et al. (Strassen's Algorithm Reloaded, 2016) mix what they pack.
 //
-// Rounding errors are relative to the larger of two rows that are mixed, and of two columns, and not to a result's own. So
-// it is for rows of about the same size, and for columns of about the same size.
+// Rounding errors are relative to the larger of two rows that are mixed, of two columns and of two inputs, and not to a
+// result's own. So it is for such as are of about the same size.
 #pragma once
 
 #include "product.h"
@@ -12,7 +12,7 @@
 
 namespace sluice {
 
-// False for a matrix that is small, or whose columns are not finite or not of about the same size.
+// False for a matrix that is small, or whose columns or inputs are not finite or not of about the same size.
 bool can_be_halved(const Weights &weights);
 
 // Returns how many outputs it has computed, those of the whole blocks. None, and nothing is written, where there are few

@@ -58,6 +58,25 @@ inline void add_products(__m512 (&sums)[Rows][Vectors], const float *rows, std::
     }
 }
 
+// Some values of a bias in octaves of powers. What is finite stays so: where all of a query's are the lowest float, as masks
+// may have them, they count alike.
+template <typename Kind>
+inline __m512 scaled_bias(const float *bias, __mmask16 there) {
+    const __m512 value = _mm512_maskz_loadu_ps(there, bias), lowest = _mm512_set1_ps(-__FLT_MAX__);
+    const __mmask16 finite = _mm512_cmp_ps_mask(value, lowest, _CMP_GE_OQ);
+    const __m512 scaled = value * (kLog2E * Kind::octave);
+    return _mm512_mask_max_ps(scaled, finite, scaled, lowest);
+}
+
+inline bool has_no_number(const float *values, std::size_t count) {
+    __mmask16 found = 0;
+    for (std::size_t i = 0; i < count; i += kLanes) {
+        const __m512 part = _mm512_maskz_loadu_ps(first_lanes(count - i), values + i);
+        found |= _mm512_cmp_ps_mask(part, part, _CMP_UNORD_Q);
+    }
+    return found != 0;
+}
+
 // One head of the queries, and the keys and values that it reads.
 template <typename Kind>
 struct Head {
@@ -77,7 +96,7 @@ struct Head {
         for (std::size_t at = 0; at < keys; at += kLanes) {
             const __mmask16 seen = count > at ? first_lanes(count - at) : 0;
             __m512 score = _mm512_load_ps(scores + at);
-            if (bias) score += _mm512_maskz_loadu_ps(seen, bias + first_key + at) * (kLog2E * Kind::octave);
+            if (bias) score += scaled_bias<Kind>(bias + first_key + at, seen);
             _mm512_store_ps(scores + at, _mm512_mask_mov_ps(_mm512_set1_ps(-__builtin_inff()), seen, score));
         }
     }
@@ -307,7 +326,7 @@ void fill_starts(const Attention &attention, std::size_t keys, float *starts) {
     for (std::size_t at = 0; at < keys; at += kLanes) {
         const __mmask16 there = at < attention.keys.rows ? first_lanes(attention.keys.rows - at) : 0;
         __m512 start = _mm512_setzero_ps();
-        if (bias && there) start = _mm512_maskz_loadu_ps(there, bias + at) * (kLog2E * Kind::octave);
+        if (bias && there) start = scaled_bias<Kind>(bias + at, there);
         _mm512_store_ps(starts + at, _mm512_mask_mov_ps(_mm512_set1_ps(-__builtin_inff()), there, start));
     }
 }
@@ -323,6 +342,9 @@ std::size_t attend_heads(const Attention &attention, float *scratch, float *out)
                       blocks = divide_up(n_queries, kBlockQueries);
     for (std::size_t h = 0; h < attention.heads; ++h) {
         const std::size_t key_head = attention.key_head(h);
+        if (Kind::hides_no_number && attention.bias &&
+            has_no_number(attention.bias_of(h, 0), attention.keys.rows * (attention.one_bias ? 1 : n_queries)))
+            return h;
         if (h == 0 || key_head != attention.key_head(h - 1)) {
             const float *own = attention.keys.values + key_head * attention.head_size;
             if (!Kind::pack_keys(attention.keys, own, attention.head_size, keys)) return h;

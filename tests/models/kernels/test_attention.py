@@ -10,12 +10,15 @@ from hypothesis import strategies as st
 from models import kernels
 from models.kernels import reference
 
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
 every_instruction_set = pytest.mark.parametrize("instruction_set", kernels.instruction_sets())
 every_datatype = pytest.mark.parametrize("datatype", ["fp32", "bf16"])
 both_backends = pytest.mark.parametrize("backend", [kernels, reference])
 
-# On both sides of a tile, a block of queries, and one and two blocks of keys.
-LENGTHS = st.one_of(st.integers(1, 20), st.sampled_from([47, 48, 49, 63, 64, 65, 127, 128, 129, 200, 300]))
+# On both sides of a tile, a block of queries of either way, and one and two blocks of keys.
+SIZES = [47, 48, 49, 59, 60, 61, 63, 64, 65, 120, 121, 127, 128, 129, 200, 300]
+LENGTHS = st.one_of(st.integers(1, 20), st.sampled_from(SIZES))
 
 
 def normal(random, *shape):
@@ -234,6 +237,36 @@ def test_hidden_keys_count_for_nothing(instruction_set, datatype):
     y = kernels.attention(q, k, v, 32, bias=bias, **options)
     # Powers are rounded relative to the largest, which is the same of both.
     np.testing.assert_allclose(y, kernels.attention(q, k[150:], v[150:], 32, **options), rtol=1e-4, atol=1e-5)
+
+
+@every_datatype
+@every_instruction_set
+@pytest.mark.parametrize("of_one", [True, False])
+def test_a_bias_that_is_no_number_makes_none(instruction_set, datatype, of_one):
+    q, k, v = normal(np.random.default_rng(7), 3, 40, 2 * 32)
+    bias = np.zeros(40 if of_one else (2, 40, 40), np.float32)
+    bias[..., 7] = np.nan
+    y = kernels.attention(q, k, v, 32, bias=bias, datatype=datatype, instruction_set=instruction_set)
+    assert np.isnan(y).all()
+
+
+@every_datatype
+@every_instruction_set
+@pytest.mark.parametrize("of_one", [True, False])
+@pytest.mark.parametrize("lowest", [np.finfo(np.float32).min, -2e38, -1e36])
+def test_keys_that_all_have_the_lowest_bias_count_alike(instruction_set, datatype, of_one, lowest):
+    q, k, v = normal(np.random.default_rng(8), 3, 40, 2 * 32)
+    bias = np.full(40 if of_one else (2, 40, 40), lowest, np.float32)
+    y = kernels.attention(q, k, v, 32, bias=bias, datatype=datatype, instruction_set=instruction_set)
+    np.testing.assert_allclose(y, np.tile(v.mean(0), (40, 1)), atol=2e-2 if datatype == "bf16" else 1e-5)
+
+
+@pytest.mark.skipif(not kernels.instruction_sets("bf16") or CORES < 3, reason="two threads share four queries evenly")
+def test_a_part_of_one_query_sees_no_later_key():
+    q, k, v = (normal(np.random.default_rng(9), n, 64) for n in (4, 9000, 9000))
+    options = {"causal": True, "datatype": "bf16"}
+    y = kernels.attention(q, k, v, 64, threads=kernels.Threads(3), **options)
+    np.testing.assert_array_equal(y, kernels.attention(q, k, v, 64, **options))
 
 
 @every_instruction_set

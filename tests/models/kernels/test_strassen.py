@@ -124,3 +124,35 @@ def test_weights_that_are_not_finite_are_multiplied_as_usual(value):
     x, weight = normal(64, 256), normal(128, 256, seed=1)
     weight[5, 9] = value
     np.testing.assert_array_equal(product(x, weight), usual(x, weight))
+
+
+@pytest.mark.parametrize("name", VECTOR_SETS)
+@pytest.mark.parametrize("larger", [2.0**4, 2.0**8, 2.0**16])
+@pytest.mark.parametrize("which", [slice(128), slice(7, 8), slice(0, 256, 2)])
+def test_inputs_that_are_as_much_larger_as_their_weights_are_smaller_lose_little(name, larger, which):
+    scales = np.ones(256, np.float32)
+    scales[which] = larger
+    x, weight = normal(ROWS, 256) * scales, normal(64, 256, seed=1) / scales
+    lost = error(product(x, weight, name), x, weight) / error(usual(x, weight, name), x, weight)
+    assert np.median(lost) < 10
+
+
+@pytest.mark.parametrize("name", VECTOR_SETS)
+@pytest.mark.parametrize("value", [1e37, 5e37, 1e38, 2e38])
+def test_values_near_the_largest_do_not_overflow(name, value):
+    x = np.where(normal(ROWS, 256) > 0, value, -value).astype(np.float32)
+    weight = normal(64, 256, seed=1)
+    assert np.isfinite(product(x, 1e-6 * weight, name)).all()
+    large = np.where(weight > 0, value, -value).astype(np.float32)
+    assert np.isfinite(product(1e-6 * normal(ROWS, 256), large, name)).all()
+
+
+@pytest.mark.parametrize("name", VECTOR_SETS)
+@pytest.mark.parametrize("rows", [64, 400])
+def test_a_row_that_is_uneven_in_its_last_inputs_leaves_the_residual_as_it_was(name, rows):
+    x, weight, residual = normal(rows, 900), normal(64, 900, seed=1), normal(rows, 64, seed=5)
+    x[3, 899] = np.inf
+    wanted = usual(x, weight, name) + residual
+    product(x, weight, name, residual=residual, out=residual)
+    np.testing.assert_allclose(np.delete(residual, 3, 0), np.delete(wanted, 3, 0), rtol=1e-5, atol=1e-4)
+    assert not np.isfinite(residual[3]).any()
