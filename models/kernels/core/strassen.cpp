@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 #include <vector>
 
 #include "spans.h"
@@ -57,6 +58,10 @@ struct Rows {
     std::size_t begin, count;
 };
 
+struct Blocks {
+    std::size_t begin, end;
+};
+
 struct Buffers {
     FloatBuffer mixed_rows, mixed_weights, sums, zeros, last_lower;
 };
@@ -73,6 +78,7 @@ struct ByHalves {
     const Epilogue &epilogue;
     float *out;
     const Halves halves{weights};
+    const Blocks blocks{0, halves.blocks};
     const std::size_t pairs = divide_up(x.count, 2), quadrant_rows = set.half_rows * kBlock;
     Buffers &kept = buffers();
 
@@ -89,7 +95,7 @@ struct ByHalves {
         return true;
     }
 
-    // A few at a time. They are even.
+    // Some blocks of some rows, which are even, a few rows at a time.
     void run(Rows all) const {
         const std::size_t chunks = divide_up(all.count, kPairs);
         for (std::size_t i = 0; i < chunks; ++i) {
@@ -103,11 +109,12 @@ struct ByHalves {
         const std::size_t tiles = divide_up(rows.count, set.half_rows), largest = divide_up(halves.half, halves.parts);
         kept.mixed_rows.reserve(4 * rows.count * largest);
         kept.mixed_weights.reserve(4 * largest * kHalfBlock);
-        kept.sums.reserve((halves.parts > 1 ? halves.blocks * tiles : 1) * 2 * quadrant_rows);
+        kept.sums.reserve((halves.parts > 1 ? (blocks.end - blocks.begin) * tiles : 1) * 2 * quadrant_rows);
         for (std::size_t part = 0; part < halves.parts; ++part) {
             if (!mix(rows, part)) return false;
             keep_last_lower(rows, tiles, part);
-            for (std::size_t block = 0; block < halves.blocks; ++block) run_block(rows, tiles, part, block, last_rows);
+            for (std::size_t block = blocks.begin; block < blocks.end; ++block)
+                run_block(rows, tiles, part, block, last_rows);
         }
         return true;
     }
@@ -140,7 +147,7 @@ struct ByHalves {
     void run_block(Rows rows, std::size_t tiles, std::size_t part, std::size_t block, bool last_rows) const {
         const bool last_part = part + 1 == halves.parts;
         const std::size_t depth = halves.depth(part), from = 2 * halves.begin(part);
-        float *sums = kept.sums.data() + (halves.parts > 1 ? block * tiles * 2 * quadrant_rows : 0);
+        float *sums = kept.sums.data() + (halves.parts > 1 ? (block - blocks.begin) * tiles * 2 * quadrant_rows : 0);
         Folded folded;
         if (last_part) folded = fold(epilogue, {nullptr, weights.outputs}, block * kBlock, kBlock);
         HalvesTile tile;
@@ -190,9 +197,9 @@ struct ByHalves {
     // The weights that are multiplied by next: behind the last ones those of the layer that was packed after this one, which
     // in a model is the one that is called next.
     const float *ahead_of(std::size_t block, std::size_t part, bool last_rows) const {
-        if (block + 1 < halves.blocks) return halves.weights(weights, block + 1, part);
-        if (part + 1 < halves.parts) return halves.weights(weights, 0, part + 1);
-        return last_rows ? halves.weights(weights, block + 1, 0) : weights.packed;
+        if (block + 1 < blocks.end) return halves.weights(weights, block + 1, part);
+        if (part + 1 < halves.parts) return halves.weights(weights, blocks.begin, part + 1);
+        return halves.weights(weights, last_rows ? block + 1 : blocks.begin, 0);
     }
 };
 
@@ -251,12 +258,17 @@ std::size_t multiply_by_halves(const InstructionSet &set, const Weights &weights
                                const Epilogue &epilogue, float *out, Threads *threads) {
     if (x.count < kFewestRows) return 0;
     const ByHalves product{set, weights, x, epilogue, out};
-    const std::size_t pairs = product.pairs, outputs = product.halves.blocks * kBlock, shares = threads ? threads->count() : 1;
+    const std::size_t pairs = product.pairs, blocks = product.halves.blocks, outputs = blocks * kBlock,
+                      shares = threads ? threads->count() : 1;
     if (shares == 1 && pairs <= kPairs) return product.run_rows({0, pairs}, true) ? outputs : 0;
     if (!product.even()) return 0;
+    // Blocks rather than rows, of which each share would mix all weights; but evenly.
+    const std::size_t by_blocks = std::gcd(blocks, shares), by_rows = shares / by_blocks;
     const auto run = [&](std::size_t i) {
-        const std::size_t begin = i * pairs / shares, end = (i + 1) * pairs / shares;
-        ByHalves{set, weights, x, epilogue, out}.run({begin, end - begin});
+        const std::size_t row = i / by_blocks, block = i % by_blocks * (blocks / by_blocks);
+        const std::size_t begin = row * pairs / by_rows, end = (row + 1) * pairs / by_rows;
+        const Blocks own{block, block + blocks / by_blocks};
+        ByHalves{set, weights, x, epilogue, out, Halves(weights), own}.run({begin, end - begin});
     };
     if (shares == 1) {
         run(0);

@@ -16,8 +16,8 @@ namespace sluice {
 bool can_be_halved(const Weights &weights);
 
 // Returns how many outputs it has computed, those of the whole blocks. None, and nothing is written, where there are few
-// rows, or two that are mixed are not finite or not of about the same size. Threads share the rows, and change no bit. The
-// weights can be halved.
+// rows, or two that are mixed are not finite or not of about the same size. Threads share blocks and rows evenly, and change no
+// bit. The weights can be halved.
 std::size_t multiply_by_halves(const InstructionSet &set, const Weights &weights, const InputRows &x,
                                const Epilogue &epilogue, float *out, Threads *threads);
 

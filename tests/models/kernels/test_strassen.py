@@ -75,8 +75,9 @@ def test_it_loses_less_than_two_bits():
 
 
 @pytest.mark.parametrize("rows", [48, 61, 150, 300])
-def test_threads_change_no_bit(rows):
-    x, weight = normal(rows, 640), normal(200, 640, seed=1)
+@pytest.mark.parametrize("n_outputs", [64, 200, 256])  # an odd number of blocks, whose rows are shared, and even ones
+def test_threads_change_no_bit(rows, n_outputs):
+    x, weight = normal(rows, 640), normal(n_outputs, 640, seed=1)
     np.testing.assert_array_equal(product(x, weight, threads=kernels.Threads(2)), product(x, weight))
 
 
