@@ -90,7 +90,7 @@ def run(repeats: int = 100, json: bool = False, datatype: str = "fp32") -> dict[
     """
     instruction_set = kernels.instruction_set(datatype)
     shapes = [shape for shape in SHAPES if datatype != "int8" or not shape.kernel]
-    console = Console(stderr=json)
+    console = Console(stderr=json, width=max(Console().width, 150))
     with console.status("Measuring the kernels") as status:
         measurements = []
         for shape in shapes:

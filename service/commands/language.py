@@ -88,7 +88,7 @@ def _print(report: dict[str, Any]) -> None:
             f"{1 / row['prompt_perplexity_ratio']:.4f}",
             f"{1 / row['prompt_perplexity_ratio_lower']:.4f}",
         )
-    console = Console()
+    console = Console(width=max(Console().width, 130))
     console.print(table)
     console.print(
         "MACs and skip rate: of a step, dense being 1. of dense, same token: perplexity relative to the dense model's, "

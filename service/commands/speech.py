@@ -92,7 +92,7 @@ def _print(report: dict[str, Any]) -> None:
             "" if row["ms"] is None else f"{row['ms']:.1f}",
             "" if row["speedup"] is None else f"{row['speedup']:.2f}×",
         )
-    console = Console()
+    console = Console(width=max(Console().width, 110))
     console.print(table)
     console.print(
         f"ms: from audio to text, the mean of {report['timed_clips']} recordings of {report['timed_seconds']:.1f} s on "
