@@ -1,5 +1,6 @@
 """Options that several commands share, and the checks that go with them."""
 
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -27,13 +28,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON")]
 
 def read_levels(text: str) -> list[float]:
     """Ends the command where one is none."""
-    try:
+    with suppress(ValueError):
         levels = [float(part) for part in text.split(",")]
-    except ValueError:
-        levels = [-1.0]
-    if not all(0 <= level <= 1 for level in levels):
-        fail(f"--levels must be numbers from 0 to 1 with commas between, not {text!r}")
-    return levels
+        if all(0 <= level <= 1 for level in levels):
+            return levels
+    fail(f"--levels must be numbers from 0 to 1 with commas between, not {text!r}")
 
 
 def levels_to_measure(text: str | None, profile: Profile) -> list[float]:

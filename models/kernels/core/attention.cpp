@@ -185,7 +185,7 @@ void attend_by_vectors(const Attention &attention, const VectorAttention &vector
 }
 #endif
 
-void attend_alone(const InstructionSet &set, const Attention &attention, const Way &way, float *out) {
+void attend_alone(const InstructionSet &set, const Attention &attention, [[maybe_unused]] const Way &way, float *out) {
     const std::size_t n_queries = attention.queries.rows, n_keys = attention.keys.rows, depth = attention.head_size,
                       value_depth = attention.value_size;
     Buffers &kept = buffers();
@@ -233,7 +233,7 @@ void attend_alone(const InstructionSet &set, const Attention &attention, const W
     }
 }
 
-Way way_of(const InstructionSet &set, const Attention &attention) {
+Way way_of([[maybe_unused]] const InstructionSet &set, const Attention &attention) {
     Way way;
     if (attention.together > 1) return way;
     [[maybe_unused]] const std::size_t queries = attention.all_queries;

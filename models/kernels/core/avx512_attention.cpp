@@ -6,7 +6,7 @@ namespace {
 
 struct Floats {
     static constexpr std::size_t group = 1, step = 1, step_vectors = 2;
-    static constexpr bool hides_no_number = false;
+    static constexpr bool hides_nan = false;
     static constexpr float octave = 1;
     typedef __m512 Largest;
 

@@ -8,7 +8,7 @@ namespace {
 
 struct RoundedPairs {
     static constexpr std::size_t group = 2, step = kStep, step_vectors = 4;
-    static constexpr bool hides_no_number = true;  // the power of a score that is none is 0
+    static constexpr bool hides_nan = true;  // the power of a score that is none is 0
     static constexpr float octave = kRoundedOctave;
     typedef __m512i Largest;  // of halves
 

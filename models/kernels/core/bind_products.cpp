@@ -102,7 +102,10 @@ PackedMatrix pack_matrix(nb::handle weight, const std::string &datatype_,
     if (datatype != Datatype::fp32) return reduced_layer<PackedMatrix>(w, 1, 1, 0, datatype, instruction_set);
     PackedMatrix packed = from_packed<PackedMatrix>(pack_array(w, w.size(0), w.size(1), 1), w.size(0), w.size(1), 1, 1,
                                                     0, instruction_set);
-    packed.halves = !packed.set->split && can_be_halved(packed.weights());
+    if (!packed.set->split) {
+        const nb::gil_scoped_release released;
+        packed.halves = can_be_halved(packed.weights());
+    }
     if (split && packed.set->split) {
         packed.split_bytes = split_bytes(packed.outputs, packed.inputs);
         const std::shared_ptr<void> parts = weight_memory(packed.split_bytes, Kept::parts);

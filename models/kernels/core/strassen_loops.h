@@ -172,10 +172,11 @@ auto mixture(const float *a, std::size_t a_step, const float *b, std::size_t b_s
     }
 }
 
-// With rows a b over c d, of weights a b over c d: the upper left quadrant is aa + bc, and with
-//   s0 = c + d, s1 = s0 - a, s2 = a - c, s3 = b - s1   of rows,
-//   t0 = b - a, t1 = d - t0, t2 = d - b, t3 = c - t1   of weights, and two = aa + s1 t1
-// the upper right is two + s0 t0 + s3 d, the lower left two + s2 t2 + d t3, the lower right two + s0 t0 + s2 t2.
+// With rows p q over r s and weights a b over c d the upper left quadrant is pa + qc, and with
+//   s0 = r + s, s1 = s0 - p, s2 = p - r, s3 = q - s1   of rows,
+//   t0 = b - a, t1 = d - t0, t2 = d - b, t3 = c - t1   of weights, and two = pa + s1 t1
+// the upper right is two + s0 t0 + s3 d, the lower left two + s2 t2 + s t3, the lower right two + s0 t0 + s2 t2. In order:
+// pa, + qc; s0 t0; pa + s1 t1, + s2 t2 (to the lower right beside s0 t0), + s t3; two + s0 t0 + s3 d.
 // Each product makes one mixture at most: one that made two would wait for the second cache.
 template <std::size_t Rows, bool Mixes>
 void halves_tile(const HalvesTile &t, std::size_t column, Fetching &fetching) {
@@ -188,8 +189,8 @@ void halves_tile(const HalvesTile &t, std::size_t column, Fetching &fetching) {
                 *const d = c + kHalfBlock;
     float *const t0 = t.mixed_weights + column, *const t1 = t0 + half, *const t2 = t1 + half, *const t3 = t2 + half;
     const auto quadrant = [&](std::size_t rows, std::size_t from) {
-        const HalvesTile::Columns &c = t.columns;
-        return Quadrant{t.sums[rows] + from, {c.scale + from, c.shift + from, c.saliency + from, c.floor, c.ceiling},
+        const HalvesTile::Columns &of = t.columns;
+        return Quadrant{t.sums[rows] + from, {of.scale + from, of.shift + from, of.saliency + from, of.floor, of.ceiling},
                         t.out[rows] + from, t.out_stride, rows ? t.lower_rows : Rows, t.last};
     };
     const Quadrant upper_left = quadrant(0, column), upper_right = quadrant(0, kHalfBlock + column),

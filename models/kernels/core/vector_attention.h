@@ -68,7 +68,7 @@ inline __m512 scaled_bias(const float *bias, __mmask16 there) {
     return _mm512_mask_max_ps(scaled, finite, scaled, lowest);
 }
 
-inline bool has_no_number(const float *values, std::size_t count) {
+inline bool has_nan(const float *values, std::size_t count) {
     __mmask16 found = 0;
     for (std::size_t i = 0; i < count; i += kLanes) {
         const __m512 part = _mm512_maskz_loadu_ps(first_lanes(count - i), values + i);
@@ -342,8 +342,8 @@ std::size_t attend_heads(const Attention &attention, float *scratch, float *out)
                       blocks = divide_up(n_queries, kBlockQueries);
     for (std::size_t h = 0; h < attention.heads; ++h) {
         const std::size_t key_head = attention.key_head(h);
-        if (Kind::hides_no_number && attention.bias &&
-            has_no_number(attention.bias_of(h, 0), attention.keys.rows * (attention.one_bias ? 1 : n_queries)))
+        if (Kind::hides_nan && attention.bias &&
+            has_nan(attention.bias_of(h, 0), attention.keys.rows * (attention.one_bias ? 1 : n_queries)))
             return h;
         if (h == 0 || key_head != attention.key_head(h - 1)) {
             const float *own = attention.keys.values + key_head * attention.head_size;
