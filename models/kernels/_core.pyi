@@ -437,15 +437,23 @@ def run_gated_network(
     active outputs of each layer.
     """
 
+def match_positions(x: Floats, threshold: float, *, instruction_set: str | None = None) -> Channels:
+    """Which rows of x [M, C] are nearly alike: for each the one that it joins, int32 [M], itself where it stays.
+
+    Pairs whose saliency, 1 − their cosine, is not above the threshold are gone through from the most alike on. A row
+    that is in no pair yet joins the one before it, or joins the row of the pair that others have joined. The first row
+    stays by itself.
+    """
+
 def merge_positions(
     x: Floats, sizes: Floats, threshold: float, *, instruction_set: str | None = None
 ) -> tuple[Floats, Floats]:
-    """A gate on the positions of a sequence: those that are nearly alike become one (token merging, Bolya et al. 2023).
+    """A gate on the positions of a sequence: those that are nearly alike become one (token merging, Bolya et al. 2023;
+    of all pairs, where they compare one half with the other).
 
-    x is [M, C], and sizes [M] is how many positions each of its rows stands for. The saliency of an even row is 1 − its
-    greatest cosine to an odd one. Even rows but the first whose saliency is not above the threshold join that odd row:
-    the mean of both, weighted by their sizes. Returns the rows that are left, in order, and their sizes; x and sizes
-    themselves where none joined.
+    x is [M, C], and sizes [M] is how many positions each of its rows stands for. Rows that join another, by
+    `match_positions`, become their mean, weighted by their sizes. Returns the rows that are left, in order, and their
+    sizes; x and sizes themselves where none joined.
     """
 
 def select_channels(

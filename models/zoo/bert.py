@@ -9,11 +9,11 @@ encoders that are made like it, which `bert_shape` tells apart.
 One sequence at a time: there is no padding, and no mask. Queries, keys and values are one product.
 
 Each layer has three gates, and none needs training. The one between its halves is on positions: those that are nearly
-alike become one, their mean (token merging, Bolya et al. 2023), and all that follows is done once for both. The other
-two are on channels, those that the scores are made of and the neurons. What can be left out of them was found by
-calibration (`lean_fitting`), the same for all requests: to ask each request would take a good part of what is saved.
-Their saliency is what is lost then, and where the threshold is above it the half is lean: fewer weights are read, which
-alone saves time where a sequence is short.
+alike become one, their mean (token merging, Bolya et al. 2023, of all pairs), and all that follows is done once for
+them. The other two are on channels, those that the scores are made of and the neurons. What can be left out of them was
+found by calibration (`lean_fitting`), the same for all requests: to ask each request would take a good part of what is
+saved. Their saliency is what is lost then, and where the threshold is above it the half is lean: fewer weights are
+read, which alone saves time where a sequence is short.
 
 An encoder with a bias for distances has no gates on positions: what has been joined is at no distance from the others.
 """

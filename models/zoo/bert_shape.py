@@ -49,8 +49,8 @@ class BertShape:
         return positions * self.hidden * 2 * neurons
 
     def gate_macs(self, positions: int) -> int:
-        """Those of a gate on the positions: half of them are compared with the other half."""
-        return (positions - 1) // 2 * (positions // 2) * self.hidden
+        """Those of a gate on the positions: all but the first are compared with each other."""
+        return (positions - 1) * (positions - 2) // 2 * self.hidden
 
 
 @dataclass(frozen=True, slots=True)

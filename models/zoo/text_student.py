@@ -97,14 +97,11 @@ def join(x: Tensor, sizes: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     """`kernels.merge_positions` of several texts, x [texts, n, hidden], with a gradient through the means. Texts of
     which more is joined get rows of size 0 behind the others."""
     with torch.no_grad():
-        unit = F.normalize(x, dim=2)
-        likeness = (unit[:, 2::2] @ unit[:, 1::2].transpose(1, 2)).masked_fill(sizes[:, None, 1::2] == 0, -2)
-        likeness, nearest = likeness.max(2)
-        joined = (1 - likeness <= threshold) & (sizes[:, 2::2] > 0)
+        there = sizes > 0
         into = torch.arange(x.shape[1]).repeat(len(x), 1)
-        into[:, 2::2] = torch.where(joined, 2 * nearest + 1, into[:, 2::2])
-        kept = sizes > 0
-        kept[:, 2::2] &= ~joined
+        for text, count in enumerate(there.sum(1).tolist()):
+            into[text, :count] = torch.from_numpy(kernels.match_positions(x[text, :count].numpy(), threshold))
+        kept = there & (into == torch.arange(x.shape[1]))
         order = torch.argsort(~kept, dim=1, stable=True)[:, : int(kept.sum(1).max())]
         total = torch.zeros_like(sizes).scatter_add(1, into, sizes)
     means = torch.zeros_like(x).scatter_add(1, into[..., None].expand_as(x), x * sizes[..., None])

@@ -4,8 +4,10 @@
 
 #include <initializer_list>
 #include <optional>
+#include <type_traits>
 
 #include "arrays.h"
+#include "blocks.h"
 #include "product.h"
 
 namespace sluice {
@@ -61,6 +63,20 @@ Result result(nb::handle out, std::initializer_list<std::size_t> shape);
 
 // The same of rank 2, where the rows of `out` may lie apart.
 Result result_rows(nb::handle out, std::size_t rows, std::size_t columns);
+
+// A new vector of which only the beginning may be used.
+template <typename Item>
+struct NewVector {
+    Item *items;
+    nb::capsule owner;
+
+    explicit NewVector(std::size_t most)
+        : items(static_cast<Item *>(take_block(most * sizeof(Item)))), owner(items, give_block) {}
+    nb::object array(std::size_t count) const {
+        constexpr Items kItems = std::is_same_v<Item, float> ? Items::float32 : Items::int32;
+        return array_over(items, kItems, 1, &count, owner);
+    }
+};
 
 Activation activation_named(const std::string &name);
 

@@ -1,13 +1,10 @@
 // The gate, and the reductions around it.
-#include <type_traits>
-
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 
 #include "arguments.h"
 #include "bindings.h"
-#include "blocks.h"
 #include "gate.h"
 
 namespace sluice {
@@ -60,20 +57,6 @@ nb::object squeeze_channels(nb::handle x_, std::size_t channels, nb::handle evid
     return features.object;
 }
 
-// An array of which only the beginning may be used.
-template <typename Item>
-struct Vector {
-    Item *items;
-    nb::capsule owner;
-
-    explicit Vector(std::size_t most)
-        : items(static_cast<Item *>(take_block(most * sizeof(Item)))), owner(items, give_block) {}
-    nb::object array(std::size_t count) const {
-        constexpr Items kItems = std::is_same_v<Item, float> ? Items::float32 : Items::int32;
-        return array_over(items, kItems, 1, &count, owner);
-    }
-};
-
 std::tuple<nb::object, nb::object> bound_gate_channels(nb::handle features_, nb::handle projection_, nb::handle bias_,
                                                  float threshold, const std::optional<std::string> &instruction_set) {
     const Argument features = float_array(features_, "features", 1),
@@ -88,8 +71,8 @@ std::tuple<nb::object, nb::object> bound_gate_channels(nb::handle features_, nb:
     check_channels(bias, "bias", channels);
     if (threshold != threshold) reject("threshold must be a number");
     const InstructionSet &set = instruction_set_named(instruction_set);
-    const Vector<std::int32_t> active(channels);
-    const Vector<float> multipliers(channels);
+    const NewVector<std::int32_t> active(channels);
+    const NewVector<float> multipliers(channels);
     std::size_t count = 0;
     {
         const nb::gil_scoped_release released;
@@ -110,7 +93,7 @@ std::tuple<nb::object, nb::object> bound_select_channels(nb::handle x_, nb::hand
     check_channels(norms, "norms", channels);
     if (threshold != threshold) reject("threshold must be a number");
     const InstructionSet &set = instruction_set_named(instruction_set);
-    const Vector<std::int32_t> active(channels + 1);
+    const NewVector<std::int32_t> active(channels + 1);
     std::size_t count = 0;
     {
         const nb::gil_scoped_release released;

@@ -2,44 +2,72 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 namespace sluice {
+namespace {
 
-std::size_t match_rows(const InstructionSet &set, const Rows &rows, float threshold,
-                       std::vector<std::int32_t> &target) {
-    const std::size_t n = rows.count, width = rows.width, odd = n / 2;
-    target.resize(n);
-    for (std::size_t i = 0; i < n; ++i) target[i] = static_cast<std::int32_t>(i);
-    if (n < 3) return n;
-    const std::size_t even = (n - 1) / 2;  // but for the first
+struct Pair {
+    float likeness;
+    std::int32_t before, behind;
+
+    bool operator<(const Pair &other) const {
+        if (likeness != other.likeness) return likeness > other.likeness;
+        return before != other.before ? before < other.before : behind < other.behind;
+    }
+};
+
+// Those of rows from 1 on that are alike enough, in any order.
+void find_pairs(const InstructionSet &set, const float *rows, std::size_t count, std::size_t width, float threshold,
+                std::vector<Pair> &pairs) {
+    constexpr std::size_t kTogether = 8;  // rows that are compared with all behind the first of them
     thread_local std::vector<float> scales, likeness;
-    scales.resize(n);
-    likeness.resize(even * odd);
-    for (std::size_t i = 0; i < n; ++i) {
-        const float *row = rows.values + i * width;
+    scales.resize(count);
+    likeness.resize(kTogether * count);
+    for (std::size_t i = 1; i < count; ++i) {
+        const float *row = rows + i * width;
         set.products({row, width, 1, row, width, 1, width, 1.0f, &scales[i], 1});
         scales[i] = 1.0f / std::max(std::sqrt(scales[i]), 1e-30f);
     }
-    set.products({rows.values + 2 * width, 2 * width, even, rows.values + width, 2 * width, odd, width, 1.0f,
-                  likeness.data(), odd});
-    std::size_t left = n;
-    for (std::size_t i = 2; i < n; i += 2) {
-        const float *own = likeness.data() + (i / 2 - 1) * odd;
-        std::size_t nearest = 0;
-        float greatest = -2.0f;
-        for (std::size_t j = 0; j < odd; ++j) {
-            const float cosine = own[j] * scales[i] * scales[2 * j + 1];
-            if (cosine > greatest) greatest = cosine, nearest = j;
+    pairs.clear();
+    for (std::size_t first = 1; first + 1 < count; first += kTogether) {
+        const std::size_t together = std::min(kTogether, count - 1 - first), others = count - 1 - first;
+        set.products({rows + first * width, width, together, rows + (first + 1) * width, width, others, width, 1.0f,
+                      likeness.data(), others});
+        for (std::size_t i = first; i < first + together; ++i) {
+            const float *own = likeness.data() + (i - first) * others;
+            for (std::size_t j = i + 1; j < count; ++j) {
+                const float cosine = own[j - first - 1] * scales[i] * scales[j];
+                if (1.0f - cosine <= threshold)
+                    pairs.push_back({cosine, static_cast<std::int32_t>(i), static_cast<std::int32_t>(j)});
+            }
         }
-        if (1.0f - greatest > threshold) continue;
-        target[i] = static_cast<std::int32_t>(2 * nearest + 1);
+    }
+}
+
+}  // namespace
+
+std::size_t match_rows(const InstructionSet &set, const float *rows, std::size_t count, std::size_t width,
+                       float threshold, std::int32_t *target) {
+    for (std::size_t i = 0; i < count; ++i) target[i] = static_cast<std::int32_t>(i);
+    thread_local std::vector<Pair> pairs;
+    thread_local std::vector<char> joined;  // whether others have joined a row
+    find_pairs(set, rows, count, width, threshold, pairs);
+    std::sort(pairs.begin(), pairs.end());
+    joined.assign(count, 0);
+    std::size_t left = count;
+    for (const Pair &pair : pairs) {
+        const auto [likeness, before, behind] = pair;
+        if (target[before] != before || target[behind] != behind || (joined[before] && joined[behind])) continue;
+        const std::int32_t stays = joined[behind] ? behind : before;
+        target[before] = target[behind] = stays;
+        joined[stays] = 1;
         --left;
     }
     return left;
 }
 
-void join_rows(const InstructionSet &set, const Rows &rows, const std::vector<std::int32_t> &target, float *out,
-               float *out_sizes) {
+void join_rows(const InstructionSet &set, const Rows &rows, const std::int32_t *target, float *out, float *out_sizes) {
     const std::size_t width = rows.width;
     thread_local std::vector<std::size_t> places;
     places.resize(rows.count);

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "instruction_set.h"
 
@@ -14,12 +13,13 @@ struct Rows {
     std::size_t count, width;
 };
 
-// For each row the one that it goes to: itself, or for even rows but the first the odd row that it is most alike, if
-// 1 − their cosine is not above the threshold. Returns how many rows are left.
-std::size_t match_rows(const InstructionSet &set, const Rows &rows, float threshold, std::vector<std::int32_t> &target);
+// For each row the one that it goes to, often itself. Pairs of which 1 − the cosine is not above the threshold are gone
+// through from the most alike on: a row that is in no pair yet joins the one before it, or a row that others have
+// joined. The first row stays by itself. Returns how many rows are left.
+std::size_t match_rows(const InstructionSet &set, const float *rows, std::size_t count, std::size_t width,
+                       float threshold, std::int32_t *target);
 
 // The rows that are left, in order, each the mean of those that went to it, weighted by their sizes; and its size.
-void join_rows(const InstructionSet &set, const Rows &rows, const std::vector<std::int32_t> &target, float *out,
-               float *out_sizes);
+void join_rows(const InstructionSet &set, const Rows &rows, const std::int32_t *target, float *out, float *out_sizes);
 
 }  // namespace sluice

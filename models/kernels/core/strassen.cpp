@@ -13,7 +13,7 @@ namespace sluice {
 namespace {
 
 // With fewer rows the additions of weights cost more than a product in eight, and with fewer inputs those of sums.
-constexpr std::size_t kFewestRows = 48, kFewestInputs = 128;
+constexpr std::size_t kFewestRows = 40, kFewestInputs = 128;
 
 // Inputs of one half that are multiplied at a time: the weights of a block, its mixed ones and those of the next block,
 // 96 KiB each, stay in the second cache beside the rows.

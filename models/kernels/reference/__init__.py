@@ -35,7 +35,7 @@ from models.kernels.reference.network import (
     run_gated_network,
 )
 from models.kernels.reference.norms import layer_norm, rms_norm
-from models.kernels.reference.positions import merge_positions
+from models.kernels.reference.positions import match_positions, merge_positions
 from models.kernels.reference.products import (
     PackedConvolution,
     PackedMatrix,
@@ -85,6 +85,7 @@ __all__ = [
     "instruction_sets",
     "layer_norm",
     "likely_words",
+    "match_positions",
     "max_pool2x2",
     "merge_positions",
     "pack_coarse",
