@@ -143,12 +143,6 @@ class CoarseMatrix:
     def words(self) -> NDArray[np.int32]:
         """The packed weights as they lie in memory, read-only: what `repack_coarse` takes."""
     @property
-    def scales(self) -> Floats:
-        """One for each output, [N]."""
-    @property
-    def steps(self) -> Floats:
-        """One for each input, [K], of which its scales are multiples."""
-    @property
     def weight(self) -> Floats:
         """The weights that it stands for, [N, K]."""
 
@@ -534,11 +528,8 @@ def pack_coarse(weight: Floats, *, order: Channels | None = None, factor: Floats
     products with such inputs are nearer to the exact ones (GPTQ, Frantar et al. 2023). Above the factor's diagonal
     nothing is read."""
 
-def repack_coarse(
-    words: NDArray[np.int32], outputs: int, inputs: int, *, scales: Floats, steps: Floats
-) -> CoarseMatrix:
-    """The matrix whose `words`, `scales` and `steps` these were; they are copied. A ValueError for what does not
-    fit."""
+def repack_coarse(words: NDArray[np.int32], outputs: int, inputs: int) -> CoarseMatrix:
+    """The matrix whose `words` these were; they are copied. A ValueError for what does not fit."""
 
 def decoder_layer(
     *,

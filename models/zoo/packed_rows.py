@@ -9,6 +9,7 @@ import json
 import logging
 import mmap
 import os
+import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,7 +28,6 @@ LEAST_BYTES = 32 * 1024 * 1024
 Packed = kernels.RowMatrix | kernels.CoarseMatrix
 
 _BOUNDARY = 64
-_COARSE_PARTS = (("words", "<i4"), ("scales", "<f4"), ("steps", "<f4"))
 
 log = logging.getLogger(__name__)
 
@@ -116,8 +116,8 @@ class PackedRows:
             return None
         with suppress(KeyError, TypeError, ValueError):
             entry = self._kept.matrices[name]
-            words, scales, steps = (self._kept.array(entry[part], np.dtype(kind)) for part, kind in _COARSE_PARTS)
-            return kernels.repack_coarse(words, entry["outputs"], entry["inputs"], scales=scales, steps=steps)
+            words = self._kept.array(entry["words"], np.dtype("<i4"))
+            return kernels.repack_coarse(words, entry["outputs"], entry["inputs"])
         return None
 
 
@@ -139,9 +139,10 @@ def _read(path: Path, made_of: Mapping[str, str]) -> _Kept | None:
         with path.open("rb") as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        if header["made_of"] != made_of or header["bytes"] != len(content):
+        matrices = header["matrices"]
+        if header["made_of"] != made_of or header["bytes"] != len(content) or header["check"] != _check(matrices):
             return None
-        return _Kept(content, header["matrices"])
+        return _Kept(content, matrices)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -177,10 +178,15 @@ def _header(made_of: Mapping[str, str], packed: Mapping[str, Packed], start: int
     for name, matrix in packed.items():
         entry = {"outputs": matrix.outputs, "inputs": matrix.inputs, "words": layout.place(matrix.words)}
         if isinstance(matrix, kernels.CoarseMatrix):
-            matrices[name] = entry | {"scales": layout.place(matrix.scales), "steps": layout.place(matrix.steps)}
+            matrices[name] = entry
             continue
         entry["norms"] = layout.place(matrix.norms)
         if matrix.scales is not None:
             entry["scales"] = layout.place(matrix.scales)
         matrices[name] = entry
-    return json.dumps({"made_of": made_of, "bytes": layout.end, "matrices": matrices}).encode(), layout
+    header = {"made_of": made_of, "bytes": layout.end, "check": _check(matrices), "matrices": matrices}
+    return json.dumps(header).encode(), layout
+
+
+def _check(matrices: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(matrices).encode())

@@ -61,17 +61,13 @@ CoarseMatrix pack(nb::handle weight_, nb::handle order, nb::handle factor) {
     return {packed};
 }
 
-// What `words`, `scales` and `steps` of one gave.
-CoarseMatrix repack(nb::handle words_, std::size_t outputs, std::size_t inputs, nb::handle scales,
-                    nb::handle steps) {
+// What `words` of one gave.
+CoarseMatrix repack(nb::handle words_, std::size_t outputs, std::size_t inputs) {
     check_sizes(outputs, inputs);
     const Argument words = cpu_array(words_, "words", Items::int32);
     auto packed = std::make_shared<CoarseWeights>(empty_coarse(outputs, inputs));
     if (words.rank != 1 || words.items != packed->bytes() / 4)
         reject("words must have the shape [" + std::to_string(packed->bytes() / 4) + "] of this layer");
-    packed->scales = float_vector(scales, "scales", outputs, "outputs");
-    packed->steps = float_vector(steps, "steps", inputs, "inputs");
-    if (packed->scales.empty() || packed->steps.empty()) reject("scales and steps must not be None");
     {
         const nb::gil_scoped_release released;
         std::memcpy(packed->data.get(), words.data, packed->bytes());
@@ -102,11 +98,9 @@ void bind_coarse(nb::module_ &m) {
         .def_prop_ro("inputs", [](const CoarseMatrix &p) { return p.weights->inputs; })
         .def_prop_ro("nbytes", [](const CoarseMatrix &p) { return p.weights->bytes(); })
         .def_prop_ro("words", &words_of)
-        .def_prop_ro("scales", [](const CoarseMatrix &p) { return copied(p.weights->scales); })
-        .def_prop_ro("steps", [](const CoarseMatrix &p) { return copied(p.weights->steps); })
         .def_prop_ro("weight", &weight_of);
     m.def("pack_coarse", &pack, "weight"_a.none(), nb::kw_only(), "order"_a = nb::none(), "factor"_a = nb::none());
-    m.def("repack_coarse", &repack, "words"_a.none(), "outputs"_a, "inputs"_a, nb::kw_only(), "scales"_a.none(), "steps"_a.none());
+    m.def("repack_coarse", &repack, "words"_a.none(), "outputs"_a, "inputs"_a);
 }
 
 }  // namespace sluice

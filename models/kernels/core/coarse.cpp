@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <functional>
 #include <numeric>
 
 #include "memory.h"
@@ -15,16 +14,16 @@
 namespace sluice {
 namespace {
 
-constexpr float kScaleSteps = 255.0f;
-
 // How much larger than all of an input's weights its scale may become, where they make up for the errors of others.
 constexpr float kRoom = 1.25f;
 
 // Inputs whose errors are made up for together by all behind them.
 constexpr std::size_t kAtATime = 32;
 
-// Shares of the largest weight that are tried as scale: a smaller one is nearer to most, and cuts that one off.
-constexpr float kTriedScales[] = {1.0f, 0.94f, 0.88f, 0.82f};
+// So many scales are tried: the least that cuts no weight off by more than this share, and smaller ones, which are nearer
+// to most weights.
+constexpr int kTried = 3;
+constexpr float kCutOff = 0.05f;
 
 struct Rounded {
     IntVector codes[kCoarseOutputs / kLanes];  // of magnitudes
@@ -51,12 +50,23 @@ Rounded round_to(const float *magnitudes, std::size_t count, float scale) {
     return made;
 }
 
-std::uint8_t *unit_of(const CoarseWeights &w, std::size_t unit) {
-    return static_cast<std::uint8_t *>(w.data.get()) + unit * w.unit_bytes();
+// To the nearest number of bf16, which is written, of a finite value.
+float put_bf16(float value, std::uint8_t *to) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    const auto upper = static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    std::memcpy(to, &upper, sizeof upper);
+    return from_bf16(to);
 }
 
-std::uint8_t *scales_of(const CoarseWeights &w, std::size_t unit) {
-    return unit_of(w, unit) + w.padded_inputs() * kCoarseOutputs / 2;
+float step_of(const CoarseWeights &w, std::size_t input) { return from_bf16(w.steps() + 2 * input); }
+
+std::uint8_t *output_scale(const CoarseWeights &w, std::size_t output) {
+    return w.unit(output / kCoarseOutputs) + w.unit().output_scales() + 2 * (output % kCoarseOutputs);
+}
+
+std::uint8_t *input_scale(const CoarseWeights &w, std::size_t unit, std::size_t input) {
+    return w.unit(unit) + w.unit().input_scales() + coarse_scale_byte(input);
 }
 
 // Where the bits of one weight are.
@@ -77,25 +87,28 @@ void pack_input(const CoarseWeights &w, std::size_t unit, std::size_t input, flo
         magnitudes[j] = std::abs(weights[j]);
         largest = std::max(largest, magnitudes[j]);
     }
-    const float step = w.steps[input];
+    const float step = step_of(w, input);
     if (!(largest > 0) || !(step > 0)) {  // a scale of 0
         std::fill_n(weights, kCoarseOutputs, 0.0f);
         return;
     }
     Rounded best{};
     best.error = INFINITY;
-    for (const float share : kTriedScales) {
-        const float steps = std::min(std::max(std::nearbyint(share * largest / step), 1.0f), kScaleSteps);
-        const Rounded made = round_to(magnitudes, count, steps * step);
+    int chosen = 0, largest_code = 1;
+    while (largest_code < 15 && kCoarseScales[largest_code] * step < (1 - kCutOff) * largest) ++largest_code;
+    for (int code = largest_code; code > std::max(0, largest_code - kTried); --code) {
+        const Rounded made = round_to(magnitudes, count, kCoarseScales[code] * step);
         if (!(made.error < best.error)) continue;
         best = made;
-        scales_of(w, unit)[input] = static_cast<std::uint8_t>(steps);
+        chosen = code;
     }
+    *input_scale(w, unit, input) |= static_cast<std::uint8_t>(chosen << coarse_scale_shift(input));
+    const float scale = kCoarseScales[chosen] * step;
     for (std::size_t j = 0; j < kCoarseOutputs; ++j) {
-        const Place place = place_of(unit_of(w, unit), input, j);
+        const Place place = place_of(w.unit(unit), input, j);
         const std::int32_t code = best.codes[j / kLanes][j % kLanes] + (weights[j] < 0 ? 8 : 0);
         *place.byte |= static_cast<std::uint8_t>(code << place.shift);
-        weights[j] = j < count ? kCoarseValues[code] * static_cast<float>(scales_of(w, unit)[input]) * step : 0.0f;
+        weights[j] = j < count ? kCoarseValues[code] * scale : 0.0f;
     }
 }
 
@@ -149,22 +162,23 @@ CoarseFunction function_of(const RowSet &set) {
 }  // namespace
 
 CoarseWeights empty_coarse(std::size_t outputs, std::size_t inputs) {
-    CoarseWeights w{outputs, inputs, nullptr, std::vector<float>(outputs), std::vector<float>(inputs)};
+    CoarseWeights w{outputs, inputs, nullptr};
     w.data = weight_memory(w.bytes());
     return w;
 }
 
 CoarseWeights pack_coarse(const float *weight, std::size_t outputs, std::size_t inputs, const MakingUp &making_up) {
     CoarseWeights w = empty_coarse(outputs, inputs);
-    std::vector<float> factors(outputs);
+    std::vector<float> factors(outputs), steps(inputs);
     const float room = making_up.order ? kRoom : 1.0f;
     for (std::size_t o = 0; o < outputs; ++o) {
         const float *from = weight + o * inputs;
-        w.scales[o] = std::sqrt(std::inner_product(from, from + inputs, from, 0.0f) / static_cast<float>(inputs));
-        factors[o] = w.scales[o] > 0 ? 1.0f / w.scales[o] : 0.0f;
-        for (std::size_t k = 0; k < inputs; ++k)
-            w.steps[k] = std::max(w.steps[k], room * std::abs(from[k]) * factors[o] / kScaleSteps);
+        const float size = std::sqrt(std::inner_product(from, from + inputs, from, 0.0f) / static_cast<float>(inputs)),
+                    scale = put_bf16(size, output_scale(w, o));
+        factors[o] = scale > 0 ? 1.0f / scale : 0.0f;
+        for (std::size_t k = 0; k < inputs; ++k) steps[k] = std::max(steps[k], room * std::abs(from[k]) * factors[o]);
     }
+    for (std::size_t k = 0; k < inputs; ++k) put_bf16(steps[k], w.steps() + 2 * k);
     std::vector<float> own(inputs * kCoarseOutputs);
     for (std::size_t unit = 0; unit < w.units(); ++unit) {
         const std::size_t first = unit * kCoarseOutputs, count = std::min(kCoarseOutputs, outputs - first);
@@ -184,9 +198,10 @@ void unpack_coarse(const CoarseWeights &w, float *to) {
     for (std::size_t o = 0; o < w.outputs; ++o) {
         const std::size_t unit = o / kCoarseOutputs;
         for (std::size_t k = 0; k < w.inputs; ++k) {
-            const Place place = place_of(unit_of(w, unit), k, o % kCoarseOutputs);
-            const float scale = scales_of(w, unit)[k] * w.steps[k];
-            to[o * w.inputs + k] = kCoarseValues[*place.byte >> place.shift & 15] * scale * w.scales[o];
+            const Place place = place_of(w.unit(unit), k, o % kCoarseOutputs);
+            const unsigned code = *input_scale(w, unit, k) >> coarse_scale_shift(k) & 15u;
+            const float scale = kCoarseScales[code] * step_of(w, k) * from_bf16(output_scale(w, o));
+            to[o * w.inputs + k] = kCoarseValues[*place.byte >> place.shift & 15] * scale;
         }
     }
 }
@@ -198,12 +213,11 @@ void add_coarse(const CoarseWeights &w, const RowSet &set, const float *const *x
     const float *from[kFewRows];
     for (std::size_t r = 0; r < rows; ++r) {
         float *own = scaled + r * padded;
-        std::transform(x[r], x[r] + w.inputs, w.steps.data(), own, std::multiplies<float>());
+        for (std::size_t k = 0; k < w.inputs; ++k) own[k] = x[r][k] * step_of(w, k);
         std::fill(own + w.inputs, own + padded, 0.0f);
         from[r] = own;
     }
-    function_of(set)({unit_of(w, 0), w.units(), padded, w.outputs, w.scales.data(), from, y, work.scratch.reserve(rows * padded)},
-                     rows);
+    function_of(set)({w.unit(0), w.units(), padded, w.outputs, from, y, work.scratch.reserve(rows * padded)}, rows);
 }
 
 }  // namespace sluice

@@ -3,25 +3,26 @@
 #pragma once
 
 #include <memory>
-#include <vector>
 
 #include "coarse_set.h"
 #include "rows_set.h"
 
 namespace sluice {
 
-// Weights lie as [unit of 32 outputs][4 inputs] lines, and behind those of each unit its scales, so that all of it is
-// read from end to end. A weight is the scale of its output, times that of its input in this unit, times one of 16
-// values; the latter scale is a whole number up to 255 times the step of the input.
+// The steps of the inputs in bf16, and then units of 32 outputs: a line for every 4 inputs, the scales of the inputs in
+// this unit, and those of the outputs, so that all of it is read from end to end. A weight is the scale of its output,
+// times that of its input in this unit, times one of 16 values; the scale of an input is one of 16 shares of its step.
 struct CoarseWeights {
     std::size_t outputs, inputs;
     std::shared_ptr<void> data;
-    std::vector<float> scales, steps;  // [outputs] and [inputs]
 
     std::size_t padded_inputs() const { return (inputs + kCoarseInputs - 1) / kCoarseInputs * kCoarseInputs; }
     std::size_t units() const { return (outputs + kCoarseOutputs - 1) / kCoarseOutputs; }
-    std::size_t unit_bytes() const { return padded_inputs() * (kCoarseOutputs / 2 + 1); }
-    std::size_t bytes() const { return units() * unit_bytes(); }
+    CoarseUnit unit() const { return {padded_inputs()}; }
+    std::size_t step_bytes() const { return 2 * padded_inputs(); }  // whole lines
+    std::size_t bytes() const { return step_bytes() + units() * unit().bytes(); }
+    std::uint8_t *steps() const { return static_cast<std::uint8_t *>(data.get()); }
+    std::uint8_t *unit(std::size_t index) const { return steps() + step_bytes() + index * unit().bytes(); }
 };
 
 // With memory of zeros for the weights.

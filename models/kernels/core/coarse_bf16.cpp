@@ -26,13 +26,15 @@ __m512i table() {
 
 // One row's activations times the scales of a unit, in bf16.
 void scale_inputs(const float *x, const std::uint8_t *scales, std::size_t inputs, std::uint16_t *to) {
-    const auto part = [&](std::size_t k) {
-        const __m128i numbers = _mm_loadu_si128(reinterpret_cast<const __m128i *>(scales + k));
-        return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(numbers)), _mm512_loadu_ps(x + k));
-    };
+    const __m512 values = _mm512_loadu_ps(kCoarseScales);
     for (std::size_t k = 0; k < inputs; k += 32) {
-        _mm_prefetch(reinterpret_cast<const char *>(scales + k + kAhead), _MM_HINT_T0);
-        _mm512_storeu_si512(to + k, (__m512i)_mm512_cvtne2ps_pbh(part(k + 16), part(k)));
+        const auto *bytes = reinterpret_cast<const __m128i *>(scales + k / 2);
+        const __m512i codes = _mm512_cvtepu8_epi32(_mm_loadu_si128(bytes));  // a look-up sees the lowest 4 bits
+        const __m512 first = _mm512_permutexvar_ps(codes, values),
+                     second = _mm512_permutexvar_ps(_mm512_srli_epi32(codes, 4), values);
+        _mm_prefetch(reinterpret_cast<const char *>(bytes) + kAhead, _MM_HINT_T0);
+        _mm512_storeu_si512(to + k, (__m512i)_mm512_cvtne2ps_pbh(_mm512_mul_ps(second, _mm512_loadu_ps(x + k + 16)),
+                                                                 _mm512_mul_ps(first, _mm512_loadu_ps(x + k))));
     }
 }
 
@@ -42,11 +44,13 @@ __m512bh pair(const std::uint16_t *x) {
     return (__m512bh)_mm512_set1_epi32(static_cast<int>(both));
 }
 
-void add(float *y, const float *scales, __m512 sums, std::size_t left) {
+// `scales` are of bf16.
+void add(float *y, const std::uint8_t *scales, __m512 sums, std::size_t left) {
     if (left == 0) return;
     const auto mask = static_cast<__mmask16>(left < 16 ? (1u << left) - 1 : 0xffff);
-    _mm512_mask_storeu_ps(
-        y, mask, _mm512_fmadd_ps(sums, _mm512_maskz_loadu_ps(mask, scales), _mm512_maskz_loadu_ps(mask, y)));
+    const __m512i upper = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(scales)));
+    const auto scale = (__m512)_mm512_slli_epi32(upper, 16);
+    _mm512_mask_storeu_ps(y, mask, _mm512_fmadd_ps(sums, scale, _mm512_maskz_loadu_ps(mask, y)));
 }
 
 // A unit by some rows, whose scaled inputs are in x [rows][inputs].
@@ -69,11 +73,13 @@ void add_unit(const CoarseProduct &p, const std::uint8_t *weights, const std::ui
         }
     }
     const std::size_t first = unit * kCoarseOutputs, left = p.outputs - first;
+    const std::uint8_t *scales = weights + CoarseUnit{p.inputs}.output_scales();
+    _mm_prefetch(reinterpret_cast<const char *>(scales + kAhead), _MM_HINT_T0);
     for (std::size_t r = 0; r < Rows; ++r) {
 #pragma GCC unroll 2
         for (std::size_t half = 0; half < 2; ++half) {
             const std::size_t at = first + 16 * half, own = left > 16 * half ? left - 16 * half : 0;
-            add(p.y[row + r] + at, p.scales + at, _mm512_add_ps(sums[r][half], sums[r][2 + half]), own);
+            add(p.y[row + r] + at, scales + 32 * half, _mm512_add_ps(sums[r][half], sums[r][2 + half]), own);
         }
     }
 }
@@ -90,10 +96,11 @@ void add_unit(const CoarseProduct &p, const std::uint8_t *weights, const std::ui
 
 void add_coarse_bf16(const CoarseProduct &p, std::size_t rows) {
     auto *scaled = reinterpret_cast<std::uint16_t *>(p.scratch);
-    const std::size_t line_bytes = p.inputs * kCoarseOutputs / 2;
+    const CoarseUnit layout{p.inputs};
     const std::uint8_t *weights = p.weights;
-    for (std::size_t unit = 0; unit < p.units; ++unit, weights += line_bytes + p.inputs) {
-        for (std::size_t r = 0; r < rows; ++r) scale_inputs(p.x[r], weights + line_bytes, p.inputs, scaled + r * p.inputs);
+    for (std::size_t unit = 0; unit < p.units; ++unit, weights += layout.bytes()) {
+        for (std::size_t r = 0; r < rows; ++r)
+            scale_inputs(p.x[r], weights + layout.input_scales(), p.inputs, scaled + r * p.inputs);
         for (std::size_t row = 0; row < rows; row += kRowsAtOnce)
             add_unit<kRowsAtOnce>(p, weights, scaled + row * p.inputs, row, unit, rows - row);
     }

@@ -30,8 +30,7 @@ inline Vector coarse_values(CoarseVector codes) {
 }
 
 // One unit by one row; x are its inputs times the scales of the unit.
-void add_coarse_unit(const std::uint8_t *weights, const float *x, std::size_t inputs, const float *scales,
-                     float *y, std::size_t left) {
+void add_coarse_unit(const std::uint8_t *weights, const float *x, std::size_t inputs, float *y, std::size_t left) {
     constexpr std::size_t kParts = 16 / kLanes;
     Vector sums[2][kParts] = {};
     for (std::size_t k = 0; k < inputs; k += 4) {
@@ -47,6 +46,9 @@ void add_coarse_unit(const std::uint8_t *weights, const float *x, std::size_t in
             }
         }
     }
+    float scales[kCoarseOutputs];
+    for (std::size_t j = 0; j < kCoarseOutputs; ++j)
+        scales[j] = from_bf16(weights + CoarseUnit{inputs}.output_scales() + 2 * j);
     for (std::size_t half = 0; half < 2; ++half) {
         for (std::size_t part = 0; part < kParts; ++part) {
             const std::size_t first = 16 * half + part * kLanes;
@@ -62,13 +64,16 @@ void add_coarse_unit(const std::uint8_t *weights, const float *x, std::size_t in
 }
 
 void add_coarse_rows(const CoarseProduct &p, std::size_t rows) {
-    const std::size_t line_bytes = p.inputs * kCoarseOutputs / 2;
+    const CoarseUnit layout{p.inputs};
     for (std::size_t unit = 0; unit < p.units; ++unit) {
-        const std::uint8_t *weights = p.weights + unit * (line_bytes + p.inputs), *scales = weights + line_bytes;
+        const std::uint8_t *weights = p.weights + unit * layout.bytes(), *scales = weights + layout.input_scales();
         const std::size_t first = unit * kCoarseOutputs;
         for (std::size_t r = 0; r < rows; ++r) {
-            for (std::size_t k = 0; k < p.inputs; ++k) p.scratch[k] = p.x[r][k] * scales[k];
-            add_coarse_unit(weights, p.scratch, p.inputs, p.scales + first, p.y[r] + first, p.outputs - first);
+            for (std::size_t k = 0; k < p.inputs; ++k) {
+                const unsigned code = scales[coarse_scale_byte(k)] >> coarse_scale_shift(k) & 15u;
+                p.scratch[k] = p.x[r][k] * kCoarseScales[code];
+            }
+            add_coarse_unit(weights, p.scratch, p.inputs, p.y[r] + first, p.outputs - first);
         }
     }
 }

@@ -44,7 +44,7 @@ struct RowWeights {
 };
 
 // Names how weights lie in memory, which is the same for all instruction sets: to be raised with every change of it.
-constexpr const char *kRowLayout = "native 1";
+constexpr const char *kRowLayout = "native 2";
 
 // With memory of zeros for the weights, and without norms and scales.
 RowWeights empty_rows(std::size_t outputs, std::size_t inputs, Datatype datatype, bool by_input, const RowSet &set,

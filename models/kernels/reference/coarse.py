@@ -8,13 +8,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.kernels.reference.arrays import Floats, deliver, float_tensor, per_channel
+from models.kernels.reference.arrays import Floats, deliver, float_tensor
 
 SHARE_BESIDE_COARSE = 0.25
-UNIT, STEPS = 32, 255
+UNIT = 32
 MAGNITUDES = torch.tensor([0.051025390625, 0.154296875, 0.259765625, 0.373046875, 0.49609375, 0.6328125, 0.796875, 1.0])
-TRIED = (1.0, 0.94, 0.88, 0.82)
-ROOM = 1.25
+SCALES = torch.tensor((4.0 ** (torch.arange(15) / 14 - 1)).bfloat16().tolist())
+"""A quarter to one, in bf16."""
+TRIED, CUT_OFF, ROOM = 3, 0.05, 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +23,6 @@ class CoarseMatrix:
     """Weights of 4 bits; see `pack_coarse`."""
 
     matrix: Tensor
-    output_scales: Tensor
-    input_steps: Tensor
 
     @property
     def outputs(self) -> int:
@@ -43,14 +42,6 @@ class CoarseMatrix:
         return deliver(self.matrix.float(), None).ravel().view(np.int32)
 
     @property
-    def scales(self) -> NDArray[Any]:
-        return deliver(self.output_scales, None)
-
-    @property
-    def steps(self) -> NDArray[Any]:
-        return deliver(self.input_steps, None)
-
-    @property
     def weight(self) -> NDArray[Any]:
         return deliver(self.matrix, None)
 
@@ -68,15 +59,18 @@ def pack_coarse(
         raise ValueError("weight must be finite")
     if (order is None) != (factor is None):
         raise ValueError("order and factor must be given together")
-    scales = matrix.square().mean(1).sqrt()
+    scales = _to_bf16(matrix.square().mean(1).sqrt())
     even = torch.where(scales[:, None] > 0, matrix / scales[:, None], torch.zeros_like(matrix))
-    steps = even.abs().amax(0) / STEPS
+    largest = even.abs().amax(0)
     if order is None or factor is None:
-        made = _rounded(even, steps)
+        made = _rounded(even, _to_bf16(largest))
     else:
-        steps *= ROOM
-        made = _making_up(even, steps, order, float_tensor(factor, "factor", 2))
-    return CoarseMatrix(made * scales[:, None], scales, steps)
+        made = _making_up(even, _to_bf16(ROOM * largest), order, float_tensor(factor, "factor", 2))
+    return CoarseMatrix(made * scales[:, None])
+
+
+def _to_bf16(values: Tensor) -> Tensor:
+    return values.bfloat16().to(values.dtype)
 
 
 def _making_up(matrix: Tensor, steps: Tensor, order: NDArray[np.int32], factor: Tensor) -> Tensor:
@@ -107,8 +101,12 @@ def _rounded(even: Tensor, steps: Tensor) -> Tensor:
 def _rounded_unit(unit: Tensor, step: Tensor) -> Tensor:
     between = (MAGNITUDES[1:] + MAGNITUDES[:-1]) / 2
     best, least = torch.zeros_like(unit), torch.full_like(step, torch.inf)
-    for share in TRIED:
-        scale = (share * unit.abs().amax(0) / step).round().clamp(1, STEPS) * step
+    scales = SCALES.to(unit.dtype)
+    enough = scales[:, None] * step >= (1 - CUT_OFF) * unit.abs().amax(0)
+    enough[-1] = True
+    first = enough.int().argmax(0)
+    for smaller in range(TRIED):
+        scale = scales[(first - smaller).clamp(min=0)] * step
         values = MAGNITUDES[torch.bucketize(unit.abs() / scale, between)].to(unit.dtype) * scale
         made = torch.where(unit < 0, -values, values)
         error = (made - unit).square().sum(0)
@@ -117,16 +115,8 @@ def _rounded_unit(unit: Tensor, step: Tensor) -> Tensor:
     return torch.where(unit.abs().amax(0) > 0, best, torch.zeros_like(best))
 
 
-def repack_coarse(
-    words: NDArray[np.int32], outputs: int, inputs: int, *, scales: Floats, steps: Floats
-) -> CoarseMatrix:
-    """The matrix whose `words`, `scales` and `steps` these were; they are copied."""
+def repack_coarse(words: NDArray[np.int32], outputs: int, inputs: int) -> CoarseMatrix:
+    """The matrix whose `words` these were; they are copied."""
     if words.shape != (outputs * inputs,):
         raise ValueError(f"words must have the shape [{outputs * inputs}] of this layer")
-    matrix = torch.from_numpy(words.view(np.float32).reshape(outputs, inputs).copy())
-    kind = matrix.dtype
-    return CoarseMatrix(
-        matrix,
-        per_channel(scales, "scales", outputs, "outputs", kind),
-        per_channel(steps, "steps", inputs, "inputs", matrix.dtype),
-    )
+    return CoarseMatrix(torch.from_numpy(words.view(np.float32).reshape(outputs, inputs).copy()))

@@ -102,7 +102,7 @@ def pack_rows(
     return RowMatrix(rounded, datatype, by, torch.linalg.vector_norm(matrix, dim=0), added)
 
 
-ROW_LAYOUT = "reference 1"
+ROW_LAYOUT = "reference 2"
 LAYER_GATES = 5
 
 

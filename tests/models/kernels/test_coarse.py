@@ -42,8 +42,9 @@ def test_weights_are_near_what_they_were(backend, outputs, inputs):
     weight, found = weight / sizes, coarse.weight / sizes
     for first in range(0, outputs, 32):
         unit, own = weight[first : first + 32], found[first : first + 32]
-        # The largest is cut off to 0.82 at most, and the values lie at most 0.2 of it apart.
-        assert (np.abs(unit - own) <= 0.181 * np.abs(unit).max(0) + np.abs(weight).max(0) / 255).all()
+        # The largest is cut off to 0.7 at most, and the values lie at most 0.2 of it apart; scales are an eighth of the
+        # largest at least.
+        assert (np.abs(unit - own) <= 0.3 * np.abs(unit).max(0) + 0.01 * np.abs(weight).max(0)).all()
         assert not own[:, np.abs(unit).max(0) == 0].any()
     if outputs > 500:
         assert np.linalg.norm(found - weight) < 0.09 * np.linalg.norm(weight)
@@ -78,7 +79,7 @@ def test_errors_are_made_up_for(backend, outputs, inputs):
     errors = [np.linalg.norm(x @ (packed.weight - weight).T, axis=0) for packed in (alone, together)]
     assert (errors[1] < errors[0]).mean() > 0.9
     assert np.linalg.norm(errors[1]) < 0.6 * np.linalg.norm(errors[0])
-    again = backend.repack_coarse(together.words.copy(), outputs, inputs, scales=together.scales, steps=together.steps)
+    again = backend.repack_coarse(together.words.copy(), outputs, inputs)
     np.testing.assert_array_equal(again.weight, together.weight)
 
 
@@ -98,7 +99,7 @@ def test_what_makes_up_for_nothing(backend):
     given = {"order": np.arange(20, dtype=np.int32), "factor": np.eye(20, dtype=np.float32)}
     # Where no inputs go together, all that differs is that scales have room to grow.
     alone, together = backend.pack_coarse(weight).weight, backend.pack_coarse(weight, **given).weight
-    assert np.linalg.norm(alone - together) < 0.05 * np.linalg.norm(weight)
+    assert np.linalg.norm(together - weight) == pytest.approx(np.linalg.norm(alone - weight), rel=0.1)
 
 
 @every_instruction_set
@@ -150,7 +151,7 @@ def test_they_are_added_to_the_others(backend, rows):
 def test_packed_again(backend):
     x, weight = np.random.default_rng(1).standard_normal((2, 50)).astype(np.float32), weights(70, 50)
     made = backend.pack_coarse(weight)
-    again = backend.repack_coarse(made.words.copy(), 70, 50, scales=made.scales, steps=made.steps)
+    again = backend.repack_coarse(made.words.copy(), 70, 50)
     assert (again.outputs, again.inputs, again.nbytes) == (70, 50, made.nbytes)
     np.testing.assert_array_equal(again.weight, made.weight)
     matrix = backend.pack_rows(weight, "int8")
@@ -160,7 +161,8 @@ def test_packed_again(backend):
 
 def test_half_of_the_bytes_of_int8():
     weight = weights(576, 576)
-    assert kernels.pack_coarse(weight).nbytes == pytest.approx(kernels.pack_rows(weight, "int8").nbytes * 17 / 32)
+    whole = kernels.pack_rows(weight, "int8").nbytes
+    assert kernels.pack_coarse(weight).nbytes == pytest.approx(whole * 33 / 64, rel=0.02)
 
 
 @both_backends
@@ -192,10 +194,9 @@ def test_what_does_not_fit_is_rejected(backend):
         (lambda: backend.pack_coarse(np.full((3, 4), np.inf, np.float32)), "weight must be finite"),
         (lambda: backend.pack_coarse(np.ones((0, 5), np.float32)), "at least one output and one input"),
         (
-            lambda: backend.repack_coarse(made.words[:-1], 70, 50, scales=made.scales, steps=made.steps),
+            lambda: backend.repack_coarse(made.words[:-1], 70, 50),
             "words must have the shape",
         ),
-        (lambda: backend.repack_coarse(made.words, 70, 50, scales=made.scales, steps=made.steps[:-1]), "steps"),
         (lambda: narrow.with_coarse(made), "coarse must have as many outputs and inputs"),
         (lambda: backend.row_matmul(x, plain, coarse=x), "coarse must be None for a matrix without"),
         (

@@ -18,6 +18,7 @@ from models.zoo.language_calibration import calibrate
 from models.zoo.language_gates import log_probabilities, masking, windows
 from models.zoo.language_model import LanguageModel
 from models.zoo.language_tuning import Student, TuningRecipe, tune
+from models.zoo.llama_gates import FITTED_ON, FITTED_UNDER
 from tests.models.zoo.random_llama import write_random_llama
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -63,10 +64,13 @@ def test_the_student_is_the_served_model(model, monkeypatch):
 
 
 def test_tuning_brings_gates_nearer_to_dense(model, read):
+    # Where all that is left out is read coarsely, there is hardly anything to learn for so small a model.
+    skipping = {name: values for name, values in model.calibration.items() if name not in (FITTED_ON, FITTED_UNDER)}
+    begun = LanguageModel("tiny", model.folder, model.profile, skipping)
     seen = []
-    tuned = tune(model, checkpoint_of(model), read, TuningRecipe(steps=40, rate=0.01), seen.append)
+    tuned = tune(begun, checkpoint_of(begun), read, TuningRecipe(steps=40, rate=0.05), seen.append)
     assert [step.number for step in seen] == list(range(1, 41))
-    assert set(tuned) == set(model.calibration) | {f"layer{i}.down" for i in (1, 2, 3)}
+    assert set(tuned) == set(skipping) | {f"layer{i}.down" for i in (1, 2, 3)}
     thresholds = model.thresholds(1.0).copy()
     thresholds[-1] = 0
 
@@ -74,12 +78,11 @@ def test_tuning_brings_gates_nearer_to_dense(model, read):
         found = []
         for tokens in read:
             dense = log_probabilities(model.network, tokens)
-            # By the coarse weights that it learned beside; `better_of` fits them again before it chooses.
-            gated = log_probabilities(model.network, tokens, masking(model.network, calibration, thresholds))
+            gated = log_probabilities(begun.network, tokens, masking(begun.network, calibration, thresholds))
             found.append((np.exp(dense) * (dense - gated)).sum(1).mean())
         return np.mean(found)
 
-    assert divergence(tuned) < divergence(model.calibration)
+    assert divergence(tuned) < 0.9 * divergence(skipping)
 
 
 def test_an_interrupted_run_goes_on(model, read, tmp_path):
