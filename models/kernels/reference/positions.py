@@ -42,7 +42,7 @@ def _targets(rows: Tensor, threshold: float) -> Tensor:
         raise ValueError("threshold must be a number")
     unit = rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-30)
     likeness = (unit @ unit.T)[1:, 1:]
-    before, behind = torch.triu_indices(*likeness.shape, 1)
+    before, behind = torch.triu_indices(len(likeness), len(likeness), 1)
     found = likeness[before, behind]
     order = torch.argsort(found, descending=True, stable=True)
     order = order[1 - found[order] <= threshold]
