@@ -35,11 +35,19 @@ void find_pairs(const InstructionSet &set, const float *rows, std::size_t count,
         set.products({rows + first * width, width, together, rows + (first + 1) * width, width, others, width, 1.0f,
                       likeness.data(), others});
         for (std::size_t i = first; i < first + together; ++i) {
-            const float *own = likeness.data() + (i - first) * others;
+            float *own = likeness.data() + (i - first) * others;
+            const float scale = scales[i];
+            std::size_t near = 0;  // counted first, in vectors: most rows are like none
             for (std::size_t j = i + 1; j < count; ++j) {
-                const float cosine = own[j - first - 1] * scales[i] * scales[j];
-                if (1.0f - cosine <= threshold)
-                    pairs.push_back({cosine, static_cast<std::int32_t>(i), static_cast<std::int32_t>(j)});
+                float &cosine = own[j - first - 1];
+                cosine *= scale * scales[j];
+                near += 1.0f - cosine <= threshold;
+            }
+            for (std::size_t j = i + 1; near > 0; ++j) {
+                const float cosine = own[j - first - 1];
+                if (!(1.0f - cosine <= threshold)) continue;
+                pairs.push_back({cosine, static_cast<std::int32_t>(i), static_cast<std::int32_t>(j)});
+                --near;
             }
         }
     }
