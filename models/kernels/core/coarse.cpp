@@ -88,12 +88,8 @@ void pack_input(const CoarseWeights &w, std::size_t unit, std::size_t input, flo
         largest = std::max(largest, magnitudes[j]);
     }
     const float step = step_of(w, input);
-    if (!(largest > 0) || !(step > 0)) {  // a scale of 0
-        std::fill_n(weights, kCoarseOutputs, 0.0f);
-        return;
-    }
-    Rounded best{};
-    best.error = INFINITY;
+    Rounded best{};  // by a scale of 0, which is best where all are far smaller than those of other units
+    best.error = std::inner_product(magnitudes, magnitudes + count, magnitudes, 0.0f);
     int chosen = 0, largest_code = 1;
     while (largest_code < 15 && kCoarseScales[largest_code] * step < (1 - kCutOff) * largest) ++largest_code;
     for (int code = largest_code; code > std::max(0, largest_code - kTried); --code) {

@@ -100,7 +100,7 @@ def _rounded(even: Tensor, steps: Tensor) -> Tensor:
 
 def _rounded_unit(unit: Tensor, step: Tensor) -> Tensor:
     between = (MAGNITUDES[1:] + MAGNITUDES[:-1]) / 2
-    best, least = torch.zeros_like(unit), torch.full_like(step, torch.inf)
+    best, least = torch.zeros_like(unit), unit.square().sum(0)
     scales = SCALES.to(unit.dtype)
     enough = scales[:, None] * step >= (1 - CUT_OFF) * unit.abs().amax(0)
     enough[-1] = True
@@ -112,7 +112,7 @@ def _rounded_unit(unit: Tensor, step: Tensor) -> Tensor:
         error = (made - unit).square().sum(0)
         better = error < least
         best, least = torch.where(better, made, best), torch.where(better, error, least)
-    return torch.where(unit.abs().amax(0) > 0, best, torch.zeros_like(best))
+    return best
 
 
 def repack_coarse(words: NDArray[np.int32], outputs: int, inputs: int) -> CoarseMatrix:
