@@ -2,14 +2,19 @@
 
 `greedy` closes a gate by what it loses beside those that are closed already. Halves that were tuned together lose less
 together than one by one, so that it takes them last, and closes all others far too much before. Here the others are
-closed as long as they are cheap, then those that belong together, all of them, and then the others again.
+closed as long as they are cheap, then those that belong together, all of them, and then the others again, at rising
+prices: after so much has changed, some of what was cheap before is not.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise, takewhile
+from itertools import count, pairwise, takewhile
 
 from models.gating.greedy import Allocation, Evaluate, allocate
+from models.gating.prices import allocate_at_prices
+
+LEAST_PRICE, DEARER = 0.01, 1.2
+"""The first price is no less, and each so many times the one before."""
 
 Grids = Mapping[str, Sequence[float]]
 
@@ -23,7 +28,8 @@ def allocate_in_stages(
     report: Callable[[float], None] = lambda done: None,
 ) -> list[Allocation]:
     """The path from dense to `least_quality`: the `others` up to a price that is `cheap`, in quality for all of the
-    work, then those that are closed `together`, and the rest of the others. `report` is called with the share done."""
+    work, then those that are closed `together`, and the others at prices from there on. `report` is called with the
+    share done."""
     open_gates = dict.fromkeys([*others, *together], 0.0)
     first = _from(Allocation(open_gates, 1.0, 1.0), others, evaluate, least_quality)
     paid = list(takewhile(lambda step: _price(*step) <= cheap, pairwise(first)))
@@ -31,7 +37,8 @@ def allocate_in_stages(
     report(1 / 3)
     path += _from(path[-1], together, evaluate, -math.inf)[1:]
     report(2 / 3)
-    path += _from(path[-1], others, evaluate, least_quality)[1:]
+    prices = (max(cheap, LEAST_PRICE) * DEARER**n for n in count())
+    path += allocate_at_prices(path[-1], others, evaluate, prices, least_quality)
     report(1.0)
     return path
 

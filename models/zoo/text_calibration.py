@@ -20,7 +20,7 @@ from models.zoo.text_model import open_text_model
 from models.zoo.text_reader import Tokens
 
 POINTS = 13
-POSITION_GRID = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
+POSITION_GRID = tuple(0.025 * step for step in range(1, 21))
 """Thresholds to try for each gate on positions."""
 
 LEAST_QUALITY = 0.9
@@ -32,7 +32,7 @@ CHEAP = 0.08
 LEAST_THRESHOLD = 1e-6
 """Of a gate that loses nothing at all."""
 
-FITTING_TEXTS, TUNING_TEXTS = 1000, 48
+FITTING_TEXTS, TUNING_TEXTS = 1000, 120
 """At most so many, to fit the lean layers on and to find the thresholds on."""
 
 

@@ -1,0 +1,68 @@
+"""Thresholds at rising prices of work: those for which quality lost plus the price times the work is least (Lagrange
+multipliers, Everett 1963), found by moving one gate at a time.
+
+`greedy` never opens a gate again. Where gates depend on each other, one that was cheap at first may have become dear by
+what was closed since, and is opened here for others that cost less.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+
+from models.gating.greedy import Allocation, Evaluate
+
+LEAST_GAIN = 1e-6
+"""What a move must gain, in quality: not what rounding does."""
+
+Places = tuple[int, ...]
+
+
+def allocate_at_prices(
+    base: Allocation,
+    grids: Mapping[str, Sequence[float]],
+    evaluate: Evaluate,
+    prices: Iterable[float],
+    least_quality: float,
+) -> list[Allocation]:
+    """The path from `base`, behind it, to `least_quality`, or until all gates of the rising `grids` are closed: what is
+    best at each of the rising `prices`, in quality for all of the work, where that is less work than before. Each price
+    begins where the one before ended, and each gate moves by single steps of its grid."""
+    gates = {gate: (0.0, *grid) for gate, grid in grids.items()}
+    known: dict[Places, Allocation] = {}
+
+    def at(places: Places) -> Allocation:
+        if places not in known:
+            moved = {gate: values[place] for (gate, values), place in zip(gates.items(), places, strict=True)}
+            thresholds = dict(base.thresholds) | moved
+            known[places] = Allocation(thresholds, *evaluate(thresholds))
+        return known[places]
+
+    ends = tuple(len(values) - 1 for values in gates.values())
+    places = tuple(
+        max(place for place, value in enumerate(values) if value <= base.thresholds[gate])
+        for gate, values in gates.items()
+    )
+    path: list[Allocation] = []
+    work = base.macs_ratio
+    for price in prices:
+
+        def cost(tried: Places, price: float = price) -> float:
+            return price * at(tried).macs_ratio - at(tried).quality
+
+        moved = True
+        while moved:
+            moved = False
+            for gate, step in product(range(len(ends)), (1, -1)):
+                while (tried := _moved(places, gate, step, ends)) and cost(tried) < cost(places) - LEAST_GAIN:
+                    places, moved = tried, True
+        if at(places).macs_ratio < work:
+            path.append(at(places))
+            work = path[-1].macs_ratio
+        if places == ends or at(places).quality < least_quality:
+            break
+    return path
+
+
+def _moved(places: Places, gate: int, step: int, ends: Places) -> Places | None:
+    """With one gate a step further; None past its end."""
+    place = places[gate] + step
+    return (*places[:gate], place, *places[gate + 1 :]) if 0 <= place <= ends[gate] else None

@@ -1,0 +1,65 @@
+from itertools import count, pairwise
+
+import pytest
+
+from models.gating.greedy import Allocation
+from models.gating.prices import allocate_at_prices
+
+GRIDS = {"a": (0.25, 0.5, 0.75, 1.0), "b": (0.5, 1.0)}
+DENSE = Allocation({"a": 0.0, "b": 0.0, "c": 0.7}, 1.0, 1.0)
+
+
+def evaluate(thresholds):
+    """a loses with its square. b saves as much; half of it is free, but what a has closed is dear where b is."""
+    a, b = thresholds["a"], thresholds["b"]
+    assert thresholds["c"] == 0.7
+    return 1 - 0.3 * a - 0.3 * b, 1 - 0.1 * a**2 - 0.05 * max(0, b - 0.5) - 0.2 * a * b
+
+
+def allocated(prices, base=DENSE, least_quality=0.0, tried=evaluate):
+    return allocate_at_prices(base, GRIDS, tried, prices, least_quality)
+
+
+def test_at_a_price_no_single_move_is_better():
+    price = 0.3
+    (found,) = allocated([price])
+    best = price * found.macs_ratio - found.quality
+    for gate, grid in GRIDS.items():
+        values = (0.0, *grid)
+        place = values.index(found.thresholds[gate])
+        for other in values[max(0, place - 1) : place + 2]:
+            macs_ratio, quality = evaluate(found.thresholds | {gate: other})
+            assert price * macs_ratio - quality >= best - 1e-9
+
+
+def test_a_gate_is_opened_again_where_another_costs_less():
+    closed = {"a": 1.0, "b": 0.0, "c": 0.7}
+    (found,) = allocated([0.3], Allocation(closed, 1.0, evaluate(closed)[1]))
+    assert found.thresholds["a"] < 1
+    assert found.thresholds["b"] > 0
+
+
+def test_each_step_is_less_work_and_less_quality():
+    path = allocated(0.01 * 1.5**n for n in count())
+    assert path[-1].thresholds == {"a": 1.0, "b": 1.0, "c": 0.7}  # which ends it
+    for before, after in pairwise([DENSE, *path]):
+        assert after.macs_ratio < before.macs_ratio
+        assert after.quality <= before.quality
+    for step in path:
+        assert (step.macs_ratio, step.quality) == pytest.approx(evaluate(step.thresholds))
+
+
+def test_it_ends_at_the_least_quality():
+    path = allocated((0.01 * 1.2**n for n in count()), least_quality=0.95)
+    assert path[-1].quality < 0.95 <= path[-2].quality
+
+
+def test_nothing_is_asked_twice():
+    asked = []
+
+    def counted(thresholds):
+        asked.append(tuple(thresholds.values()))
+        return evaluate(thresholds)
+
+    allocated((0.01 * 1.5**n for n in range(12)), tried=counted)
+    assert len(asked) == len(set(asked))
