@@ -1,6 +1,7 @@
 """Which gate to close a little further, so that quality is spent where it buys most: greedy allocation, as in TEAL
 (Liu et al. 2024), but on the quality of the whole model rather than on each block's error."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,9 +29,11 @@ def allocate(
     evaluate: Evaluate,
     least_quality: float,
     report: Callable[[float], None] = lambda done: None,
+    most_price: float = math.inf,
 ) -> list[Allocation]:
     """The path from dense to `least_quality`, a step at a time: of all gates the one is raised to a next value of its
     rising grid that loses least quality for the work that it saves. Gates that are at the end of their grid stay there.
+    It ends before a step that costs more than `most_price`, in quality for all of the work.
 
     A gate's price hardly changes while others move, so only the cheapest is asked again before it is raised (lazy
     evaluation, Minoux 1978). `report` is called with the share of the quality that is spent.
@@ -45,6 +48,8 @@ def allocate(
             continue
         prices[gate] = (path[-1].quality - step.quality) / (path[-1].macs_ratio - step.macs_ratio)
         if prices[gate] <= min(prices[other] for other in open_gates):
+            if prices[gate] > most_price:
+                break
             path.append(step)
             report(min(1.0, (1 - step.quality) / (1 - least_quality)))
     return path

@@ -8,7 +8,7 @@ prices: after so much has changed, some of what was cheap before is not.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import count, pairwise, takewhile
+from itertools import count
 
 from models.gating.greedy import Allocation, Evaluate, allocate
 from models.gating.prices import allocate_at_prices
@@ -31,9 +31,7 @@ def allocate_in_stages(
     work, then those that are closed `together`, and the others at prices from there on. `report` is called with the
     share done."""
     open_gates = dict.fromkeys([*others, *together], 0.0)
-    first = _from(Allocation(open_gates, 1.0, 1.0), others, evaluate, least_quality)
-    paid = list(takewhile(lambda step: _price(*step) <= cheap, pairwise(first)))
-    path = [first[0], *(after for _, after in paid)]
+    path = _from(Allocation(open_gates, 1.0, 1.0), others, evaluate, least_quality, cheap)
     report(1 / 3)
     path += _from(path[-1], together, evaluate, -math.inf)[1:]
     report(2 / 3)
@@ -43,7 +41,9 @@ def allocate_in_stages(
     return path
 
 
-def _from(base: Allocation, grids: Grids, evaluate: Evaluate, least_quality: float) -> list[Allocation]:
+def _from(
+    base: Allocation, grids: Grids, evaluate: Evaluate, least_quality: float, most_price: float = math.inf
+) -> list[Allocation]:
     """The greedy path of some gates, from where others are closed already."""
 
     def closed(thresholds: Mapping[str, float]) -> dict[str, float]:
@@ -54,12 +54,8 @@ def _from(base: Allocation, grids: Grids, evaluate: Evaluate, least_quality: flo
         return 1 + macs_ratio - base.macs_ratio, 1 + quality - base.quality
 
     open_grids = {gate: [one for one in grid if one > base.thresholds[gate]] for gate, grid in grids.items()}
-    path = allocate(open_grids, beside, 1 + least_quality - base.quality)
+    path = allocate(open_grids, beside, 1 + least_quality - base.quality, most_price=most_price)
     return [
         Allocation(closed(one.thresholds), one.macs_ratio - 1 + base.macs_ratio, one.quality - 1 + base.quality)
         for one in path
     ]
-
-
-def _price(before: Allocation, after: Allocation) -> float:
-    return (before.quality - after.quality) / (before.macs_ratio - after.macs_ratio)
