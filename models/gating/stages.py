@@ -7,14 +7,13 @@ prices: after so much has changed, some of what was cheap before is not.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from itertools import count
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from models.gating.greedy import Allocation, Evaluate, allocate
 from models.gating.prices import allocate_at_prices
 
-LEAST_PRICE, DEARER = 0.01, 1.2
-"""The first price is no less, and each so many times the one before."""
+LEAST_PRICE, MOST_PRICE, DEARER = 0.01, 3.0, 1.2
+"""Prices, in quality for all of the work, are within these, and each is so many times the one before."""
 
 Grids = Mapping[str, Sequence[float]]
 
@@ -35,10 +34,16 @@ def allocate_in_stages(
     report(1 / 3)
     path += _from(path[-1], together, evaluate, -math.inf)[1:]
     report(2 / 3)
-    prices = (max(cheap, LEAST_PRICE) * DEARER**n for n in count())
-    path += allocate_at_prices(path[-1], others, evaluate, prices, least_quality)
+    path += allocate_at_prices(path[-1], others, evaluate, _prices(cheap), least_quality)
     report(1.0)
     return path
+
+
+def _prices(first: float) -> Iterator[float]:
+    price = max(first, LEAST_PRICE)
+    while price <= MOST_PRICE:
+        yield price
+        price *= DEARER
 
 
 def _from(
