@@ -13,6 +13,10 @@ from models.gating.greedy import Allocation, Evaluate
 LEAST_GAIN = 1e-6
 """What a move must gain, in quality: not what rounding does."""
 
+LEAST_CHANGE = 0.002
+"""A move that changes a smaller share of the dense work goes on to the next value of the grid: the first ones of a gate
+may close nothing."""
+
 Places = tuple[int, ...]
 
 
@@ -25,7 +29,7 @@ def allocate_at_prices(
 ) -> list[Allocation]:
     """The path from `base`, behind it, to `least_quality`, or until all gates of the rising `grids` are closed: what is
     best at each of the rising `prices`, in quality for all of the work, where that is less work than before. Each price
-    begins where the one before ended, and each gate moves by single steps of its grid."""
+    begins where the one before ended."""
     gates = {gate: (0.0, *grid) for gate, grid in grids.items()}
     known: dict[Places, Allocation] = {}
 
@@ -35,6 +39,12 @@ def allocate_at_prices(
             thresholds = dict(base.thresholds) | moved
             known[places] = Allocation(thresholds, *evaluate(thresholds))
         return known[places]
+
+    def further(places: Places, gate: int, step: int) -> Places | None:
+        tried = _moved(places, gate, step, ends)
+        while tried and abs(at(tried).macs_ratio - at(places).macs_ratio) < LEAST_CHANGE:
+            tried = _moved(tried, gate, step, ends)
+        return tried
 
     ends = tuple(len(values) - 1 for values in gates.values())
     places = tuple(
@@ -52,7 +62,7 @@ def allocate_at_prices(
         while moved:
             moved = False
             for gate, step in product(range(len(ends)), (1, -1)):
-                while (tried := _moved(places, gate, step, ends)) and cost(tried) < cost(places) - LEAST_GAIN:
+                while (tried := further(places, gate, step)) and cost(tried) < cost(places) - LEAST_GAIN:
                     places, moved = tried, True
         if at(places).macs_ratio < work:
             path.append(at(places))

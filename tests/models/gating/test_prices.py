@@ -63,3 +63,12 @@ def test_nothing_is_asked_twice():
 
     allocated((0.01 * 1.5**n for n in range(12)), tried=counted)
     assert len(asked) == len(set(asked))
+
+
+def test_values_that_close_nothing_are_passed_over():
+    def late(thresholds):
+        closed = max(0.0, thresholds["a"] - 0.5)
+        return 1 - 0.3 * closed, 1 - 0.01 * closed
+
+    (found,) = allocated([0.3], tried=late)
+    assert found.thresholds == {"a": 1.0, "b": 0.0, "c": 0.7}
