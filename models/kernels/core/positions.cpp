@@ -17,34 +17,38 @@ struct Pair {
     }
 };
 
-constexpr std::size_t kTogether = 8;  // rows that are compared with themselves and all behind them
-
 // Those of rows from 1 on that are alike enough, in any order.
 void find_pairs(const InstructionSet &set, const float *rows, std::size_t count, std::size_t width, float threshold,
                 std::vector<Pair> &pairs) {
-    thread_local std::vector<float> likeness, scales;
-    likeness.resize(count * count);
+    constexpr std::size_t kTogether = 8;  // rows that are compared with all behind the first of them
+    thread_local std::vector<float> scales, likeness;
     scales.resize(count);
-    for (std::size_t first = 1; first < count; first += kTogether) {
-        const std::size_t together = std::min(kTogether, count - first);
-        set.products({rows + first * width, width, together, rows + first * width, width, count - first, width, 1.0f,
-                      likeness.data() + first * count + first, count});
-        for (std::size_t i = first; i < first + together; ++i)
-            scales[i] = 1.0f / std::max(std::sqrt(likeness[i * count + i]), 1e-30f);
+    likeness.resize(kTogether * count);
+    for (std::size_t i = 1; i < count; ++i) {
+        const float *row = rows + i * width;
+        set.products({row, width, 1, row, width, 1, width, 1.0f, &scales[i], 1});
+        scales[i] = 1.0f / std::max(std::sqrt(scales[i]), 1e-30f);
     }
     pairs.clear();
-    for (std::size_t i = 1; i < count; ++i) {
-        float *own = likeness.data() + i * count;
-        const float scale = scales[i];
-        std::size_t near = 0;  // counted first, in vectors: most rows are like none
-        for (std::size_t j = i + 1; j < count; ++j) {
-            own[j] *= scale * scales[j];
-            near += 1.0f - own[j] <= threshold;
-        }
-        for (std::size_t j = i + 1; near > 0; ++j) {
-            if (!(1.0f - own[j] <= threshold)) continue;
-            pairs.push_back({own[j], static_cast<std::int32_t>(i), static_cast<std::int32_t>(j)});
-            --near;
+    for (std::size_t first = 1; first + 1 < count; first += kTogether) {
+        const std::size_t together = std::min(kTogether, count - 1 - first), others = count - 1 - first;
+        set.products({rows + first * width, width, together, rows + (first + 1) * width, width, others, width, 1.0f,
+                      likeness.data(), others});
+        for (std::size_t i = first; i < first + together; ++i) {
+            float *own = likeness.data() + (i - first) * others;
+            const float scale = scales[i];
+            std::size_t near = 0;  // counted first, in vectors: most rows are like none
+            for (std::size_t j = i + 1; j < count; ++j) {
+                float &cosine = own[j - first - 1];
+                cosine *= scale * scales[j];
+                near += 1.0f - cosine <= threshold;
+            }
+            for (std::size_t j = i + 1; near > 0; ++j) {
+                const float cosine = own[j - first - 1];
+                if (!(1.0f - cosine <= threshold)) continue;
+                pairs.push_back({cosine, static_cast<std::int32_t>(i), static_cast<std::int32_t>(j)});
+                --near;
+            }
         }
     }
 }

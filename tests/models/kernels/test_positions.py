@@ -125,3 +125,12 @@ def test_arguments_are_checked(backend):
         backend.match_positions(x, float("nan"))
     with pytest.raises(ValueError, match="x must have 2 dimensions"):
         backend.merge_positions(x[0], np.ones(4, np.float32), 0.5)
+
+
+@both_backends
+def test_all_alike_become_one_beside_the_first(backend):
+    x = np.ones((70, 40), np.float32)
+    assert backend.match_positions(x, 0.1).tolist() == [0, *[1] * 69]
+    rows, counts = backend.merge_positions(x, np.ones(70, np.float32), 0.1)
+    np.testing.assert_allclose(rows, x[:2], rtol=1e-5)
+    assert counts.tolist() == [1, 69]
