@@ -205,7 +205,7 @@ def pack_matrix(
     Both take weights that are finite, and activations come and go as float32.
 
     In "fp32" the tile unit multiplies numbers in parts. With `split` those of the weights are kept, in 1.5 times their
-    memory; else each call makes them. Elsewhere a product of 48 rows and more, of all channels, is seven of halves for
+    memory; else each call makes them. Elsewhere a product of 40 rows and more, of all channels, is seven of halves for
     eight (Strassen 1969), whose errors are relative to the largest values of two rows, columns or inputs that are
     mixed. Not so where these differ much, or one is zero, nor of weights that are given packed (`from_weights`).
     """

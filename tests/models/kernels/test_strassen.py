@@ -6,7 +6,7 @@ import pytest
 from models import kernels
 from tests.models.kernels.cases import ACTIVATIONS, VECTOR_SETS, Case
 
-ROWS = 48  # from which on it is done so
+ROWS = 40  # from which on it is done so
 
 
 def normal(*shape, seed=0):
