@@ -26,9 +26,9 @@ def allocate_in_stages(
     least_quality: float,
     report: Callable[[float], None] = lambda done: None,
 ) -> list[Allocation]:
-    """The path from dense to `least_quality`: the `others` up to a price that is `cheap`, in quality for all of the
-    work, then those that are closed `together`, and the others at prices from there on. `report` is called with the
-    share done."""
+    """The path from dense to `least_quality`, or to `MOST_PRICE`: the `others` up to a price that is `cheap`, in
+    quality for all of the work, then those that are closed `together`, and the others at prices from there on, where
+    one that was closed may be opened again. `report` is called with the share done."""
     open_gates = dict.fromkeys([*others, *together], 0.0)
     path = _from(Allocation(open_gates, 1.0, 1.0), others, evaluate, least_quality, cheap)
     report(1 / 3)

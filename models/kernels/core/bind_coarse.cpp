@@ -65,9 +65,10 @@ CoarseMatrix pack(nb::handle weight_, nb::handle order, nb::handle factor) {
 CoarseMatrix repack(nb::handle words_, std::size_t outputs, std::size_t inputs) {
     check_sizes(outputs, inputs);
     const Argument words = cpu_array(words_, "words", Items::int32);
+    const std::size_t wanted = CoarseWeights{outputs, inputs, nullptr}.bytes() / 4;
+    if (words.rank != 1 || words.items != wanted)
+        reject("words must have the shape [" + std::to_string(wanted) + "] of this layer");
     auto packed = std::make_shared<CoarseWeights>(empty_coarse(outputs, inputs));
-    if (words.rank != 1 || words.items != packed->bytes() / 4)
-        reject("words must have the shape [" + std::to_string(packed->bytes() / 4) + "] of this layer");
     {
         const nb::gil_scoped_release released;
         std::memcpy(packed->data.get(), words.data, packed->bytes());

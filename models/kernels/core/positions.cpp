@@ -7,6 +7,9 @@
 namespace sluice {
 namespace {
 
+// Pairs for which a thread keeps memory: those of a long text that says one word over and over are far more.
+constexpr std::size_t kMostKept = 1 << 20;
+
 struct Pair {
     float likeness;
     std::int32_t before, behind;
@@ -40,10 +43,10 @@ void find_pairs(const InstructionSet &set, const float *rows, std::size_t count,
             std::size_t near = 0;  // counted first, in vectors: most rows are like none
             for (std::size_t j = i + 1; j < count; ++j) {
                 float &cosine = own[j - first - 1];
-                cosine *= scale * scales[j];
+                cosine = cosine * scale * scales[j];  // both scales at once may be infinite
                 near += 1.0f - cosine <= threshold;
             }
-            for (std::size_t j = i + 1; near > 0; ++j) {
+            for (std::size_t j = i + 1; near > 0 && j < count; ++j) {
                 const float cosine = own[j - first - 1];
                 if (!(1.0f - cosine <= threshold)) continue;
                 pairs.push_back({cosine, static_cast<std::int32_t>(i), static_cast<std::int32_t>(j)});
@@ -72,6 +75,7 @@ std::size_t match_rows(const InstructionSet &set, const float *rows, std::size_t
         joined[stays] = 1;
         --left;
     }
+    if (pairs.capacity() > kMostKept) std::vector<Pair>().swap(pairs);
     return left;
 }
 

@@ -193,10 +193,8 @@ def test_what_does_not_fit_is_rejected(backend):
         ),
         (lambda: backend.pack_coarse(np.full((3, 4), np.inf, np.float32)), "weight must be finite"),
         (lambda: backend.pack_coarse(np.ones((0, 5), np.float32)), "at least one output and one input"),
-        (
-            lambda: backend.repack_coarse(made.words[:-1], 70, 50),
-            "words must have the shape",
-        ),
+        (lambda: backend.repack_coarse(made.words[:-1], 70, 50), "words must have the shape"),
+        (lambda: backend.repack_coarse(made.words, 2**20, 2**20), "words must have the shape"),
         (lambda: narrow.with_coarse(made), "coarse must have as many outputs and inputs"),
         (lambda: backend.row_matmul(x, plain, coarse=x), "coarse must be None for a matrix without"),
         (

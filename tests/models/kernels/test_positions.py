@@ -68,6 +68,13 @@ def test_too_few_to_join(backend, rows):
 
 
 @both_backends
+def test_rows_of_nothing_and_of_little(backend):
+    x = np.array([[1, 0], [1e-15, 0], [0, 1e-15], [0, 0], [0, 0]], np.float32)
+    assert backend.match_positions(x, 0.1).tolist() == [0, 1, 2, 3, 4]
+    assert backend.match_positions(x, 1.5).tolist() == [0, 1, 1, 1, 1]
+
+
+@both_backends
 def test_what_is_no_number_joins_none(backend):
     x = directions(90, 5, 5, 5)
     x[2] = np.nan

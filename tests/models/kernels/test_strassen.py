@@ -46,7 +46,7 @@ def error(y, x, weight):
 
 
 @pytest.mark.parametrize("name", VECTOR_SETS)
-@pytest.mark.parametrize("rows", [48, 49, 61, 96, 145, 290])
+@pytest.mark.parametrize("rows", [40, 47, 48, 49, 61, 96, 145, 290])
 @pytest.mark.parametrize(("n_inputs", "n_outputs"), [(128, 64), (130, 127), (386, 128), (384, 200), (1000, 65)])
 def test_every_size_is_the_reference(name, rows, n_inputs, n_outputs):
     case(rows, n_inputs, n_outputs).check(name)
@@ -54,7 +54,7 @@ def test_every_size_is_the_reference(name, rows, n_inputs, n_outputs):
 
 @pytest.mark.parametrize("name", VECTOR_SETS)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("rows", [48, 51])
+@pytest.mark.parametrize("rows", [40, 47, 48, 51])
 def test_every_epilogue_is_the_reference(name, activation, rows):
     case(rows, 900, 130, activation=activation).check(name)
     case(rows, 256, 130, activation=activation, residual=normal(rows, 130, seed=5)).check(name)
@@ -74,7 +74,7 @@ def test_it_loses_less_than_two_bits():
     assert np.median(error(product(x, weight), x, weight) / error(usual(x, weight), x, weight)) < 3
 
 
-@pytest.mark.parametrize("rows", [48, 61, 150, 300])
+@pytest.mark.parametrize("rows", [40, 47, 48, 61, 150, 300])
 @pytest.mark.parametrize("n_outputs", [64, 200, 256])  # an odd number of blocks, whose rows are shared, and even ones
 def test_threads_change_no_bit(rows, n_outputs):
     x, weight = normal(rows, 640), normal(n_outputs, 640, seed=1)
