@@ -297,6 +297,55 @@ def depthwise_conv2d(
     or None for all channels; everything else as in `gated_conv2d`.
     """
 
+class LookupTable:
+    """Rows [rows, width], of floats or rounded to bf16 ("fp32", "bf16"), which `fill` writes: zeros at first."""
+
+    def __init__(self, rows: int, width: int, datatype: str = "fp32") -> None: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def datatype(self) -> str: ...
+    @property
+    def nbytes(self) -> int: ...
+    def fill(self, first: int, values: Floats) -> None:
+        """Rows from `first` on become `values` [n, width]. Not to be called while others look up."""
+
+def embed(
+    words: Floats,
+    positions: Floats,
+    ids: Channels,
+    places: Channels,
+    weight: Floats,
+    bias: Floats,
+    epsilon: float,
+    *,
+    instruction_set: str | None = None,
+) -> tuple[Floats, Floats]:
+    """The layer norm of words[ids_i] + positions[places_i], as `layer_norm` does it: [n, C], and the factor
+    1 / √(variance + epsilon) of each row, [n].
+
+    words is [V, C] and positions [P, C]; ids and places, int32 [n], are rows of them, in any order.
+    """
+
+def look_up(
+    table: LookupTable,
+    added: Floats,
+    ids: Channels,
+    places: Channels,
+    factors: Floats,
+    bias: Floats,
+    *,
+    instruction_set: str | None = None,
+) -> Floats:
+    """factors_i · (table[ids_i] + added[places_i]) + bias: [n, width].
+
+    A product W · (embedding) of all tokens at once, where the table has what the words add to it and `added` [P, width]
+    what positions do, each less its mean, and the norm's weight is in W. factors [n] are those of `embed`, and bias
+    [width] is that of the product and what the norm's own adds to it.
+    """
+
 def layer_norm(
     x: Floats,
     weight: Floats,

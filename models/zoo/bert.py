@@ -6,7 +6,8 @@ encoders that are made like it, which `bert_shape` tells apart.
         x = norm(x + output(attention(qkv(x))))
         x = norm(x + down(gelu(up(x))))
 
-One sequence at a time: there is no padding, and no mask. Queries, keys and values are one product.
+One sequence at a time: there is no padding, and no mask. Queries, keys and values are one product; those of the first
+layer are looked up where the vocabulary is small (`token_products`).
 
 Each layer has three gates, and none needs training. The one between its halves is on positions: those that are nearly
 alike become one, their mean (token merging, Bolya et al. 2023, of all pairs), and all that follows is done once for
@@ -14,6 +15,9 @@ them. The other two are on channels, those that the scores are made of and the n
 found by calibration (`lean_fitting`), the same for all requests: to ask each request would take a good part of what is
 saved. Their saliency is what is lost then, and where the threshold is above it the half is lean: fewer weights are
 read, which alone saves time where a sequence is short.
+
+Where the first layer looks up its queries, keys and values, it has no gate on the channels of scores: it would save
+nothing.
 
 An encoder with a bias for distances has no gates on positions: what has been joined is at no distance from the others.
 """
@@ -34,6 +38,7 @@ from models.zoo.distances import DistanceBias
 from models.zoo.folder import Tensors, read_json, weights_path
 from models.zoo.lean_layers import NORMS, PRODUCTS, LayerWeights, LeanLayers
 from models.zoo.text_profile import OtherWeights
+from models.zoo.token_products import Embedded, TokenProducts
 
 Array = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -145,13 +150,14 @@ class Bert:
                 f"{folder}: the table of words is {list(self._words.shape)}; config.json says {list(wanted)} "
                 "(vocab_size, hidden_size)"
             )
-        self._positions, self._second_type = _positions(tensors, self.shape)
+        self._positions, self._second = _positions(tensors, self.shape)
         self._norm = _norm(tensors, "embeddings.LayerNorm")
         self._distances = _distances(tensors, self.shape)
         self._tensors, self._naming, self._datatype = tensors, naming, datatype
         self._scale = self.shape.head_size**-0.5
         layers = range(self.shape.layers)
         self.layers = tuple(_layer(self.dense_weights(i), self.shape, datatype) for i in layers)
+        self._first = self._looked_up() if self.shape.looks_up else None
         if lean is not None and len(lean) != len(layers):
             raise OtherWeights(f"there are {len(lean)} lean layers, and the encoder has {len(layers)}")
         for i, part in enumerate(lean or ()):
@@ -173,10 +179,22 @@ class Bert:
     def embed(self, ids: Ids, types: Ids | None = None) -> Array:
         """The first layer's input for token ids [n]: [n, hidden]. `types` [n] are 0 for the first text of a pair and 1
         for the second; without them there is one text."""
-        summed = self._words[ids] + self._positions[: len(ids)]
-        if types is not None and self._second_type is not None:
-            summed[types == 1] += self._second_type
-        return self.normalised(summed, self._norm)
+        return self._embedded(ids, types).states
+
+    def _embedded(self, ids: Ids, types: Ids | None) -> Embedded:
+        rows, places = ids.astype(np.int32), np.arange(len(ids), dtype=np.int32)
+        if types is not None:
+            places[types == 1] += self._second
+        norm = self._norm
+        states, factors = kernels.embed(
+            self._words, self._positions, rows, places, norm.weight, norm.bias, self.shape.epsilon
+        )
+        return Embedded(states, rows, places, factors)
+
+    def _looked_up(self) -> TokenProducts:
+        """The first layer's queries, keys and values."""
+        norm, (weight, bias) = self._norm, joined(self.dense_weights(0), "query", "key", "value")
+        return TokenProducts(self._words, self._positions, (norm.weight, norm.bias), weight, bias, self._datatype)
 
     @property
     def position_gates(self) -> tuple[str, ...]:
@@ -191,12 +209,12 @@ class Bert:
     @property
     def channel_gates(self) -> dict[str, float]:
         """The saliency of what each gate on channels may leave out; none without lean layers."""
-        halves = zip(self._gates, self.lean_layers, strict=False)
-        gates = [
-            ((names.scores, layer.attention.saliency), (names.neurons, layer.feed_forward.saliency))
-            for names, layer in halves
-        ]
-        return dict(pair for pairs in gates for pair in pairs)
+        gates: dict[str, float] = {}
+        for i, (names, layer) in enumerate(zip(self._gates, self.lean_layers, strict=False)):
+            if i > 0 or self._first is None:
+                gates[names.scores] = layer.attention.saliency
+            gates[names.neurons] = layer.feed_forward.saliency
+        return gates
 
     def __call__(
         self,
@@ -207,15 +225,18 @@ class Bert:
     ) -> Encoded:
         """Encodes a sequence of token ids [n], of two texts where there are `types`. A gate without a threshold, or
         with that of 0, is left out."""
-        shape, done = self.shape, 0
-        x, sizes = self.embed(ids, types), np.ones(len(ids), np.float32)
+        shape, done = self.shape, -self.shape.looked_up_macs(len(ids))
+        embedded = self._embedded(ids, types)
+        x, sizes = embedded.states, np.ones(len(ids), np.float32)
         bias = self.distances(len(ids))
         for i, names in enumerate(self._gates):
             attention, feed_forward = self._halves(i, thresholds, context)
             positions = len(x)
             if positions < len(ids):  # attended to as often as it stands for a position: without this, cosines suffer
                 bias = np.log(sizes)
-            heads = self.attend(x, attention, bias, context.threads)
+            looked_up = self._first if i == 0 else None
+            qkv = looked_up(embedded) if looked_up else product(x, attention.qkv, context.threads)
+            heads = self.heads(qkv, attention, bias, context.threads)
             x = self.normalised(product(heads, attention.output, context.threads), attention.norm, residual=x)
             done += shape.attention_macs(positions, positions, attention.head_size)
             threshold = thresholds.get(names.positions)
@@ -234,13 +255,16 @@ class Bert:
     ) -> tuple[Attention, FeedForward]:
         """Those of a layer, dense or lean."""
         dense, names = self.layers[number], self._gates[number]
+        attention, feed_forward = dense.attention, dense.feed_forward
         if not self.lean_layers:
-            return dense.attention, dense.feed_forward
+            return attention, feed_forward
         lean, size, neurons = self.lean_layers[number], self.shape.head_size, self.shape.feed_forward
-        attention = lean.attention if thresholds.get(names.scores, 0.0) > lean.attention.saliency else dense.attention
-        context.record(names.scores, size, attention.head_size)
-        second = thresholds.get(names.neurons, 0.0) > lean.feed_forward.saliency
-        feed_forward = lean.feed_forward if second else dense.feed_forward
+        if number > 0 or self._first is None:
+            if thresholds.get(names.scores, 0.0) > lean.attention.saliency:
+                attention = lean.attention
+            context.record(names.scores, size, attention.head_size)
+        if thresholds.get(names.neurons, 0.0) > lean.feed_forward.saliency:
+            feed_forward = lean.feed_forward
         context.record(names.neurons, neurons, feed_forward.up.packed.outputs)
         return attention, feed_forward
 
@@ -295,14 +319,14 @@ def summed_neurons(x: Array, layer: FeedForward, threads: kernels.Threads | None
     )
 
 
-def _positions(tensors: Tensors, shape: BertShape) -> tuple[Array, Array | None]:
-    """The table of positions with the type of a first text in it, and what the second text's type adds to it, where
-    there are two types."""
+def _positions(tensors: Tensors, shape: BertShape) -> tuple[Array, int]:
+    """The table of positions with the type of their text in it; and behind which of its rows those of a second text
+    are: 0 where there is one type, or none."""
     positions = tensors["embeddings.position_embeddings.weight"][shape.first_position :]
     if "embeddings.token_type_embeddings.weight" not in tensors:
-        return positions, None
-    types = tensors["embeddings.token_type_embeddings.weight"]
-    return positions + types[0], types[1] - types[0] if len(types) > 1 else None
+        return positions, 0
+    types = tensors["embeddings.token_type_embeddings.weight"][:2]
+    return np.concatenate([positions + kind for kind in types]), len(positions) if len(types) > 1 else 0
 
 
 def _distances(tensors: Tensors, shape: BertShape) -> DistanceBias | None:
@@ -316,9 +340,15 @@ def _norm(tensors: Tensors, name: str) -> Norm:
     return Norm(*(tensors[f"{name}.{part}"] for part in (("gamma", "beta") if old else ("weight", "bias"))))
 
 
+def joined(weights: LayerWeights, *names: str) -> tuple[Array, Array]:
+    """Weight and bias of the products of these names, their outputs side by side."""
+    weight, bias = (np.concatenate(parts) for parts in zip(*(weights[name] for name in names), strict=True))
+    return weight, bias
+
+
 def pack(weights: LayerWeights, datatype: str, *names: str) -> Linear:
     """The products of these names as one, their outputs side by side."""
-    weight, bias = (np.concatenate(parts) for parts in zip(*(weights[name] for name in names), strict=True))
+    weight, bias = joined(weights, *names)
     return Linear(kernels.pack_matrix(weight, datatype, split=weight.size <= MOST_SPLIT), bias)
 
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+MOST_LOOKED_UP = 1 << 28
+"""Bytes of the table of products, of floats: for a small encoder they are worth the memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class BertShape:
@@ -31,13 +34,23 @@ class BertShape:
     def head_size(self) -> int:
         return self.hidden // self.heads
 
+    @property
+    def looks_up(self) -> bool:
+        """Whether queries, keys and values of the first layer are looked up: no other is given what its tokens alone
+        tell."""
+        return self.vocabulary * 3 * self.hidden * 4 <= MOST_LOOKED_UP
+
+    def looked_up_macs(self, tokens: int) -> int:
+        """What is not multiplied because of that."""
+        return tokens * 3 * self.hidden**2 if self.looks_up else 0
+
     def macs(self, tokens: int) -> int:
         """Multiply-accumulates of a sequence."""
         first, second = (
             self.attention_macs(tokens, tokens, self.head_size),
             self.feed_forward_macs(tokens, self.feed_forward),
         )
-        return self.layers * (first + second)
+        return self.layers * (first + second) - self.looked_up_macs(tokens)
 
     def attention_macs(self, positions: int, keys: int, head_size: int) -> int:
         """Those of one layer's first half, whose positions attend to so many with so many channels a head."""

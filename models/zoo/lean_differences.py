@@ -41,7 +41,8 @@ class NormDifference:
 
 @dataclass(frozen=True, slots=True)
 class LayerDifference:
-    """By the names of products and norms. They belong to layers with just the neurons `kept`."""
+    """By the names of products, of which some may not differ, and of norms. They belong to layers with just the neurons
+    `kept`."""
 
     products: Mapping[str, ProductDifference]
     norms: Mapping[str, NormDifference]
@@ -121,7 +122,9 @@ def _layer(arrays: Mapping[str, NDArray[Any]], name: str) -> LayerDifference:
         return values
 
     products = {
-        of: ProductDifference(rows(f"{of}.left").T, rows(f"{of}.right"), rows(f"{of}.bias")[0]) for of in PRODUCTS
+        of: ProductDifference(rows(f"{of}.left").T, rows(f"{of}.right"), rows(f"{of}.bias")[0])
+        for of in PRODUCTS
+        if f"{name}.{of}.left" in arrays
     }
     norms = {of: NormDifference(*rows(of)) for of in NORMS}
     return LayerDifference(products, norms, arrays[f"{name}.kept"].astype(np.int64))

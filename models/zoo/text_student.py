@@ -59,7 +59,7 @@ class TorchLayer(nn.Module):
         return self._normalised(x + self._product(F.gelu(self._product(x, "up")), "down").float(), "norm")
 
     def difference(self, kept: Neurons) -> LayerDifference:
-        """What it learned, with the neurons that it has."""
+        """What it learned, of products that were ever trained, with the neurons that it has."""
 
         def array(name: str) -> Array:
             learned: Array = self.learned[name].detach().numpy().copy()
@@ -68,6 +68,7 @@ class TorchLayer(nn.Module):
         products = {
             name: ProductDifference(array(f"{name}_left"), array(f"{name}_right"), array(f"{name}_bias"))
             for name in PRODUCTS
+            if self.learned[f"{name}_left"].any()
         }
         norms = {name: NormDifference(array(f"{name}_weight"), array(f"{name}_bias")) for name in NORMS}
         return LayerDifference(products, norms, kept)

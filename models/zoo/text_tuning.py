@@ -189,9 +189,11 @@ def _run(
     thresholds = np.zeros(count)
     if encoder.position_gates and x.shape[1] >= FEWEST_JOINED and random.random() < recipe.joined:
         # Together rather than one by one: a profile closes all of them.
-        thresholds = np.linspace(*recipe.joins, count) * random.uniform(0.2, 1) * random.uniform(0.5, 1.3, count)
+        thresholds = np.linspace(*recipe.joins, count) * random.uniform(0.4, 1) * random.uniform(0.5, 1.3, count)
     lean = random.random((count, 2)) < (random.uniform(0.3, 1) if random.random() < recipe.mixed else 1)
     lean[random.integers(count)] = True  # there is always something to learn
+    if encoder.shape.looks_up:
+        lean[0, 0] = False  # as it is served
     apart, compared = torch.zeros(()), 0
     for i, layers in enumerate(zip(teacher, student, strict=True)):
         x = layers[int(lean[i, 0])].attend(x, sizes if joined else None)

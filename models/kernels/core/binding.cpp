@@ -26,6 +26,7 @@ NB_MODULE(_core, m) {
     sluice::bind_rows(m);
     sluice::bind_coarse(m);
     sluice::bind_decoder(m);
+    sluice::bind_embedding(m);
     sluice::bind_speech(m);
 
     m.def(

@@ -18,6 +18,7 @@ void bind_roofline(nanobind::module_ &m);
 void bind_rows(nanobind::module_ &m);
 void bind_coarse(nanobind::module_ &m);
 void bind_decoder(nanobind::module_ &m);
+void bind_embedding(nanobind::module_ &m);
 void bind_speech(nanobind::module_ &m);
 
 }  // namespace sluice

@@ -100,6 +100,18 @@ struct Norm {
     float epsilon;
     std::size_t rows, channels;
     float *out;  // may be x or the residual
+    float *factors = nullptr;  // [rows], 1 / sqrt(variance + epsilon); null: not wanted
+};
+
+// Row r of the result [rows][width]: factors[r] · (table[ids[r]] + added[places[r]]) + bias.
+struct LookUp {
+    const void *table;  // [any][width]
+    bool rounded;       // it holds bf16, else floats
+    const float *added;  // [any][width]
+    const std::int32_t *ids, *places;
+    const float *factors, *bias;
+    std::size_t rows, width;
+    float *out;
 };
 
 // The saliency of each channel of x [rows][channels]: sqrt(mean over the rows of (x − mean)²) · norm.
@@ -223,6 +235,7 @@ struct InstructionSet {
     std::size_t few_rows;  // the most that lines() takes
     void (*lines)(const Lines &, std::size_t rows);
     void (*normalise)(const Norm &);
+    void (*look_up)(const LookUp &);
     // The next block of a row of scores, biased, becomes e^(score − largest so far), with zeros up to a whole vector.
     // Returns what the sums of earlier blocks are to be multiplied by.
     float (*soften)(float *scores, const float *bias, std::size_t count, Softmax &state);

@@ -324,7 +324,7 @@ constexpr InstructionSet instruction_set(const char *name, decltype(InstructionS
                                          decltype(InstructionSet::packing_tile) packing_tile) {
     return {name,     kLanes, kVectors,     {most_rows(1), most_rows(2), most_rows(3), most_rows(4)},
             run_tile, plan,   packing_tile, finish, kHalfRows, halves_tile, mix_rows,
-            kFewRows, lines, normalise, soften, products, measure, take, rotate, depthwise, add_scaled, means, pool,
+            kFewRows, lines, normalise, look_up, soften, products, measure, take, rotate, depthwise, add_scaled, means, pool,
             accumulate<kVectors * most_rows(kVectors)>, read, false, nullptr, nullptr};
 }
 

@@ -9,15 +9,12 @@
 #include "weight_memory.h"
 
 namespace sluice {
-namespace {
 
-std::uint16_t to_bf16(float value) {
+std::uint16_t nearest_bf16(float value) {
     std::uint32_t bits;
     std::memcpy(&bits, &value, sizeof bits);
     return static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
-
-}  // namespace
 
 ReducedWeights reduce_weights(const float *weight, std::size_t outputs, std::size_t inputs, std::size_t taps,
                               Datatype datatype, const ReducedSet &set) {
@@ -46,7 +43,7 @@ ReducedWeights reduce_weights(const float *weight, std::size_t outputs, std::siz
                     const auto number = static_cast<std::int8_t>(std::nearbyint(*weight * inverse));
                     std::memcpy(to, &number, sizeof number);
                 } else {
-                    const std::uint16_t number = to_bf16(*weight);
+                    const std::uint16_t number = nearest_bf16(*weight);
                     std::memcpy(to, &number, sizeof number);
                 }
             }

@@ -32,6 +32,8 @@ struct ReducedWeights {
 // The most inputs whose products in int8 fit a sum of 32 bits.
 constexpr std::size_t kMostInt8Inputs = 0x7fffffff / (127 * 127);
 
+std::uint16_t nearest_bf16(float value);
+
 // `weight` is [outputs][inputs][taps], finite.
 ReducedWeights reduce_weights(const float *weight, std::size_t outputs, std::size_t inputs, std::size_t taps,
                               Datatype datatype, const ReducedSet &set);

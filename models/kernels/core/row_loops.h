@@ -52,6 +52,7 @@ void normalise(const Norm &norm) {
             },
             [&](std::size_t c) { return (x[c] - mean) * (x[c] - mean); });
         const float factor = 1.0f / __builtin_sqrtf(squares * share + norm.epsilon);
+        if (norm.factors) norm.factors[row] = factor;
         std::size_t c = 0;
         for (; c + kLanes <= n; c += kLanes) {
             const Vector normal = (load(x + c) - mean) * factor * load(norm.weight + c);
@@ -63,6 +64,37 @@ void normalise(const Norm &norm) {
         }
     }
 }
+
+typedef std::uint16_t HalfVector __attribute__((vector_size(LANES * sizeof(std::uint16_t)), aligned(2), may_alias));
+
+inline Vector load_wide(const float *from) { return load(from); }
+inline Vector load_wide(const std::uint16_t *from) {
+    return (Vector)(__builtin_convertvector(*reinterpret_cast<const HalfVector *>(from), IntVector) << 16);
+}
+inline float wide(float value) { return value; }
+inline float wide(std::uint16_t bits) { return __builtin_bit_cast(float, static_cast<std::uint32_t>(bits) << 16); }
+
+// Rows of a table that is not in any cache are fetched while those before are added: only the ids tell which they are.
+template <typename Item>
+void look_up_of(const LookUp &l) {
+    constexpr std::size_t kAhead = 2;
+    const auto *table = static_cast<const Item *>(l.table);
+    for (std::size_t row = 0; row < l.rows; ++row) {
+        const Item *a = table + static_cast<std::size_t>(l.ids[row]) * l.width;
+        const Item *later = row + kAhead < l.rows ? table + static_cast<std::size_t>(l.ids[row + kAhead]) * l.width : a;
+        const float *b = l.added + static_cast<std::size_t>(l.places[row]) * l.width;
+        float *y = l.out + row * l.width;
+        const float factor = l.factors[row];
+        std::size_t c = 0;
+        for (; c + kLanes <= l.width; c += kLanes) {
+            __builtin_prefetch(later + c);
+            store(y + c, (load_wide(a + c) + load(b + c)) * factor + load(l.bias + c));
+        }
+        for (; c < l.width; ++c) y[c] = (wide(a[c]) + b[c]) * factor + l.bias[c];
+    }
+}
+
+void look_up(const LookUp &l) { l.rounded ? look_up_of<std::uint16_t>(l) : look_up_of<float>(l); }
 
 // A score that is no number is never the largest, and makes the sum none either.
 float soften(float *scores, const float *bias, std::size_t count, Softmax &state) {

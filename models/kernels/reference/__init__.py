@@ -26,6 +26,7 @@ from models.kernels.reference.decoding import (
     row_matmul,
 )
 from models.kernels.reference.depthwise import PackedDepthwise, depthwise_conv2d, pack_depthwise
+from models.kernels.reference.embedding import LookupTable, embed, look_up
 from models.kernels.reference.gate import channel_means, gate_channels, max_pool2x2, select_channels, squeeze_channels
 from models.kernels.reference.network import (
     GatedLayer,
@@ -63,6 +64,7 @@ __all__ = [
     "DecoderLayer",
     "GatedLayer",
     "GatedNetwork",
+    "LookupTable",
     "PackedConvolution",
     "PackedDepthwise",
     "PackedMatrix",
@@ -76,6 +78,7 @@ __all__ = [
     "decoder",
     "decoder_layer",
     "depthwise_conv2d",
+    "embed",
     "feed_forward",
     "gate_channels",
     "gated_conv2d",
@@ -85,6 +88,7 @@ __all__ = [
     "instruction_sets",
     "layer_norm",
     "likely_words",
+    "look_up",
     "match_positions",
     "max_pool2x2",
     "merge_positions",

@@ -46,14 +46,17 @@ def test_a_profile_goes_from_dense_to_the_least_quality(profile):
 def test_the_served_model_does_what_its_profile_says(folder, texts, calibrated):
     profile, lean = calibrated
     model = TextEmbedder("text", folder, profile, lean)
-    context = GateContext(1.0)
-    inputs = {"text": np.array([text.encode() for text in split_texts(texts)[1]], object)}
-    outputs = model.run(inputs, context)
-    assert model.agreement(outputs, model.run(inputs, GateContext(0.0))) == pytest.approx(profile.points[-1].agreement)
-    assert context.macs == model.dense_macs(inputs)
-    assert 1 - context.macs_skipped_ratio == pytest.approx(profile.points[-1].macs_ratio, abs=0.05)
+    measured = []
+    for text in split_texts(texts)[1]:
+        context, inputs = GateContext(1.0), {"text": np.array([text.encode()], object)}
+        agreement = model.agreement(model.run(inputs, context), model.run(inputs, GateContext(0.0)))
+        assert context.macs == model.dense_macs(inputs)
+        measured.append((agreement, 1 - context.macs_skipped_ratio))
+    agreement, macs_ratio = np.mean(measured, axis=0)
+    assert agreement == pytest.approx(profile.points[-1].agreement)
+    assert macs_ratio == pytest.approx(profile.points[-1].macs_ratio)
     gates = {f"layer{layer}.{gate}" for layer in (1, 2) for gate in ("scores", "positions", "neurons")}
-    assert set(context.layers) == set(profile.points[0].thresholds) == gates
+    assert set(context.layers) == set(profile.points[0].thresholds) == gates - {"layer1.scores"}
 
 
 def test_a_profile_of_gates_that_are_not_there_is_refused(folder, calibrated):
@@ -81,4 +84,4 @@ def test_the_packaged_profile_is_a_dial():
     assert np.interp(0.98, agreement, work) <= 1 / 1.3
     assert all(point.agreement_lower < point.agreement for point in points[1:])
     gates = {f"layer{layer}.{gate}" for layer in range(1, 7) for gate in ("scores", "positions", "neurons")}
-    assert set(points[0].thresholds) == gates
+    assert set(points[0].thresholds) == gates - {"layer1.scores"}

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 LEAN = LeanRecipe(neurons=0.5)
 RECIPE = TuningRecipe(steps=12, positions=64, rate=1e-3, rank=8, joined=0.2)
-CLOSED = {f"layer{layer}.{gate}": 1e9 for layer in (1, 2) for gate in ("scores", "neurons")}
+CLOSED = dict.fromkeys(["layer1.neurons", "layer2.scores", "layer2.neurons"], 1e9)
 """Thresholds at which both layers are lean."""
 
 
