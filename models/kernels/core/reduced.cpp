@@ -13,6 +13,7 @@ namespace sluice {
 std::uint16_t nearest_bf16(float value) {
     std::uint32_t bits;
     std::memcpy(&bits, &value, sizeof bits);
+    if (value != value) return static_cast<std::uint16_t>(bits >> 16 | 0x40);  // it stays no number
     return static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 

@@ -70,6 +70,16 @@ def test_a_table_begins_with_zeros_and_says_what_it_is(backend, datatype, bytes_
     assert y.tolist() == [[0, 1, 2, 3, 4]]
 
 
+@pytest.mark.parametrize("datatype", ["fp32", "bf16"])
+def test_what_is_not_finite_stays_so(datatype):
+    values = np.array([[0x7FFFFFFF, 0xFFFFFFFF, 0x7F800000, 0xFF7FFFFF]], np.uint32).view(np.float32)
+    table, zero = kernels.LookupTable(1, 4, datatype), np.zeros(1, np.int32)
+    table.fill(0, values)
+    (y,) = kernels.look_up(table, np.zeros_like(values), zero, zero, np.ones(1, np.float32), np.zeros(4, np.float32))
+    wanted = [np.nan, np.nan, np.inf, -np.inf if datatype == "bf16" else values[0, 3]]
+    np.testing.assert_array_equal(y, wanted)
+
+
 WORDS, POSITIONS, VECTOR = np.zeros((4, 8), np.float32), np.zeros((6, 8), np.float32), np.zeros(8, np.float32)
 IDS = np.array([0, 3], np.int32)
 WRONG_ROWS = [
