@@ -169,9 +169,12 @@ CoarseWeights pack_coarse(const float *weight, std::size_t outputs, std::size_t 
     const float room = making_up.order ? kRoom : 1.0f;
     for (std::size_t o = 0; o < outputs; ++o) {
         const float *from = weight + o * inputs;
-        const float size = std::sqrt(std::inner_product(from, from + inputs, from, 0.0f) / static_cast<float>(inputs)),
-                    scale = put_bf16(size, output_scale(w, o));
-        factors[o] = scale > 0 ? 1.0f / scale : 0.0f;
+        // In double: a float overflows at the squares of some that are finite.
+        double squares = 0;
+        for (std::size_t k = 0; k < inputs; ++k) squares += static_cast<double>(from[k]) * from[k];
+        const float size = static_cast<float>(std::sqrt(squares / static_cast<double>(inputs))),
+                    factor = 1.0f / put_bf16(size, output_scale(w, o));
+        factors[o] = std::isfinite(factor) ? factor : 0.0f;  // not of zeros, and of what is nearly zero
         for (std::size_t k = 0; k < inputs; ++k) steps[k] = std::max(steps[k], room * std::abs(from[k]) * factors[o]);
     }
     for (std::size_t k = 0; k < inputs; ++k) put_bf16(steps[k], w.steps() + 2 * k);

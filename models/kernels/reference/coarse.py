@@ -59,7 +59,7 @@ def pack_coarse(
         raise ValueError("weight must be finite")
     if (order is None) != (factor is None):
         raise ValueError("order and factor must be given together")
-    scales = _to_bf16(matrix.square().mean(1).sqrt())
+    scales = _to_bf16(matrix.double().square().mean(1).sqrt().to(matrix.dtype))
     even = torch.where(scales[:, None] > 0, matrix / scales[:, None], torch.zeros_like(matrix))
     largest = even.abs().amax(0)
     if order is None or factor is None:
