@@ -162,6 +162,12 @@ class SpeechLayer:
 class SpeechDecoder:
     """Made by `speech_decoder`."""
 
+class EncoderAttention:
+    """Made by `encoder_attention`."""
+
+class EncoderFeedForward:
+    """Made by `encoder_feed_forward`."""
+
 class GatedLayer:
     """Made by `gated_layer`."""
 
@@ -345,6 +351,41 @@ def look_up(
     what positions do, each less its mean, and the norm's weight is in W. factors [n] are those of `embed`, and bias
     [width] is that of the product and what the norm's own adds to it.
     """
+
+def encoder_attention(
+    qkv: Linear,
+    output: Linear,
+    norm: Norm,
+    *,
+    heads: int,
+    head_size: int,
+    scale: float,
+    epsilon: float,
+    datatype: str = "fp32",
+) -> EncoderAttention:
+    """The first half of an encoder's layer, for `attend_half`: its packed products, each with a bias [outputs], and the
+    norm behind. Of qkv the first heads · head_size outputs are queries, then come as many of keys, and H of values,
+    with H / heads channels a head. scale and datatype are those of `attention`. Arrays are kept, and not copied."""
+
+def encoder_feed_forward(up: Linear, down: Linear, norm: Norm, *, epsilon: float) -> EncoderFeedForward:
+    """The second half, for `feed_forward_half`."""
+
+def attend_half(
+    half: EncoderAttention,
+    x: Floats,
+    qkv: Floats | None = None,
+    bias: Floats | None = None,
+    threads: Threads | None = None,
+) -> Floats:
+    """norm(x + output(attention(qkv))) of x [M, H], in one call what `gated_matmul`, `attention` and `layer_norm` give,
+    to the bit.
+
+    qkv [M, outputs] is x by that product where it is known, and None where it is to be made; bias is that of
+    `attention`.
+    """
+
+def feed_forward_half(half: EncoderFeedForward, x: Floats, threads: Threads | None = None) -> Floats:
+    """norm(x + down(gelu(up(x)))) of x [M, H], in one call what `feed_forward` and `layer_norm` give, to the bit."""
 
 def layer_norm(
     x: Floats,

@@ -84,13 +84,14 @@ class Linear:
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """A layer's first half, in the order of use: queries and keys with `head_size` channels a head, and values. A lean
-    one has the saliency of what it lacks."""
+    """A layer's first half, in the order of use: queries and keys with `head_size` channels a head, and values; and
+    `half`, all of it in one call. A lean one has the saliency of what it lacks."""
 
     qkv: Linear
     output: Linear
     norm: Norm
     head_size: int
+    half: kernels.EncoderAttention
     saliency: float = 0.0
 
 
@@ -101,6 +102,7 @@ class FeedForward:
     up: Linear
     down: Linear
     norm: Norm
+    half: kernels.EncoderFeedForward
     saliency: float = 0.0
 
 
@@ -154,7 +156,6 @@ class Bert:
         self._norm = _norm(tensors, "embeddings.LayerNorm")
         self._distances = _distances(tensors, self.shape)
         self._tensors, self._naming, self._datatype = tensors, naming, datatype
-        self._scale = self.shape.head_size**-0.5
         layers = range(self.shape.layers)
         self.layers = tuple(_layer(self.dense_weights(i), self.shape, datatype) for i in layers)
         self._first = self._looked_up() if self.shape.looks_up else None
@@ -234,17 +235,15 @@ class Bert:
             positions = len(x)
             if positions < len(ids):  # attended to as often as it stands for a position: without this, cosines suffer
                 bias = np.log(sizes)
-            looked_up = self._first if i == 0 else None
-            qkv = looked_up(embedded) if looked_up else product(x, attention.qkv, context.threads)
-            heads = self.heads(qkv, attention, bias, context.threads)
-            x = self.normalised(product(heads, attention.output, context.threads), attention.norm, residual=x)
+            qkv = self._first(embedded) if i == 0 and self._first else None
+            x = kernels.attend_half(attention.half, x, qkv, bias, context.threads)
             done += shape.attention_macs(positions, positions, attention.head_size)
             threshold = thresholds.get(names.positions)
             if threshold and positions >= FEWEST_JOINED:
                 done += shape.gate_macs(positions)
                 x, sizes = kernels.merge_positions(x, sizes, threshold)
             context.record(names.positions, positions, len(x))
-            x = self.normalised(summed_neurons(x, feed_forward, context.threads), feed_forward.norm, residual=x)
+            x = kernels.feed_forward_half(feed_forward.half, x, context.threads)
             done += shape.feed_forward_macs(len(x), feed_forward.up.packed.outputs)
         context.macs += shape.macs(len(ids))
         context.macs_skipped += max(0, shape.macs(len(ids)) - done)
@@ -272,34 +271,13 @@ class Bert:
         """What the scores of so many positions get for how far apart they are; None where the encoder has no bias."""
         return None if self._distances is None else self._distances(positions)
 
-    def attend(
-        self, x: Array, attention: Attention, bias: Array | None, threads: kernels.Threads | None = None
-    ) -> Array:
-        """What the heads of a layer give for its input x [positions, hidden], side by side: [positions, hidden]."""
-        return self.heads(product(x, attention.qkv, threads), attention, bias, threads)
-
-    def heads(
-        self, qkv: Array, attention: Attention, bias: Array | None, threads: kernels.Threads | None = None
-    ) -> Array:
-        """The same, from the queries, keys and values of a text, side by side."""
-        scored = self.shape.heads * attention.head_size
-        return kernels.attention(
-            qkv[:, :scored],
-            qkv[:, scored : 2 * scored],
-            qkv[:, 2 * scored :],
-            attention.head_size,
-            bias=bias,
-            scale=self._scale,
-            datatype=self._datatype,
-            threads=threads,
-        )
-
-    def layer(self, x: Array, layer: BertLayer) -> Array:
-        """A layer on a text of which no positions are joined: [positions, hidden]."""
-        attention, feed_forward = layer.attention, layer.feed_forward
-        heads = self.attend(x, attention, self.distances(len(x)))
-        x = self.normalised(product(heads, attention.output), attention.norm, residual=x)
-        return self.normalised(summed_neurons(x, feed_forward), feed_forward.norm, residual=x)
+    def heads(self, qkv: Array, head_size: int) -> Array:
+        """What the heads of a layer give for a text, side by side: [positions, hidden], from its queries, keys and
+        values."""
+        scored = self.shape.heads * head_size
+        queries, keys, values = qkv[:, :scored], qkv[:, scored : 2 * scored], qkv[:, 2 * scored :]
+        bias, scale = self.distances(len(qkv)), self.shape.head_size**-0.5
+        return kernels.attention(queries, keys, values, head_size, bias=bias, scale=scale, datatype=self._datatype)
 
     def normalised(self, x: Array, norm: Norm, residual: Array | None = None) -> Array:
         """The norm of x, or of its sum with the residual."""
@@ -309,14 +287,6 @@ class Bert:
 def product(x: Array, linear: Linear, threads: kernels.Threads | None = None, activation: str = "none") -> Array:
     """activation(weight @ x + bias), of each row of x."""
     return kernels.gated_matmul(x, linear.packed, shift=linear.bias, activation=activation, threads=threads)
-
-
-def summed_neurons(x: Array, layer: FeedForward, threads: kernels.Threads | None = None) -> Array:
-    """down(gelu(up(x))), of each row of x."""
-    up, down = layer.up, layer.down
-    return kernels.feed_forward(
-        x, up.packed, down.packed, shift=up.bias, activation="gelu", bias=down.bias, threads=threads
-    )
 
 
 def _positions(tensors: Tensors, shape: BertShape) -> tuple[Array, int]:
@@ -361,7 +331,22 @@ def _layer(
 ) -> BertLayer:
     # In this order: weights are fetched ahead from the layer that was packed next.
     qkv, output = pack(weights, datatype, "query", "key", "value"), pack(weights, datatype, "output")
-    head_size = len(weights["query"][0]) // shape.heads
-    attention = Attention(qkv, output, Norm(*weights["attention_norm"]), head_size, score_saliency)
-    up, down = pack(weights, datatype, "up"), pack(weights, datatype, "down")
-    return BertLayer(attention, FeedForward(up, down, Norm(*weights["norm"]), neuron_saliency))
+    norm, head_size = Norm(*weights["attention_norm"]), len(weights["query"][0]) // shape.heads
+    attention = kernels.encoder_attention(
+        (qkv.packed, qkv.bias),
+        (output.packed, output.bias),
+        (norm.weight, norm.bias),
+        heads=shape.heads,
+        head_size=head_size,
+        scale=shape.head_size**-0.5,
+        epsilon=shape.epsilon,
+        datatype=datatype,
+    )
+    up, down, last = pack(weights, datatype, "up"), pack(weights, datatype, "down"), Norm(*weights["norm"])
+    feed_forward = kernels.encoder_feed_forward(
+        (up.packed, up.bias), (down.packed, down.bias), (last.weight, last.bias), epsilon=shape.epsilon
+    )
+    return BertLayer(
+        Attention(qkv, output, norm, head_size, attention, score_saliency),
+        FeedForward(up, down, last, feed_forward, neuron_saliency),
+    )

@@ -15,13 +15,13 @@ such a fit takes the noise of its inputs for a reason to give less of everything
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models import kernels
-from models.zoo.bert import Attention, Bert, pack, product
+from models.zoo.bert import Bert, Linear, pack, product
 from models.zoo.lean_layers import Array, LayerWeights, LeanLayer, Neurons, Product
 from models.zoo.text_reader import Tokens
 
@@ -121,9 +121,7 @@ def _fit(
     scored = np.linspace(first, last, shape.layers)[number] * shape.head_size
     channels = _rounded(scored, SCORED, shape.head_size)
     lean["query"], lean["key"], lost_scores = score_bases(dense, shape.heads, channels, given)
-    fewer = replace(
-        encoder.layers[number].attention, qkv=pack(lean, "fp32", "query", "key", "value"), head_size=channels
-    )
+    fewer = pack(lean, "fp32", "query", "key", "value"), channels
     heads, neurons = Moments(2 * shape.hidden), Moments(shape.feed_forward)
     returned = [_watch(encoder, number, fewer, texts, heads, neurons, threads) for texts in given]
     if number + 1 < shape.layers:  # with that of the last fitted too, embeddings were further from the dense ones
@@ -186,19 +184,19 @@ def keep_neurons(covariance: Double, weight: Double, count: int) -> Neurons:
 def _watch(
     encoder: Bert,
     number: int,
-    scored: Attention,
+    scored: tuple[Linear, int],
     texts: list[Array],
     heads: Moments,
     neurons: Moments,
     threads: kernels.Threads,
 ) -> list[Array]:
-    """Runs a dense layer on texts, and adds its moments: of what the heads give that score with fewer channels, beside
-    what the dense ones give, and of the neurons."""
+    """Runs a dense layer on texts, and adds its moments: of what the heads give that score with fewer channels, by a
+    product of their own, beside what the dense ones give, and of the neurons."""
     attention, feed_forward = encoder.layers[number].attention, encoder.layers[number].feed_forward
     x, ends = np.concatenate(texts), np.cumsum([len(text) for text in texts])[:-1]
     given, fewer = (
-        np.concatenate([encoder.heads(qkv, half, encoder.distances(len(qkv))) for qkv in np.split(projected, ends)])
-        for half, projected in ((half, product(x, half.qkv, threads)) for half in (attention, scored))
+        np.concatenate([encoder.heads(one, size) for one in np.split(product(x, qkv, threads), ends)])
+        for qkv, size in ((attention.qkv, attention.head_size), scored)
     )
     added = product(given, attention.output, threads)
     heads.add(np.hstack([fewer, given]), _multipliers(x + added))

@@ -1,36 +1,14 @@
 // Both products of a feed-forward block in one call.
-#include <algorithm>
-
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 
 #include "bindings.h"
+#include "feed_forward.h"
 #include "norm_argument.h"
-#include "packed.h"
 
 namespace sluice {
 namespace {
-
-// Rows whose neurons are made and summed before those of others: so many stay in the second cache.
-constexpr std::size_t kRowsTogether = 288;
-
-// With fewer, threads share the outputs of each product and not the rows.
-constexpr std::size_t kSharedRows = 64;
-
-bool is_bf16(const PackedMatrix &packed) { return packed.reduced && packed.reduced->datatype == Datatype::bf16; }
-
-void in_two_calls(const PackedMatrix &up, const PackedMatrix &down, const InputRows &x, Channels neurons, const Epilogue &first,
-                  Epilogue second, float *out, Threads *threads) {
-    thread_local FloatBuffer kept;
-    float *values = kept.reserve(std::min(kRowsTogether, x.count) * neurons.count);
-    for (std::size_t row = 0; row < x.count; row += kRowsTogether, out += kRowsTogether * down.outputs) {
-        const std::size_t count = std::min(kRowsTogether, x.count - row);
-        multiply_rows(up, x.part(row, count), {nullptr, up.inputs}, neurons, first, values, threads);
-        multiply_rows(down, {values, count, neurons.count}, neurons, {nullptr, down.outputs}, second, out, threads);
-        if (second.residual) second.residual += kRowsTogether * down.outputs;
-    }
-}
 
 nb::object feed_forward(nb::handle x_, const PackedMatrix &up, const PackedMatrix &down, nb::handle neurons_,
                         nb::handle shift_, const std::string &activation, nb::handle bias_, nb::handle residual_,
@@ -65,12 +43,7 @@ nb::object feed_forward(nb::handle x_, const PackedMatrix &up, const PackedMatri
     {
         const nb::gil_scoped_release released;
         const InputRows rows{x.floats(), x.size(0), x.row_stride(), norm.get()};
-        const bool shares_rows = !threads || threads->count() == 1 || rows.count >= kSharedRows;
-        if (!is_bf16(up) || !is_bf16(down) || !shares_rows ||
-            !feed_forward_reduced(*up.reduced, *down.reduced, rows, neurons.channels, first, second, y.data, threads)) {
-            const RowsForProduct normed(rows, up.inputs, false);
-            in_two_calls(up, down, normed.rows(), neurons.channels, first, second, y.data, threads);
-        }
+        run_feed_forward(up, down, rows, neurons.channels, first, second, y.data, threads);
     }
     return y.object;
 }

@@ -27,6 +27,7 @@ NB_MODULE(_core, m) {
     sluice::bind_coarse(m);
     sluice::bind_decoder(m);
     sluice::bind_embedding(m);
+    sluice::bind_encoder(m);
     sluice::bind_speech(m);
 
     m.def(

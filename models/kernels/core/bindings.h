@@ -19,6 +19,7 @@ void bind_rows(nanobind::module_ &m);
 void bind_coarse(nanobind::module_ &m);
 void bind_decoder(nanobind::module_ &m);
 void bind_embedding(nanobind::module_ &m);
+void bind_encoder(nanobind::module_ &m);
 void bind_speech(nanobind::module_ &m);
 
 }  // namespace sluice

@@ -27,6 +27,14 @@ from models.kernels.reference.decoding import (
 )
 from models.kernels.reference.depthwise import PackedDepthwise, depthwise_conv2d, pack_depthwise
 from models.kernels.reference.embedding import LookupTable, embed, look_up
+from models.kernels.reference.encoder import (
+    EncoderAttention,
+    EncoderFeedForward,
+    attend_half,
+    encoder_attention,
+    encoder_feed_forward,
+    feed_forward_half,
+)
 from models.kernels.reference.gate import channel_means, gate_channels, max_pool2x2, select_channels, squeeze_channels
 from models.kernels.reference.network import (
     GatedLayer,
@@ -62,6 +70,8 @@ __all__ = [
     "CoarseMatrix",
     "Decoder",
     "DecoderLayer",
+    "EncoderAttention",
+    "EncoderFeedForward",
     "GatedLayer",
     "GatedNetwork",
     "LookupTable",
@@ -72,6 +82,7 @@ __all__ = [
     "SpeechDecoder",
     "SpeechLayer",
     "Threads",
+    "attend_half",
     "attention",
     "channel_means",
     "decode_step",
@@ -79,7 +90,10 @@ __all__ = [
     "decoder_layer",
     "depthwise_conv2d",
     "embed",
+    "encoder_attention",
+    "encoder_feed_forward",
     "feed_forward",
+    "feed_forward_half",
     "gate_channels",
     "gated_conv2d",
     "gated_layer",
