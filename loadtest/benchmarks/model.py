@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from loadtest.benchmarks.model_cases import Case, Run, cases_of
+from loadtest.benchmarks.model_cases import Case, cases_of
 from models import kernels
+from models.gating.agreement import spearman
 
 MIN_COSINE = {"fp32": 0.9999, "bf16": 0.995, "int8": 0.9}
 """How close an engine's output must be to our dense fp32 one, at each datatype."""
@@ -30,7 +31,8 @@ MIN_COSINE = {"fp32": 0.9999, "bf16": 0.995, "int8": 0.9}
 class Row:
     """One contender: its time, see `_times`, and how close its outputs are to our dense fp32 ones.
 
-    `macs_ratio` is multiply-accumulates done / dense; `peak_mib` what a process grew by that loads it and runs it once.
+    `macs_ratio` is multiply-accumulates done / dense; `peak_mib` what a process grew by that loads it and runs it once;
+    `spearman` the rank correlation of how alike each two outputs are, where it was measured.
     """
 
     contender: str
@@ -39,6 +41,7 @@ class Row:
     cosine: float
     peak_mib: float | None = None
     level: float | None = None
+    spearman: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,8 @@ def compare(
     results = []
     for case in cases_of(model, engines, datatypes, sizes, levels):
         say(f"{model}, {case.size}, {case.datatype}: {', '.join(run.name for run in case.runs)}")
-        cosines = {run.name: _cosine(run, case) for run in case.runs}
+        outputs = {run.name: [run.call(x) for x in case.inputs] for run in case.runs}
+        cosines = {name: _cosine(found, case.wanted) for name, found in outputs.items()}
         for run in case.runs:
             if run.level is None and cosines[run.name] < MIN_COSINE[case.datatype]:
                 raise ValueError(
@@ -121,16 +125,26 @@ def compare(
         times = _times(case, seconds)
         result = CaseResult(case.size, case.datatype, case.macs, rate=case.rate)
         for run in case.runs:
-            memory = _peak_mib(model, run.name, case) if run.level is None else None
+            memory = None if case.ranked or run.level is not None else _peak_mib(model, run.name, case)
             ratio = 1.0 if run.macs_ratio is None else run.macs_ratio()
-            result.rows.append(Row(run.name, times[run.name], ratio, cosines[run.name], memory, run.level))
+            ranks = _rank_correlation(outputs[run.name], case.wanted) if case.ranked else None
+            result.rows.append(Row(run.name, times[run.name], ratio, cosines[run.name], memory, run.level, ranks))
         results.append(result)
     return results
 
 
-def _cosine(run: Run, case: Case) -> float:
+def _cosine(outputs: Sequence[NDArray[Any]], wanted: Sequence[NDArray[Any]]) -> float:
     """The mean over the inputs of the cosine to our dense fp32 outputs."""
-    return float(np.mean([_cosine_of(run.call(x), wanted) for x, wanted in zip(case.inputs, case.wanted, strict=True)]))
+    return float(np.mean([_cosine_of(one, other) for one, other in zip(outputs, wanted, strict=True)]))
+
+
+def _rank_correlation(outputs: Sequence[NDArray[Any]], wanted: Sequence[NDArray[Any]]) -> float:
+    """Spearman's, of how alike each two outputs are, with how alike they are of our dense fp32 model."""
+    pairs = np.triu_indices(len(outputs), 1)
+    found, dense = (
+        np.array([_cosine_of(some[i], some[j]) for i, j in zip(*pairs, strict=True)]) for some in (outputs, wanted)
+    )
+    return spearman(found, dense)
 
 
 def _cosine_of(a: NDArray[Any], b: NDArray[Any]) -> float:
@@ -190,6 +204,7 @@ def report_table(result: CaseResult) -> Table:
     title = f"{result.size}, {result.datatype}, one thread, {kernels.instruction_set()}: {result.macs / 1e6:.0f} M MACs"
     table = Table(title=title)
     table.add_column("")
+    ranked = result.dense.spearman is not None
     columns = (
         "ms",
         *([result.rate] if result.rate else []),
@@ -198,7 +213,7 @@ def report_table(result: CaseResult) -> Table:
         *(["of predicted"] if result.levels else []),
         "GFLOP/s",
         "cosine",
-        "peak MiB",
+        *(["Spearman"] if ranked else ["peak MiB"]),
         *(f"× {peer}" for peer in peers),
     )
     for column in columns:
@@ -213,10 +228,14 @@ def report_table(result: CaseResult) -> Table:
             *(["" if row.level is None else f"{result.of_predicted(row):.2f}"] if result.levels else []),
             f"{result.gflops(row):.0f}",
             f"{row.cosine:.4f}",
-            "" if row.peak_mib is None else f"{row.peak_mib:.0f}",
+            _filled(row.spearman, ".4f") if ranked else _filled(row.peak_mib, ".0f"),
             *(f"{peer.seconds / row.seconds:.2f}" for peer in result.peers),
         )
     return table
+
+
+def _filled(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
 def report(results: Sequence[CaseResult], console: Console) -> None:
@@ -224,7 +243,8 @@ def report(results: Sequence[CaseResult], console: Console) -> None:
     for result in results:
         console.print(report_table(result))
     console.print(
-        "cosine: to our dense fp32 outputs. peak: what a process grew by that loaded the weights and ran once. "
+        "cosine: to our dense fp32 outputs. Spearman: of how alike each two outputs are, as ranked by those. "
+        "peak: what a process grew by that loaded the weights and ran once. "
         "× an engine: how many times faster than it. of predicted: time / (overhead + MACs done · dense), with one "
         "overhead for all levels.",
         highlight=False,

@@ -1,6 +1,7 @@
 """What `sluice bench model` times: for each size and datatype the inputs, our model dense and at its levels, and the
 other engines on the same inputs."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ DATATYPES = {
 }
 """What each of them can do."""
 
+log = logging.getLogger(__name__)
+
 INPUTS, IMAGES = 8, 32
 """Different inputs of a size: what is skipped depends on them."""
 
@@ -44,7 +47,8 @@ class Run:
 @dataclass(frozen=True, slots=True)
 class Case:
     """`wanted` are our dense fp32 outputs; the first run is our dense model. `number` is the size as it was asked
-    for, `rate` what is counted in a second, one to a call, where that is of interest."""
+    for, `rate` what is counted in a second, one to a call, where that is of interest. Where the outputs are `ranked`,
+    how alike each two of them are is compared by rank."""
 
     size: str
     number: int
@@ -54,6 +58,7 @@ class Case:
     wanted: list[NDArray[Any]]
     runs: list[Run]
     rate: str = ""
+    ranked: bool = False
 
 
 class Level:
@@ -83,8 +88,8 @@ def cases_of(
     levels: Sequence[float],
     checked: bool = True,
 ) -> Iterator[Case]:
-    """The cases of a model, one after the other; `sizes` are tokens, for texts. Not `checked`, they lack the outputs
-    to compare with, and whatever else is there to check.
+    """The cases of a model, one after the other; `sizes` are tokens, for texts, and behind them come documents where
+    they are installed. Not `checked`, they lack the outputs to compare with, and whatever else is there to check.
 
     Raises `catalog.UnknownModel` and `catalog.MissingWeights`, `ModuleNotFoundError` for an engine that is not there,
     `ValueError` for one that is unknown.
@@ -120,6 +125,11 @@ def _texts(
         model = _minilm(datatype)
         for tokens in sizes:
             yield _text_case(model, exact, engines, datatype, tokens, levels)
+        if exact:
+            try:
+                yield _documents(model, exact, datatype, levels)
+            except text_data.MissingData as error:
+                log.warning("documents are left out: %s", error)
 
 
 def _text_case(
@@ -146,6 +156,19 @@ def _text_case(
     macs = model.encoder.shape.macs(tokens)
     runs = [Run("sluice", dense), *peers, *_levels(embed, levels)]
     return Case(f"{tokens} tokens", tokens, datatype, macs, inputs, wanted, runs)
+
+
+def _documents(model: TextEmbedder, exact: TextEmbedder, datatype: str, levels: Sequence[float]) -> Case:
+    """News documents that no profile has seen, of 53 to 154 tokens: other engines have a graph for each length."""
+
+    def embed(ids: NDArray[Any], context: GateContext) -> NDArray[np.float32]:
+        return model.embed(ids[0], context)
+
+    inputs = [model.tokens(text.encode())[None] for text in text_data.lee().texts]
+    macs = round(float(np.mean([model.encoder.shape.macs(ids.size) for ids in inputs])))
+    wanted = [exact.embed(ids[0], GateContext(0.0)) for ids in inputs]
+    runs = [Run("sluice", lambda ids: embed(ids, GateContext(0.0))), *_levels(embed, levels)]
+    return Case(f"{len(inputs)} documents", 0, datatype, macs, inputs, wanted, runs, ranked=True)
 
 
 def token_sequences(model: TextEmbedder, tokens: int) -> list[NDArray[np.int64]]:

@@ -61,6 +61,25 @@ def test_without_levels_there_is_nothing_to_predict():
     assert "of predicted" not in [column.header for column in report_table(result).columns]
 
 
+def test_documents_are_compared_by_rank_as_well():
+    pytest.importorskip("tokenizers", reason="the extra `text` is not installed")
+    try:
+        results = compare("minilm", [], ["fp32"], [], [0.0, 0.5], 0.0, lambda text: None)
+    except catalog.MissingWeights as error:
+        pytest.skip(str(error))
+    if not results:
+        pytest.skip("the documents are not installed")
+    (result,) = results
+    dense, none, half = result.rows
+    assert dense.spearman == none.spearman == pytest.approx(1)
+    assert half.spearman is not None
+    assert 0.95 < half.spearman < 1
+    assert half.macs_ratio < 0.8
+    assert result.size == "50 documents"
+    assert "Spearman" in [column.header for column in report_table(result).columns]
+    assert result.as_dict()["rows"][2]["spearman"] == half.spearman
+
+
 def test_what_there_is_not_is_named():
     with pytest.raises(ValueError, match=r"engine 'tensorrt'.*torch, ort, openvino"):
         cases_of("fashion", ["tensorrt"], ["fp32"], [], [])
