@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean, median
 from time import perf_counter
@@ -140,9 +141,8 @@ def _cosine(outputs: Sequence[NDArray[Any]], wanted: Sequence[NDArray[Any]]) -> 
 
 def _rank_correlation(outputs: Sequence[NDArray[Any]], wanted: Sequence[NDArray[Any]]) -> float:
     """Spearman's, of how alike each two outputs are, with how alike they are of our dense fp32 model."""
-    pairs = np.triu_indices(len(outputs), 1)
     found, dense = (
-        np.array([_cosine_of(some[i], some[j]) for i, j in zip(*pairs, strict=True)]) for some in (outputs, wanted)
+        np.array([_cosine_of(one, other) for one, other in combinations(some, 2)]) for some in (outputs, wanted)
     )
     return spearman(found, dense)
 
