@@ -364,8 +364,9 @@ def encoder_attention(
     datatype: str = "fp32",
 ) -> EncoderAttention:
     """The first half of an encoder's layer, for `attend_half`: its packed products, each with a bias [outputs], and the
-    norm behind. Of qkv the first heads · head_size outputs are queries, then come as many of keys, and H of values,
-    with H / heads channels a head. scale and datatype are those of `attention`. Arrays are kept, and not copied."""
+    norm behind, weight and bias [H]. Of qkv, which has H inputs, the first heads · head_size outputs are queries, then
+    come as many of keys, and H of values, with H / heads channels a head. scale and datatype are those of `attention`.
+    Arrays are kept, and not copied."""
 
 def encoder_feed_forward(up: Linear, down: Linear, norm: Norm, *, epsilon: float) -> EncoderFeedForward:
     """The second half, for `feed_forward_half`."""
@@ -378,7 +379,7 @@ def attend_half(
     threads: Threads | None = None,
 ) -> Floats:
     """norm(x + output(attention(qkv))) of x [M, H], in one call what `gated_matmul`, `attention` and `layer_norm` give,
-    to the bit.
+    to the bit. M is at least 1.
 
     qkv [M, outputs] is x by that product where it is known, and None where it is to be made; bias is that of
     `attention`.

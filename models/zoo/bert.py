@@ -7,7 +7,7 @@ encoders that are made like it, which `bert_shape` tells apart.
         x = norm(x + down(gelu(up(x))))
 
 One sequence at a time: there is no padding, and no mask. Queries, keys and values are one product; those of the first
-layer are looked up where the vocabulary is small (`token_products`).
+layer are looked up where the tables for that are not too large (`token_products`).
 
 Each layer has three gates, and none needs training. The one between its halves is on positions: those that are nearly
 alike become one, their mean (token merging, Bolya et al. 2023, of all pairs), and all that follows is done once for
@@ -183,6 +183,8 @@ class Bert:
         return self._embedded(ids, types).states
 
     def _embedded(self, ids: Ids, types: Ids | None) -> Embedded:
+        if len(ids) > self.shape.positions:
+            raise ValueError(f"a sequence has at most {self.shape.positions} tokens, got {len(ids)}")
         rows, places = ids.astype(np.int32), np.arange(len(ids), dtype=np.int32)
         if types is not None:
             places[types == 1] += self._second

@@ -124,7 +124,7 @@ def _layer(arrays: Mapping[str, NDArray[Any]], name: str) -> LayerDifference:
     products = {
         of: ProductDifference(rows(f"{of}.left").T, rows(f"{of}.right"), rows(f"{of}.bias")[0])
         for of in PRODUCTS
-        if f"{name}.{of}.left" in arrays
+        if any(array.startswith(f"{name}.{of}.") for array in arrays)
     }
     norms = {of: NormDifference(*rows(of)) for of in NORMS}
     return LayerDifference(products, norms, arrays[f"{name}.kept"].astype(np.int64))

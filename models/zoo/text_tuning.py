@@ -41,7 +41,8 @@ class TuningRecipe:
     Hutter 2017); all of them take `steps`, of about `positions` positions each. The differences have the rank `rank`,
     and those of queries and keys half of it. Texts are cut to `longest` tokens, and in a share `short` of the steps to
     a length in `short_lengths`. In a share `joined` of the others, positions are joined behind each layer's first half,
-    at thresholds of about those in `joins`, of the first layer and of the last, or less. In a share `mixed` of the
+    at thresholds of about those in `joins`, of the first layer and of the last, or down to a fifth of them: of the
+    thresholds that profiles have, few are lower. In a share `mixed` of the
     steps some halves are dense. `alike` weighs by how much likenesses to `others` texts, as many as that, change,
     `layers` how far each layer is from the dense one. A checkpoint is written `every` so many steps."""
 

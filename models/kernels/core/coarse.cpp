@@ -25,6 +25,9 @@ constexpr std::size_t kAtATime = 32;
 constexpr int kTried = 3;
 constexpr float kCutOff = 0.05f;
 
+// The largest of bf16.
+constexpr float kMostScale = 0x1.fep127f;
+
 struct Rounded {
     IntVector codes[kCoarseOutputs / kLanes];  // of magnitudes
     float error;
@@ -172,7 +175,7 @@ CoarseWeights pack_coarse(const float *weight, std::size_t outputs, std::size_t 
         // In double: a float overflows at the squares of some that are finite.
         double squares = 0;
         for (std::size_t k = 0; k < inputs; ++k) squares += static_cast<double>(from[k]) * from[k];
-        const float size = static_cast<float>(std::sqrt(squares / static_cast<double>(inputs))),
+        const float size = std::min(static_cast<float>(std::sqrt(squares / static_cast<double>(inputs))), kMostScale),
                     factor = 1.0f / put_bf16(size, output_scale(w, o));
         factors[o] = std::isfinite(factor) ? factor : 0.0f;  // not of zeros, and of what is nearly zero
         for (std::size_t k = 0; k < inputs; ++k) steps[k] = std::max(steps[k], room * std::abs(from[k]) * factors[o]);

@@ -16,6 +16,7 @@ MAGNITUDES = torch.tensor([0.051025390625, 0.154296875, 0.259765625, 0.373046875
 SCALES = torch.tensor((4.0 ** (torch.arange(15) / 14 - 1)).bfloat16().tolist())
 """A quarter to one, in bf16."""
 TRIED, CUT_OFF, ROOM = 3, 0.05, 1.25
+MOST_SCALE = float(torch.finfo(torch.bfloat16).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,9 @@ def pack_coarse(
         raise ValueError("weight must be finite")
     if (order is None) != (factor is None):
         raise ValueError("order and factor must be given together")
-    scales = _to_bf16(matrix.double().square().mean(1).sqrt().to(matrix.dtype))
-    even = torch.where(scales[:, None] > 0, matrix / scales[:, None], torch.zeros_like(matrix))
+    scales = _to_bf16(matrix.double().square().mean(1).sqrt().clamp_max(MOST_SCALE).to(matrix.dtype))
+    too_small = (1 / scales.float()).isinf()[:, None]  # zeros, and what is nearly zero
+    even = torch.where(too_small, torch.zeros_like(matrix), matrix / scales[:, None])
     largest = even.abs().amax(0)
     if order is None or factor is None:
         made = _rounded(even, _to_bf16(largest))

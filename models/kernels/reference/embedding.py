@@ -22,6 +22,8 @@ class LookupTable:
     """Rows [rows, width] of floats, or rounded to bf16, which `fill` writes."""
 
     def __init__(self, rows: int, width: int, datatype: str = "fp32") -> None:
+        if rows < 0 or width < 0:
+            raise TypeError("rows and width must not be negative")
         if not 0 < width <= 2**24:
             raise ValueError("width must be from 1 to 2^24")
         if rows > 2**24:
@@ -37,6 +39,8 @@ class LookupTable:
         rows = float_tensor(values, "values", 2)
         if rows.shape[1] != self.width:
             raise ValueError(f"values must have {self.width} channels, not {rows.shape[1]}")
+        if first < 0:
+            raise TypeError("first must not be negative")
         if first + len(rows) > self.rows:
             raise ValueError(f"values must end at row {self.rows} of the table at most")
         self.values[first : first + len(rows)] = to_bf16(rows) if self.datatype == "bf16" else rows

@@ -1,5 +1,6 @@
 """The two halves of a layer of an encoder."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -7,6 +8,7 @@ from numpy.typing import NDArray
 
 from models.kernels.reference.arrays import Floats, float_tensor, shaped_tensor
 from models.kernels.reference.attention import attention
+from models.kernels.reference.datatypes import checked_datatype
 from models.kernels.reference.norms import layer_norm
 from models.kernels.reference.products import PackedMatrix, feed_forward, gated_matmul
 from models.kernels.reference.threads import Threads
@@ -56,6 +58,9 @@ def encoder_attention(
         raise ValueError("heads must divide the inputs of qkv")
     if head_size < 1:
         raise ValueError("head_size must be at least 1 and at most 2^24")
+    if not math.isfinite(scale):
+        raise ValueError("scale must be a number")
+    checked_datatype(datatype)
     _check(qkv, "qkv", 2 * heads * head_size + hidden, hidden)
     _check(output, "output", hidden, hidden)
     _check_norm(norm, hidden, epsilon)

@@ -60,6 +60,15 @@ def test_outputs_of_any_size_and_of_zeros(backend, size):
     np.testing.assert_array_equal(found, np.float32(size) * backend.pack_coarse(weight).weight)
 
 
+@both_backends
+def test_the_largest_and_the_least_outputs(backend):
+    most, least = np.float32(2.0**127), np.float32(2.0**-130)
+    signs = np.where(np.arange(20) % 3, 1, -1).astype(np.float32) * np.ones((40, 1), np.float32)
+    found = backend.pack_coarse(most * signs).weight
+    np.testing.assert_allclose(found, most * signs, rtol=0.01)
+    assert not backend.pack_coarse(least * signs).weight.any()
+
+
 @pytest.mark.parametrize(("outputs", "inputs"), [(96, 64), (70, 50), (1, 1), (33, 4)])
 def test_packed_weights_are_the_references(outputs, inputs):
     weight = weights(outputs, inputs, seed=2)

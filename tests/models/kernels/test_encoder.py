@@ -78,17 +78,22 @@ def test_the_second_half_is_its_steps(datatype, positions):
     np.testing.assert_array_equal(kernels.feed_forward_half(half, x), wanted)
 
 
-def test_halves_are_those_of_the_reference():
-    x = normal(np.random.default_rng(2), 11, HIDDEN)
-    found, wanted = (backend.attend_half(attention(backend)[1], x) for backend in (kernels, reference))
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
-    found, wanted = (backend.feed_forward_half(feed_forward(backend)[1], x) for backend in (kernels, reference))
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize(("datatype", "tolerance"), [("fp32", 1e-4), ("bf16", 0.05), ("int8", 0.05)])
+def test_halves_are_those_of_the_reference(datatype, tolerance):
+    random = np.random.default_rng(2)
+    x, qkv, bias = (normal(random, *shape) for shape in ((11, HIDDEN), (11, 96), (11,)))
+    first, own_first = (attention(backend, datatype=datatype)[1] for backend in (kernels, reference))
+    for given in ((), (qkv,), (None, bias)):
+        found, wanted = kernels.attend_half(first, x, *given), reference.attend_half(own_first, x, *given)
+        np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance)
+    second, own_second = (feed_forward(backend, datatype)[1] for backend in (kernels, reference))
+    found, wanted = kernels.feed_forward_half(second, x), reference.feed_forward_half(own_second, x)
+    np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="this process may use one processor")
 def test_threads_change_no_bit():
-    x, threads = normal(np.random.default_rng(2), 130, HIDDEN), kernels.Threads(2)
+    x, threads = normal(np.random.default_rng(2), 1500, HIDDEN), kernels.Threads(2)  # enough work to be shared
     first, second = attention()[1], feed_forward()[1]
     np.testing.assert_array_equal(kernels.attend_half(first, x, threads=threads), kernels.attend_half(first, x))
     np.testing.assert_array_equal(
@@ -102,6 +107,7 @@ def test_threads_change_no_bit():
     [
         ({"heads": 0}, "heads must divide the inputs of qkv"),
         ({"heads": 5}, "heads must divide the inputs of qkv"),
+        ({"scale": np.nan}, "scale must be a number"),
         ({"epsilon": np.nan}, "epsilon must be a number and not negative"),
         ({"norm": (np.ones(48, np.float32), np.ones(47, np.float32))}, r"norm must have the shape \[48\], not \[47\]"),
     ],

@@ -8,9 +8,9 @@ pytest.importorskip("tokenizers", reason="the extra `text` is not installed")
 from models import kernels
 from models.model import GateContext
 from models.zoo import bert_shape
-from models.zoo.bert import Bert
+from models.zoo.bert import Bert, product
 from models.zoo.token_products import AT_ONCE, Embedded, TokenProducts
-from tests.models.zoo.random_bert import HIDDEN, LAYERS, write_random_bert
+from tests.models.zoo.random_bert import HIDDEN, LAYERS, POSITIONS, write_random_bert
 
 IDS = np.array([2, 5, 9, 5, 3])
 
@@ -49,6 +49,24 @@ def test_the_encoder_gives_the_same_without_multiplying(multiplying, tmp_path, m
     saved = contexts[0].macs - contexts[1].macs
     assert saved == encoder.shape.looked_up_macs(len(IDS)) == len(IDS) * 3 * HIDDEN**2
     assert [context.macs_skipped for context in contexts] == [0, 0]
+
+
+def test_nothing_but_the_first_layers_product_is_looked_up(tmp_path, monkeypatch):
+    given, attend_half = [], kernels.attend_half
+    monkeypatch.setattr(
+        kernels, "attend_half", lambda half, x, qkv, *rest: given.append(qkv) or attend_half(half, x, qkv, *rest)
+    )
+    encoder = Bert(write_random_bert(tmp_path))
+    encoder(IDS, GateContext(0.0))
+    wanted = product(encoder.embed(IDS), encoder.layers[0].attention.qkv)
+    np.testing.assert_allclose(given[0], wanted, rtol=1e-4, atol=1e-4)
+    assert given[1:] == [None] * (LAYERS - 1)
+
+
+def test_more_tokens_than_positions_are_refused(tmp_path):
+    encoder = Bert(write_random_bert(tmp_path))
+    with pytest.raises(ValueError, match=f"at most {POSITIONS} tokens, got {POSITIONS + 1}"):
+        encoder.embed(np.zeros(POSITIONS + 1, np.int64))
 
 
 def test_a_large_vocabulary_is_not_looked_up(multiplying):
