@@ -11,8 +11,8 @@ from types import MappingProxyType
 from typing import Any
 
 MOST_LOOKED_UP = 1 << 28
-"""Bytes of the first layer's queries, keys and values of all words, in floats: 12 · hidden · vocabulary. Those of MiniLM
-are 141 MB, and save it a twenty-fifth of its work."""
+"""Bytes of the first layer's queries, keys and values of all words, in floats: 12 · hidden · vocabulary. Those of
+MiniLM are 141 MB, and save it a twenty-fifth of its work."""
 
 
 @dataclass(frozen=True, slots=True)
