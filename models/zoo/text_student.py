@@ -38,6 +38,22 @@ class TorchLayer(nn.Module):
                 self.learned[f"{name}_left"] = nn.Parameter(torch.zeros(outputs, ranks))
                 self.learned[f"{name}_right"] = nn.Parameter(torch.randn(ranks, inputs) * inputs**-0.5)
 
+    @torch.no_grad()
+    def begin(self, difference: LayerDifference) -> None:
+        """With what was learned before, of ranks that are not more: the others are added to it. Raises `ValueError`."""
+        learned = {f"{name}_bias": one.bias for name, one in difference.products.items()}
+        for name, norm in difference.norms.items():
+            learned |= {f"{name}_weight": norm.weight, f"{name}_bias": norm.bias}
+        for name, one in difference.products.items():
+            left, right = self.learned[f"{name}_left"], self.learned[f"{name}_right"]
+            ranks = len(one.right)
+            if ranks > len(right) or (len(left), right.shape[1]) != (len(one.left), one.right.shape[1]):
+                raise ValueError(f"what was learned of {name} has {ranks} ranks or another size, of {len(right)} here")
+            left[:, :ranks] = torch.from_numpy(np.array(one.left))
+            right[:ranks] = torch.from_numpy(np.array(one.right))
+        for name, value in learned.items():
+            self.learned[name].copy_(torch.from_numpy(np.array(value)))
+
     def attend(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """The first half."""
         texts, n, hidden = x.shape

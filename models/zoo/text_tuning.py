@@ -16,10 +16,12 @@ is, on average over many, a quadratic form of their second moment.
 """
 
 import math
+import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Self
 
 import numpy as np
 import torch
@@ -28,7 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.zoo.bert import FEWEST_JOINED, Bert
-from models.zoo.lean_differences import LayerDifferences
+from models.zoo.lean_differences import LayerDifferences, add_differences
 from models.zoo.lean_layers import LeanLayers
 from models.zoo.text_reader import Tokens
 from models.zoo.text_student import TorchLayer, join
@@ -50,7 +52,7 @@ class TuningRecipe:
     rounds: int = 2
     positions: int = 2048
     rate: float = 8e-4
-    rank: int = 32
+    rank: int = 64
     longest: int = 128
     short: float = 0.3
     short_lengths: tuple[int, int] = (8, 20)
@@ -62,6 +64,10 @@ class TuningRecipe:
     others: int = 1500
     every: int = 50
     seed: int = 0
+
+    def further(self) -> Self:
+        """That of another round, for what has learned by this one."""
+        return replace(self, rate=self.rate * 0.5**self.rounds, rounds=1)
 
 
 FEWEST, MOST, NEAR = 4, 64, 8
@@ -100,16 +106,23 @@ def tune(
     recipe: TuningRecipe,
     report: Callable[[Step], None],
     checkpoint: Path | None = None,
+    begun: LayerDifferences = (),
 ) -> LayerDifferences:
     """Tunes `fitted` lean layers on sequences of tokens. `pooling` names what of the last hidden states the model's
-    answer is made of. With a `checkpoint` an interrupted run goes on where its file left off."""
+    answer is made of. With a `checkpoint` an interrupted run goes on where its file left off; one that is `begun` has
+    learned that before. Raises `ValueError` where that is of other layers, or of more ranks than the recipe's."""
     torch.manual_seed(recipe.seed)
     teacher = [TorchLayer(encoder, encoder.dense_weights(number)) for number in range(encoder.shape.layers)]
     student, averaged = ([TorchLayer(encoder, layer.weights, recipe.rank) for layer in fitted] for _ in range(2))
+    if begun:
+        add_differences(fitted, begun)  # which checks that they belong together
+        for layers in (student, averaged):
+            for layer, difference in zip(layers, begun, strict=True):
+                layer.begin(difference)
     learners = nn.ModuleList([*student, *averaged])
     parameters, means = (list(nn.ModuleList(layers).parameters()) for layers in (student, averaged))
     optimiser = torch.optim.Adam(parameters, lr=recipe.rate, betas=(0.9, 0.98))
-    about = f"{recipe} {encoder.digest} {[len(tokens) for tokens in sequences]}"
+    about = f"{recipe} {encoder.digest} {[len(tokens) for tokens in sequences]}{_digest(begun)}"
     ordered = sorted(sequences, key=len)
     lengths = np.array([len(tokens) for tokens in ordered])
     moment = second_moment(encoder, teacher, pooling, ordered, recipe)
@@ -133,6 +146,15 @@ def tune(
         if checkpoint is not None and ((step + 1) % recipe.every == 0 or step + 1 == recipe.steps):
             keep(checkpoint, about, step + 1, learners, optimiser)
     return [layer.difference(part.kept) for layer, part in zip(averaged, fitted, strict=True)]
+
+
+def _digest(begun: LayerDifferences) -> str:
+    """Tells what was begun with from anything else; empty for nothing."""
+    digest = 0
+    for layer in begun:
+        for one in layer.products.values():
+            digest = zlib.crc32(one.left.tobytes(), digest)
+    return f" {digest}" if begun else ""
 
 
 def draw(

@@ -7,7 +7,7 @@ from pathlib import Path
 @dataclass(frozen=True, slots=True)
 class TuningOptions:
     """The options of the command, with their defaults filled in: `output` is the folder for the result, `steps` None
-    where the recipe says."""
+    where the recipe says; `further` goes on from what was learned before."""
 
     model: str
     data: Path
@@ -18,6 +18,7 @@ class TuningOptions:
     checkpoints: Path
     points: int
     seed: int
+    further: bool
     json: bool
 
     def make_folders(self) -> None:

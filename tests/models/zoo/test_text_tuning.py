@@ -1,5 +1,7 @@
 """Tuning, on an encoder so small that it takes a moment."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ from models.zoo.lean_fitting import LeanRecipe, fit_lean
 from models.zoo.lean_layers import load_lean, save_lean
 from models.zoo.text_calibration import calibrate
 from models.zoo.text_embeddings import TextEmbedder
+from models.zoo.text_profile import OtherWeights
 from models.zoo.text_reader import Tokens
 from models.zoo.text_student import TorchLayer
 from models.zoo.text_tuning import POOLINGS, TuningRecipe, draw, rate, second_moment, tune
@@ -130,6 +133,28 @@ def test_an_interrupted_tuning_goes_on_where_it_was(folder, sequences, fitted, t
     numbers.clear()
     tuned_on(sequences[:19], report, tmp_path / "tuning.pt")
     assert numbers[0] == 1  # the checkpoint is of other texts
+
+
+def test_a_further_round_begins_with_what_was_learned(folder, sequences, fitted):
+    encoder = Bert(folder)
+    learned = tune(encoder, ("mean",), sequences, fitted, RECIPE, lambda step: None)
+    more = TuningRecipe(steps=0, rank=RECIPE.rank + 3)
+    again = tune(encoder, ("mean",), sequences, fitted, more, lambda step: None, begun=learned)
+    for one, other in zip(*(add_differences(fitted, some) for some in (again, learned)), strict=True):
+        for name, (weight, bias) in other.weights.items():
+            assert one.weights[name][0] == pytest.approx(weight, abs=1e-6)
+            assert one.weights[name][1] == pytest.approx(bias, abs=1e-6)
+    with pytest.raises(ValueError, match="has 8 ranks or another size, of 4 here"):
+        tune(encoder, ("mean",), sequences, fitted, TuningRecipe(rank=4), lambda step: None, begun=learned)
+    with pytest.raises(OtherWeights, match="other neurons"):
+        tune(encoder, ("mean",), sequences, fitted[::-1], RECIPE, lambda step: None, begun=learned)
+
+
+def test_a_further_round_learns_at_the_rate_behind_the_rounds_before():
+    recipe = TuningRecipe(steps=200, rounds=2, rate=1.0)
+    further = recipe.further()
+    assert rate(49, further) == pytest.approx(0.25 * rate(49, replace(recipe, rounds=1)))
+    assert rate(199, further) < rate(100, further) < rate(40, further)
 
 
 def test_each_round_begins_at_half_of_the_rate_of_the_one_before():

@@ -40,7 +40,7 @@ def test_a_tuned_folder_is_served_with_its_tuned_parts(tmp_path, monkeypatch):
         str(tmp_path / "prose"),
         "--prose",
         "--steps",
-        "2",
+        "40",
         "--points",
         "3",
         "--json",
@@ -49,6 +49,10 @@ def test_a_tuned_folder_is_served_with_its_tuned_parts(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     profile = json.loads(result.stdout)
     assert profile["points"][-1]["macs_ratio"] < 0.9
+    result = CliRunner().invoke(command_line(), [*arguments, "--further"])
+    learned = tmp_path / "home" / "calibrations" / "mine.tuned.differences.safetensors.gz"
+    assert learned.exists(), "two steps made the layers worse"
+    assert result.exit_code == 0, result.output
 
     calibrations = tmp_path / "home" / "calibrations"
     assert catalog.profile_stamp(folder, calibrations)[0] == calibrations / "mine.tuned.profile.json"
@@ -67,6 +71,16 @@ def test_a_tuned_folder_is_served_with_its_tuned_parts(tmp_path, monkeypatch):
     model.run(inputs, gated)
     assert dense.macs_skipped == 0
     assert any(work.skipped for layer, work in gated.layers.items() if layer.endswith("neurons"))
+
+
+def test_only_what_was_tuned_is_tuned_further(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLUICE_HOME", str(tmp_path / "home"))
+    (tmp_path / "texts").write_text("one text\n" * 40)
+    arguments = ["--data", str(tmp_path / "texts"), "--further"]
+    for write, message in ((write_random_bert, "was not tuned before"), (write_random_llama, "is for models of texts")):
+        result = CliRunner().invoke(command_line(), ["tune", str(write(tmp_path / write.__name__)), *arguments])
+        assert result.exit_code == 1
+        assert message in " ".join(result.output.split())
 
 
 def test_what_cannot_be_tuned_says_why(tmp_path):
