@@ -87,7 +87,7 @@ def test_the_packaged_ones_are_small_and_minilms():
     path = text_family.profile_path("minilm")
     assert path is not None
     differences = text_family.differences_beside(path)
-    assert differences.stat().st_size < 520_000  # all weights together have a limit of their own
+    assert differences.stat().st_size < 900_000  # all weights together have a limit of their own
     learned = load_differences(differences)
     assert [len(layer.kept) for layer in learned] == [1216] * 6
     assert all(layer.products["up"].left.shape[0] == 1216 for layer in learned)
