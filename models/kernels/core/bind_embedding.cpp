@@ -31,13 +31,10 @@ void fill(LookupTable &table, std::size_t first, nb::handle values_) {
 }
 
 // An int32 array of rows of a table.
-Argument rows_of(nb::handle value, const char *name, std::size_t count, std::size_t limit) {
+Argument rows_of(nb::handle value, const char *name, std::size_t limit) {
     Argument argument = cpu_array(value, name, Items::int32);
     if (argument.rank != 1) reject(std::string(name) + " must have 1 dimension, not " + std::to_string(argument.rank));
-    if (argument.size(0) != count)
-        reject(std::string(name) + " must have one value for each of the " + std::to_string(count) + " tokens, not " +
-               std::to_string(argument.size(0)));
-    for (std::size_t i = 0; i < count; ++i) {
+    for (std::size_t i = 0; i < argument.items; ++i) {
         const std::int32_t row = argument.integers()[i];
         if (row < 0 || static_cast<std::size_t>(row) >= limit)
             reject(std::string(name) + " must hold rows below " + std::to_string(limit) + ": " + std::to_string(row) +
@@ -46,32 +43,40 @@ Argument rows_of(nb::handle value, const char *name, std::size_t count, std::siz
     return argument;
 }
 
-std::size_t count_of(nb::handle ids) {
-    const Argument argument = cpu_array(ids, "ids", Items::int32);
-    return argument.rank == 1 ? argument.size(0) : 0;
-}
+// Which row of one table goes with which of another.
+struct TokenArguments {
+    Argument ids, places;
+
+    TokenArguments(nb::handle ids_, std::size_t words, nb::handle places_, std::size_t positions)
+        : ids(rows_of(ids_, "ids", words)), places(rows_of(places_, "places", positions)) {
+        if (places.items != ids.items)
+            reject("places must have one value for each of the " + std::to_string(ids.items) + " tokens, not " +
+                   std::to_string(places.items));
+    }
+    Tokens view() const { return {ids.integers(), places.integers(), ids.items}; }
+};
 
 std::tuple<nb::object, nb::object> embed(nb::handle words_, nb::handle positions_, nb::handle ids_, nb::handle places_,
                                          nb::handle weight_, nb::handle bias_, float epsilon,
                                          const std::optional<std::string> &instruction_set) {
     const Argument words = float_array(words_, "words", 2), positions = float_array(positions_, "positions", 2);
-    const std::size_t channels = words.size(1), count = count_of(ids_);
+    const std::size_t channels = words.size(1);
     if (channels == 0) reject("words must have at least one channel");
     if (positions.size(1) != channels)
         reject("positions must have " + std::to_string(channels) + " channels, not " +
                std::to_string(positions.size(1)));
-    const Argument ids = rows_of(ids_, "ids", count, words.size(0));
-    const Argument places = rows_of(places_, "places", count, positions.size(0));
+    const TokenArguments given(ids_, words.size(0), places_, positions.size(0));
+    const Tokens tokens = given.view();
     const Argument weight = float_array(weight_, "weight", 1), bias = float_array(bias_, "bias", 1);
     check_channels(weight, "weight", channels);
     check_channels(bias, "bias", channels);
     if (!(epsilon >= 0)) reject("epsilon must be a number and not negative");
     const InstructionSet &set = instruction_set_named(instruction_set);
-    const Result states = result(nb::none(), {count, channels}), factors = result(nb::none(), {count});
+    const Result states = result(nb::none(), {tokens.count, channels}), factors = result(nb::none(), {tokens.count});
     {
         const nb::gil_scoped_release released;
-        embed_tokens(set, words.floats(), positions.floats(), {ids.integers(), places.integers(), count},
-                     {nullptr, nullptr, weight.floats(), bias.floats(), epsilon, count, channels, states.data,
+        embed_tokens(set, words.floats(), positions.floats(), tokens,
+                     {nullptr, nullptr, weight.floats(), bias.floats(), epsilon, tokens.count, channels, states.data,
                       factors.data});
     }
     return {states.object, factors.object};
@@ -82,16 +87,16 @@ nb::object look_up(const LookupTable &table, nb::handle added_, nb::handle ids_,
     const Argument added = float_array(added_, "added", 2);
     if (added.size(1) != table.width)
         reject("added must have " + std::to_string(table.width) + " channels, not " + std::to_string(added.size(1)));
-    const std::size_t count = count_of(ids_);
-    const Argument ids = rows_of(ids_, "ids", count, table.rows), places = rows_of(places_, "places", count, added.size(0));
-    const Argument factors = shaped_array(factors_, "factors", {count}), bias = float_array(bias_, "bias", 1);
+    const TokenArguments given(ids_, table.rows, places_, added.size(0));
+    const Tokens tokens = given.view();
+    const Argument factors = shaped_array(factors_, "factors", {tokens.count}), bias = float_array(bias_, "bias", 1);
     check_channels(bias, "bias", table.width);
     const InstructionSet &set = instruction_set_named(instruction_set);
-    const Result y = result(nb::none(), {count, table.width});
+    const Result y = result(nb::none(), {tokens.count, table.width});
     {
         const nb::gil_scoped_release released;
-        set.look_up({table.data.get(), table.rounded, added.floats(), ids.integers(), places.integers(),
-                     factors.floats(), bias.floats(), count, table.width, y.data});
+        set.look_up({table.data.get(), table.rounded, added.floats(), tokens.ids, tokens.places,
+                     factors.floats(), bias.floats(), tokens.count, table.width, y.data});
     }
     return y.object;
 }

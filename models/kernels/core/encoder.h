@@ -36,12 +36,14 @@ struct EncoderFeedForward {
     std::size_t hidden() const { return down.packed.outputs; }
 };
 
-// out = norm(x + output(attention(qkv))), of rows x [positions][hidden]. `qkv` is their product with the half's weights,
-// where that is known; null: it is made. `bias` is [positions] of all scores, or [heads][positions][positions]; null: none.
+// What scores get: [positions] of keys, or [heads][positions][positions]; null: nothing.
 struct ScoreBias {
     const float *values;
     bool of_keys;
 };
+
+// out = norm(x + output(attention(qkv))), of rows x [positions][hidden]. `qkv` is their product with the half's weights,
+// where that is known; null: it is made.
 void attend_half(const EncoderAttention &half, const float *x, std::size_t positions, const float *qkv, ScoreBias bias,
                  float *out, Threads *threads);
 

@@ -32,6 +32,7 @@ struct ReducedWeights {
 // The most inputs whose products in int8 fit a sum of 32 bits.
 constexpr std::size_t kMostInt8Inputs = 0x7fffffff / (127 * 127);
 
+// Ties go to the even one, and what is no number stays none.
 std::uint16_t nearest_bf16(float value);
 
 // `weight` is [outputs][inputs][taps], finite.
