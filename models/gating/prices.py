@@ -17,6 +17,10 @@ LEAST_CHANGE = 0.002
 """A move that changes a smaller share of the dense work goes on to the next value of the grid: the first ones of a gate
 may close nothing."""
 
+LAZY = 1.5
+"""A gate's price changes slowly while others move: a step that would have paid at a price further off than this is not
+tried again at once."""
+
 Places = tuple[int, ...]
 
 
@@ -46,6 +50,20 @@ def allocate_at_prices(
             tried = _moved(tried, gate, step, ends)
         return tried
 
+    def may_pay(gate: int, step: int, price: float) -> bool:
+        """Whether a step that did not when it was last tried may now."""
+        if (gate, step) not in asked:
+            return True
+        even, then = asked[gate, step]
+        return price >= LAZY * then or (even < LAZY * price if step > 0 else even > price / LAZY)
+
+    def pays(tried: Places, gate: int, step: int, price: float) -> bool:
+        work, quality = at(places).macs_ratio - at(tried).macs_ratio, at(places).quality - at(tried).quality
+        asked[gate, step] = quality / work, price
+        return price * work - quality > LEAST_GAIN
+
+    # The price at which a step costs as much as it saves, and the one at which that was found.
+    asked: dict[tuple[int, int], tuple[float, float]] = {}
     ends = tuple(len(values) - 1 for values in gates.values())
     places = tuple(
         max(place for place, value in enumerate(values) if value <= base.thresholds[gate])
@@ -54,16 +72,15 @@ def allocate_at_prices(
     path: list[Allocation] = []
     work = base.macs_ratio
     for price in prices:
-
-        def cost(tried: Places, price: float = price) -> float:
-            return price * at(tried).macs_ratio - at(tried).quality
-
         moved = True
         while moved:
             moved = False
             for gate, step in product(range(len(ends)), (1, -1)):
-                while (tried := further(places, gate, step)) and cost(tried) < cost(places) - LEAST_GAIN:
+                while may_pay(gate, step, price) and (tried := further(places, gate, step)):
+                    if not pays(tried, gate, step, price):
+                        break
                     places, moved = tried, True
+                    asked.pop((gate, -step), None)
         if at(places).macs_ratio < work:
             path.append(at(places))
             work = path[-1].macs_ratio

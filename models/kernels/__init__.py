@@ -25,6 +25,7 @@ if not _compiled and find_spec("torch") is None:
 
 if TYPE_CHECKING or _compiled:
     from models.kernels._core import (
+        KEY_BLOCK,
         ROW_LAYOUT,
         SHARE_BESIDE_COARSE,
         CoarseMatrix,
@@ -86,6 +87,7 @@ if TYPE_CHECKING or _compiled:
     )
 else:
     from models.kernels.reference import (
+        KEY_BLOCK,
         ROW_LAYOUT,
         SHARE_BESIDE_COARSE,
         CoarseMatrix,
@@ -156,6 +158,7 @@ def instruction_set(datatype: str = "fp32") -> str:
 
 __all__ = [
     "BACKEND",
+    "KEY_BLOCK",
     "ROW_LAYOUT",
     "SHARE_BESIDE_COARSE",
     "CoarseMatrix",

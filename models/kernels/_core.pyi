@@ -376,13 +376,16 @@ def attend_half(
     x: Floats,
     qkv: Floats | None = None,
     bias: Floats | None = None,
+    heads: Channels | None = None,
+    heads_bias: Floats | None = None,
     threads: Threads | None = None,
 ) -> Floats:
     """norm(x + output(attention(qkv))) of x [M, H], in one call what `gated_matmul`, `attention` and `layer_norm` give,
     to the bit. M is at least 1.
 
     qkv [M, outputs] is x by that product where it is known, and None where it is to be made; bias is that of
-    `attention`.
+    `attention`. Where only some heads [n] are attended with, those are named, and heads_bias [H] takes the place of the
+    output's, with what stands for the others: neither their queries, keys and values are multiplied nor what they give.
     """
 
 def feed_forward_half(half: EncoderFeedForward, x: Floats, threads: Threads | None = None) -> Floats:
@@ -669,6 +672,7 @@ def decode_step(
     decoder: Decoder,
     x: Floats,
     caches: list[Floats],
+    far_shares: list[Floats],
     lengths: list[int],
     cosines: Floats,
     sines: Floats,
@@ -681,14 +685,22 @@ def decode_step(
     A cache is [layers, 2, capacity, key heads · head size], keys and values, of which lengths[i] positions are there
     and one more is written. cosines and sines [M, head size / 2] are of the tokens' positions.
 
-    thresholds [M, G] and active [M, G + 1], which is written, are of each layer's qkv, output, gate, neurons and down,
-    and of the head at last; 0 is dense. The last of active is how many logits were computed again. An input of a linear
-    layer is active when |x_k - mean_k| · ‖W_k‖ is above the threshold (TEAL, Liu et al. 2024; WINA, Chen et al. 2025),
-    a neuron when |silu(gate_n)| · neuron_norms_n is (CATS, Lee et al. 2024); one that is not is 0 among the inputs of
-    down. All saliencies of a token in a layer are multiplied by exp(care · normed input). Weights of a channel that is
-    active for some rows are read once for those; what comes out for a row does not depend on the others. Of a
-    matrix with coarse weights nothing is skipped: see `RowMatrix.with_coarse` and `SHARE_BESIDE_COARSE`.
+    thresholds [M, G] and active [M, G + 1], which is written, are of each layer's qkv, heads, output, gate, neurons and
+    down, and of the head at last; 0 is dense. The last of active is how many logits were computed again. An input of a
+    linear layer is active when |x_k - mean_k| · ‖W_k‖ is above the threshold (TEAL, Liu et al. 2024; WINA, Chen et al.
+    2025), a neuron when |silu(gate_n)| · neuron_norms_n is (CATS, Lee et al. 2024); one that is not is 0 among the
+    inputs of down. All saliencies of a token in a layer are multiplied by exp(care · normed input). Weights of a
+    channel that is active for some rows are read once for those; what comes out for a row does not depend on the
+    others. Of a matrix with coarse weights nothing is skipped: see `RowMatrix.with_coarse` and `SHARE_BESIDE_COARSE`.
+
+    Of heads, those of keys and values are counted, and active ones read all positions that are there. Far are those
+    behind the first `KEY_BLOCK`, in whole blocks of as many, but for the last `KEY_BLOCK` at least. What share of the
+    attention they had when they were last read, the largest of a head's queries, is its saliency: far_shares [layers,
+    key heads], an array for each cache, which is written; infinity before. All heads read all at every eighth position,
+    each in its turn. There are no far positions where a window leaves out the first.
     """
+
+KEY_BLOCK: int
 
 def speech_layer(
     *,

@@ -9,12 +9,12 @@ encoders that are made like it, which `bert_shape` tells apart.
 One sequence at a time: there is no padding, and no mask. Queries, keys and values are one product; those of the first
 layer are looked up where the tables for that are not too large (`token_products`).
 
-Each layer has three gates, and none needs training. The one between its halves is on positions: those that are nearly
+Each layer has four gates, and none needs training. The one between its halves is on positions: those that are nearly
 alike become one, their mean (token merging, Bolya et al. 2023, of all pairs), and all that follows is done once for
-them. The other two are on channels, those that the scores are made of and the neurons. What can be left out of them was
-found by calibration (`lean_fitting`), the same for all requests: to ask each request would take a good part of what is
-saved. Their saliency is what is lost then, and where the threshold is above it the half is lean: fewer weights are
-read, which alone saves time where a sequence is short.
+them. Another is on attention heads (`encoder_heads`). The other two are on channels, those that the scores are made of
+and the neurons. What can be left out of them was found by calibration (`lean_fitting`), the same for all requests: to
+ask each request would take a good part of what is saved. Their saliency is what is lost then, and where the threshold
+is above it the half is lean: fewer weights are read, which alone saves time where a sequence is short.
 
 Where the first layer looks up its queries, keys and values, it has no gate on the channels of scores: it would save
 nothing.
@@ -35,6 +35,7 @@ from models import kernels
 from models.model import GateContext
 from models.zoo.bert_shape import NAMINGS, BertShape, read_shape
 from models.zoo.distances import DistanceBias
+from models.zoo.encoder_heads import ActiveHeads, FittedHeads, HeadGate
 from models.zoo.folder import Tensors, read_json, weights_path
 from models.zoo.lean_layers import NORMS, PRODUCTS, LayerWeights, LeanLayers
 from models.zoo.text_profile import OtherWeights
@@ -85,13 +86,15 @@ class Linear:
 @dataclass(frozen=True, slots=True)
 class Attention:
     """A layer's first half, in the order of use: queries and keys with `head_size` channels a head, and values; and
-    `half`, all of it in one call. A lean one has the saliency of what it lacks."""
+    `half`, all of it in one call. It has a `gate` where heads were fitted, and a lean one has the saliency of what it
+    lacks."""
 
     qkv: Linear
     output: Linear
     norm: Norm
     head_size: int
     half: kernels.EncoderAttention
+    gate: HeadGate | None = None
     saliency: float = 0.0
 
 
@@ -118,13 +121,14 @@ class BertLayer:
 class GateNames:
     """What the gates of a layer, counted from 1, are called."""
 
+    heads: str
     scores: str
     positions: str
     neurons: str
 
     @classmethod
     def of(cls, layer: int) -> Self:
-        return cls(*(f"layer{layer}.{gate}" for gate in ("scores", "positions", "neurons")))
+        return cls(*(f"layer{layer}.{gate}" for gate in ("heads", "scores", "positions", "neurons")))
 
 
 class Bert:
@@ -157,14 +161,16 @@ class Bert:
         self._distances = _distances(tensors, self.shape)
         self._tensors, self._naming, self._datatype = tensors, naming, datatype
         layers = range(self.shape.layers)
-        self.layers = tuple(_layer(self.dense_weights(i), self.shape, datatype) for i in layers)
-        self._first = self._looked_up() if self.shape.looks_up else None
         if lean is not None and len(lean) != len(layers):
             raise OtherWeights(f"there are {len(lean)} lean layers, and the encoder has {len(layers)}")
         for i, part in enumerate(lean or ()):
             part.check(self.dense_weights(i))
+        heads = [part.heads for part in lean] if lean else [None for _ in layers]
+        self.layers = tuple(_layer(self.dense_weights(i), self.shape, datatype, heads[i]) for i in layers)
+        self._first = self._looked_up() if self.shape.looks_up else None
         self.lean_layers = tuple(
-            _layer(part.weights, self.shape, datatype, part.score_saliency, part.neuron_saliency) for part in lean or ()
+            _layer(part.weights, self.shape, datatype, part.heads, part.score_saliency, part.neuron_saliency)
+            for part in lean or ()
         )
 
     def dense_weights(self, number: int) -> LayerWeights:
@@ -207,7 +213,13 @@ class Bert:
     @property
     def gates(self) -> tuple[str, ...]:
         """The names of all that it has."""
-        return (*self.position_gates, *self.channel_gates)
+        return (*self.position_gates, *self.head_gates, *self.channel_gates)
+
+    @property
+    def head_gates(self) -> tuple[str, ...]:
+        """Their names, one to a layer; none where no heads were fitted."""
+        gated = [layer.attention.gate is not None for layer in self.layers]
+        return tuple(names.heads for names, has in zip(self._gates, gated, strict=True) if has)
 
     @property
     def channel_gates(self) -> dict[str, float]:
@@ -228,7 +240,7 @@ class Bert:
     ) -> Encoded:
         """Encodes a sequence of token ids [n], of two texts where there are `types`. A gate without a threshold, or
         with that of 0, is left out."""
-        shape, done = self.shape, -self.shape.looked_up_macs(len(ids))
+        shape, done = self.shape, 0
         embedded = self._embedded(ids, types)
         x, sizes = embedded.states, np.ones(len(ids), np.float32)
         bias = self.distances(len(ids))
@@ -237,9 +249,15 @@ class Bert:
             positions = len(x)
             if positions < len(ids):  # attended to as often as it stands for a position: without this, cosines suffer
                 bias = np.log(sizes)
-            qkv = self._first(embedded) if i == 0 and self._first else None
-            x = kernels.attend_half(attention.half, x, qkv, bias, context.threads)
-            done += shape.attention_macs(positions, positions, attention.head_size)
+            qkv, heads = None, self._active_heads(attention.gate, x, names.heads, thresholds, context)
+            done += shape.attention_macs(positions, positions, attention.head_size, heads.count)
+            if i == 0 and self._first:
+                qkv = self._first(embedded)
+                done -= shape.qkv_macs(positions, attention.head_size, heads.count)
+            if attention.gate and thresholds.get(names.heads):
+                done += shape.heads_gate_macs()
+            own = bias if bias is None or bias.ndim == 1 or heads.ids is None else bias[heads.ids]
+            x = kernels.attend_half(attention.half, x, qkv, own, heads.ids, heads.bias, context.threads)
             threshold = thresholds.get(names.positions)
             if threshold and positions >= FEWEST_JOINED:
                 done += shape.gate_macs(positions)
@@ -268,6 +286,15 @@ class Bert:
             feed_forward = lean.feed_forward
         context.record(names.neurons, neurons, feed_forward.up.packed.outputs)
         return attention, feed_forward
+
+    def _active_heads(
+        self, gate: HeadGate | None, x: Array, name: str, thresholds: Mapping[str, float], context: GateContext
+    ) -> ActiveHeads:
+        if gate is None:
+            return ActiveHeads(self.shape.heads)
+        heads = gate(x, thresholds.get(name, 0.0))
+        context.record(name, self.shape.heads, heads.count)
+        return heads
 
     def distances(self, positions: int) -> Array | None:
         """What the scores of so many positions get for how far apart they are; None where the encoder has no bias."""
@@ -328,6 +355,7 @@ def _layer(
     weights: LayerWeights,
     shape: BertShape,
     datatype: str,
+    heads: FittedHeads | None,
     score_saliency: float = 0.0,
     neuron_saliency: float = 0.0,
 ) -> BertLayer:
@@ -344,11 +372,12 @@ def _layer(
         epsilon=shape.epsilon,
         datatype=datatype,
     )
+    gate = None if heads is None else HeadGate.of(heads, *weights["output"])
     up, down, last = pack(weights, datatype, "up"), pack(weights, datatype, "down"), Norm(*weights["norm"])
     feed_forward = kernels.encoder_feed_forward(
         (up.packed, up.bias), (down.packed, down.bias), (last.weight, last.bias), epsilon=shape.epsilon
     )
     return BertLayer(
-        Attention(qkv, output, norm, head_size, attention, score_saliency),
+        Attention(qkv, output, norm, head_size, attention, gate, score_saliency),
         FeedForward(up, down, last, feed_forward, neuron_saliency),
     )

@@ -43,20 +43,29 @@ class BertShape:
 
     def looked_up_macs(self, tokens: int) -> int:
         """What is not multiplied because of that."""
-        return tokens * 3 * self.hidden**2 if self.looks_up else 0
+        return self.qkv_macs(tokens, self.head_size, self.heads) if self.looks_up else 0
 
     def macs(self, tokens: int) -> int:
         """Multiply-accumulates of a sequence."""
         first, second = (
-            self.attention_macs(tokens, tokens, self.head_size),
+            self.attention_macs(tokens, tokens, self.head_size, self.heads),
             self.feed_forward_macs(tokens, self.feed_forward),
         )
         return self.layers * (first + second) - self.looked_up_macs(tokens)
 
-    def attention_macs(self, positions: int, keys: int, head_size: int) -> int:
-        """Those of one layer's first half, whose positions attend to so many with so many channels a head."""
-        scored = self.heads * head_size
-        return positions * (2 * self.hidden * (self.hidden + scored) + keys * (self.hidden + scored))
+    def qkv_macs(self, positions: int, head_size: int, heads: int) -> int:
+        """Those of one layer's queries, keys and values, of so many heads that score with so many channels each."""
+        return positions * self.hidden * heads * (2 * head_size + self.head_size)
+
+    def attention_macs(self, positions: int, keys: int, head_size: int, heads: int) -> int:
+        """Those of its first half, with the same, whose positions attend to so many."""
+        attended = positions * keys * heads * (head_size + self.head_size)
+        output = positions * self.hidden * heads * self.head_size
+        return self.qkv_macs(positions, head_size, heads) + attended + output
+
+    def heads_gate_macs(self) -> int:
+        """Those of the gate on a layer's heads."""
+        return self.hidden * self.heads
 
     def feed_forward_macs(self, positions: int, neurons: int) -> int:
         """Those of its second half, with so many neurons."""

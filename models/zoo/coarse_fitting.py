@@ -24,7 +24,16 @@ from numpy.typing import NDArray
 from models import kernels
 from models.zoo.language_gates import care, chosen_by, windows
 from models.zoo.llama import Llama
-from models.zoo.llama_gates import FITTED_ON, FITTED_UNDER, GATES, SINKS, care_name, gate_name, norms_name
+from models.zoo.llama_gates import (
+    CHANNEL_GATES,
+    FITTED_ON,
+    FITTED_UNDER,
+    GATES,
+    SINKS,
+    care_name,
+    gate_name,
+    norms_name,
+)
 from models.zoo.llama_packing import Array
 
 log = logging.getLogger(__name__)
@@ -41,7 +50,8 @@ PRODUCTS = MappingProxyType({"attention": "qkv", "output": "output", "feed_forwa
 
 
 def to_fit_on(tokens: Sequence[int], thresholds: Sequence[Array]) -> dict[str, Array]:
-    """What a calibration has of it: the tokens of windows of a text, and thresholds [gates] of some points."""
+    """What a calibration has of it: the tokens of windows of a text, and thresholds of some points, each [gates] of
+    those on channels."""
     length = min(map(len, chosen := windows(tokens, WINDOWS)))
     kept = np.array([own[:length] for own in chosen], np.float32)
     return {FITTED_ON: kept, FITTED_UNDER: np.stack(thresholds).astype(np.float16).astype(np.float32)}
@@ -107,7 +117,8 @@ class _Fitting:
         if gate == "feed_forward":
             self._add("up", behind * self._care)
         if gate != "neurons":
-            name, threshold = gate_name(layer, gate), thresholds[number]
+            name = gate_name(layer, gate)
+            threshold = thresholds[len(CHANNEL_GATES) * layer + CHANNEL_GATES.index(gate)]
             # Not beside the mean here: what stands for a channel may be tuned, and means differ from text to text.
             deviations = (behind - self.calibration.get(name, np.zeros(1, np.float32))) * self._care
             if threshold > 0:

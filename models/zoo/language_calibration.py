@@ -8,6 +8,7 @@ adds up well enough that no gate need be tried. What the head's gate does is ano
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,22 @@ from models.zoo import text_data
 from models.zoo.coarse_fitting import fit_coarse, to_fit_on
 from models.zoo.folder import Tensors, weights_path
 from models.zoo.language_calibration_file import rounded_norms
-from models.zoo.language_gates import Masking, PromptGates, log_probabilities, losses, masking, pooled, spared, windows
+from models.zoo.language_gates import (
+    Masking,
+    PromptGates,
+    channel_gates,
+    has_channels,
+    log_probabilities,
+    losses,
+    masking,
+    pooled,
+    spared,
+    step_log_probabilities,
+    windows,
+)
 from models.zoo.language_model import LanguageModel
 from models.zoo.language_quality import perplexity_ratio
-from models.zoo.llama_gates import BASIS, GATES, SINKS, norms_name
+from models.zoo.llama_gates import BASIS, CHANNEL_GATES, GATES, SINKS, norms_name
 from models.zoo.llama_packing import Array
 
 POINTS = 13
@@ -38,6 +51,16 @@ PROMPT_SHARES = tuple(0.06 * i for i in range(1, 13))
 
 PROMPT_PART = 0.4
 """How far the gates of a prompt may move the tokens behind it, of what those of steps do."""
+
+FAR_THRESHOLDS = (0.01, 0.02, 0.04, 0.06, 0.08, 0.12, 0.16, 0.24, 0.32)
+"""Of the gates on heads, whose loss is measured."""
+
+FAR_PART = 0.25
+"""How far those may move the tokens of a long text, of what the gates on channels do."""
+
+FAR_WINDOWS, FAR_LENGTH, FAR_FROM = 2, 1024, 512
+"""Texts that they are measured on, of so many tokens, and the first token there. A text that is too short for this has
+no far positions."""
 
 HEAD_SHARES = (0.5, 0.65, 0.75, 0.8, 0.85)
 """Of the head's inputs that are skipped where its loss is measured; or it is dense."""
@@ -93,10 +116,13 @@ def calibrate(
     }
     report(0.55)
     probes = read[:: max(1, len(read) // PROBE_WINDOWS)][:PROBE_WINDOWS]
-    found = _points(model, calibration, probes, points)
+    far = far_losses(model, windows(tokens, FAR_WINDOWS, min(FAR_LENGTH, model.context_length)))
+    found = _points(model, calibration, probes, far, points)
     report(0.6)
     last = found[-max(1, round(len(found) * FITTED_SHARE)) :]
-    calibration |= to_fit_on(tokens if fitting is None else model.encode(fitting), [steps for steps, _ in last])
+    channels = channel_gates(model.network)
+    under = [steps[channels] for steps, _ in last]
+    calibration |= to_fit_on(tokens if fitting is None else model.encode(fitting), under)
     fit_coarse(model.network, calibration, lambda done: None)
     return measured(model, calibration, found, held_out, lambda done: report(0.6 + 0.4 * done)), calibration
 
@@ -172,12 +198,17 @@ def _neuron_norms(model: LanguageModel, calibration: Mapping[str, Array]) -> lis
 
 
 def _points(
-    model: LanguageModel, calibration: dict[str, Array], probes: Sequence[Sequence[int]], points: int
+    model: LanguageModel,
+    calibration: dict[str, Array],
+    probes: Sequence[Sequence[int]],
+    far: tuple[Array, Array],
+    points: int,
 ) -> list[tuple[Array, Array]]:
     """The thresholds of so many points, of steps [gates] and of prompts [layers]: dense first, evenly apart in the work
-    that they save."""
+    that they save, of short texts. `far` is what the gates on heads lose, see `far_losses`."""
     network, shape = model.network, model.network.shape
-    worth, work = np.array(shape.gates()[1]), shape.macs(0, 1, True)
+    channels = channel_gates(network)
+    worth, work = np.array(shape.gates()[1])[channels], shape.macs(0, 1, True)
     saliencies: list[list[Array]] = [[] for _ in network.gates]
     no_gates = masking(network, calibration, np.zeros(len(network.gates), np.float32))
 
@@ -187,7 +218,7 @@ def _points(
         return seen
 
     dense = [log_probabilities(network, tokens, watch) for tokens in probes]
-    seen = [_Seen.of(np.concatenate(own)) for own in saliencies[:-1]]
+    seen = [_Seen.of(np.concatenate(saliencies[gate])) for gate in channels[:-1]]
     factors = np.append(np.sqrt(2 * worth[:-1] / work), 0.0)
     even, _ = _foretold(seen, factors, worth / work)
     price = float(PRICES[np.searchsorted(even, even[-1] / 2)])
@@ -203,8 +234,9 @@ def _points(
         thresholds[i, -1] = head.threshold
     last = min(int(np.searchsorted(spent, MOST_DIVERGENCE)), len(PRICES) - 1)
     of_prompts = np.interp(PROMPT_PART * spent, *_prompts(model, calibration, probes))
+    of_heads = np.interp(FAR_PART * spent, *far)
     priced = np.flatnonzero(saved[: last + 1] > 0)  # at lower prices nothing is worth its loss
-    columns, at = np.column_stack([thresholds, of_prompts])[priced], np.append(0.0, saved[priced])
+    columns, at = np.column_stack([thresholds, of_heads, of_prompts])[priced], np.append(0.0, saved[priced])
     columns = np.concatenate([np.zeros_like(columns[:1]), columns])
     # Between two prices too: the head's gate is opened all at once.
     wanted = np.linspace(0, at[-1], points)
@@ -212,7 +244,31 @@ def _points(
     for row in rows:
         # Sequences that are computed together had better be dense at the same gates: weights are read both ways if not.
         row[: len(seen)] *= [own.opened(threshold) > 0.5 for own, threshold in zip(seen, row, strict=False)]
-    return [(row[:-1], np.full(shape.layers, row[-1], np.float32)) for row in rows]
+    return [(_of_all(model, row[:-2], float(row[-2])), np.full(shape.layers, row[-1], np.float32)) for row in rows]
+
+
+def _of_all(model: LanguageModel, of_channels: NDArray[Any], of_heads: float = 0.0) -> Array:
+    """Thresholds [gates] of steps, from those of gates on channels, and the one that all gates on heads have."""
+    thresholds = np.full(len(model.network.gates), of_heads, np.float32)
+    thresholds[channel_gates(model.network)] = of_channels
+    return thresholds
+
+
+def far_losses(model: LanguageModel, texts: Sequence[Sequence[int]]) -> tuple[Array, Array]:
+    """The divergence from dense of the tokens of long texts, rising, and the threshold of the gates on heads at which
+    it is that, all others open. Which heads read far positions depends on the steps before: so each token is one."""
+
+    def stepped(threshold: float) -> list[Array]:
+        row = _of_all(model, np.zeros(len(channel_gates(model.network))), threshold)
+        return [step_log_probabilities(model.network, tokens, row, FAR_FROM) for tokens in texts]
+
+    texts = [tokens for tokens in texts if len(tokens) > FAR_FROM + 1]
+    if not texts:
+        return np.zeros(1, np.float32), np.zeros(1, np.float32)
+    dense = stepped(0.0)
+    thresholds = np.array([0.0, *FAR_THRESHOLDS], np.float32)
+    found = [0.0, *(_divergence(dense, stepped(threshold)) for threshold in FAR_THRESHOLDS)]
+    return np.maximum.accumulate(np.array(found, np.float32)), thresholds
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,20 +373,20 @@ def _balanced(
     """The thresholds [gates] at a price of 1, changed for each kind of gate so that where it is closed a little further
     at this price, each kind loses as much for the work that it saves. Alone a channel's loss is as foretold; that of
     many in one product may be more than their sum, or less."""
-    kinds = np.array([gate.rpartition(".")[2] for gate in model.network.gates])
+    kinds = np.array([gate.rpartition(".")[2] for gate in model.network.gates if has_channels(gate)])
 
     def tried(thresholds: NDArray[np.float64]) -> tuple[float, float]:
-        mask = masking(model.network, calibration, (np.sqrt(price) * thresholds).astype(np.float32))
+        mask = masking(model.network, calibration, _of_all(model, np.sqrt(price) * thresholds))
         gated = [log_probabilities(model.network, tokens, mask) for tokens in probes]
         return _divergence(dense, gated), _saved(model, mask)
 
     for _ in range(2):
         before, prices = tried(thresholds), []
-        for kind in GATES:
+        for kind in CHANNEL_GATES:
             after = tried(np.where(kinds == kind, 1.25 * thresholds, thresholds))
             prices.append(max(after[0] - before[0], 1e-9) / max(after[1] - before[1], 1e-9))
         changes = np.clip(np.sqrt(np.median(prices) / np.array(prices)), 0.7, 1.4)
-        thresholds = thresholds * np.append(np.tile(changes, len(kinds) // len(GATES)), 1.0)
+        thresholds = thresholds * np.append(np.tile(changes, len(kinds) // len(CHANNEL_GATES)), 1.0)
     return thresholds
 
 
@@ -344,7 +400,7 @@ def _saved(model: LanguageModel, mask: Masking) -> float:
     turning the head's inputs and computing logits again takes."""
     shape = model.network.shape
     channels, worth = (np.array(part) for part in shape.gates())
-    skipped = mask.spared / mask.met * channels * worth
+    skipped = mask.spared / np.maximum(mask.met, 1) * channels * worth
     more = (mask.again / mask.met[-1] + (mask.thresholds[-1] > 0)) * shape.hidden**2
     return float((skipped.sum() - more) / shape.macs(0, 1, True))
 
@@ -360,7 +416,7 @@ def _point(
     return OperatingPoint(
         level=level,
         thresholds={gate: float(f"{value:.5g}") for gate, value in known},
-        skip_rate=float(1 - (mask.active / mask.met * channels).sum() / channels.sum()),
+        skip_rate=float(1 - (mask.active / np.maximum(mask.met, 1) * channels).sum() / channels[mask.met > 0].sum()),
         macs_ratio=1 - _saved(model, mask),
         accuracy=None,
         accuracy_lower=None,

@@ -1,5 +1,6 @@
 """What the gates of a language model do to a text, position by position: a pass over many positions at once, as a
-prompt takes it, in which each of them has the gates that it would have as a step of its own."""
+prompt takes it, in which each of them has the gates on channels that it would have as a step of its own. Those on heads
+are open: what they do depends on the steps before."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from models import kernels
 from models.zoo.llama import Llama, Watch
-from models.zoo.llama_gates import GATES, SINKS, care_name, norms_name
+from models.zoo.llama_gates import CHANNEL_GATES, GATES, SINKS, care_name, norms_name
 from models.zoo.llama_packing import Array
 
 WINDOW = 256
@@ -128,8 +129,19 @@ def masking(network: Llama, calibration: Mapping[str, Array], thresholds: Array)
         if name.endswith("down") and thresholds[gate - 1] > 0 and not coarse[gate - 1]:
             # Neurons that were left out are no inputs.
             thresholds[gate] = max(thresholds[gate], np.finfo(np.float32).tiny)
-    norms = [calibration[norms_name(gate)] for gate in network.gates[:-1]]
+    none = np.empty(0, np.float32)
+    norms = [calibration[norms_name(gate)] if has_channels(gate) else none for gate in network.gates[:-1]]
     return Masking(calibration, network.gates, [*norms, network.head.norms], thresholds, coarse)
+
+
+def has_channels(gate: str) -> bool:
+    """Whether that is a gate of steps on channels, and not on heads."""
+    return gate == "head" or gate.rpartition(".")[2] in CHANNEL_GATES
+
+
+def channel_gates(network: Llama) -> NDArray[np.intp]:
+    """The numbers of those, among all gates of steps."""
+    return np.flatnonzero([has_channels(gate) for gate in network.gates])
 
 
 def log_probabilities(
@@ -144,7 +156,21 @@ def log_probabilities(
     else:
         first = network.advance(tokens[:SINKS], cache)
     rest = network.advance(tokens[cache.length : -1], cache, watch)
-    logits = np.concatenate([network.logits(first), network.logits(rest, watch)])
+    return log_softmax(np.concatenate([network.logits(first), network.logits(rest, watch)]))
+
+
+def step_log_probabilities(network: Llama, tokens: Sequence[int], thresholds: Array, first: int) -> Array:
+    """The same of each token from that of number `first` on, [n − first, vocabulary], where those from there on are
+    steps under thresholds [gates], and those before them a dense prompt."""
+    cache = network.start()
+    logits = [network.logits(network.advance(tokens[:first], cache)[-1:])]
+    for token in tokens[first:-1]:
+        logits.append(network.decode([token], [cache], thresholds[None])[0])
+    return log_softmax(np.concatenate(logits))
+
+
+def log_softmax(logits: Array) -> Array:
+    """Log probabilities in the place of logits [n, vocabulary]."""
     logits -= logits.max(1, keepdims=True)
     logits -= np.log(np.exp(logits).sum(1, keepdims=True))
     return logits

@@ -100,6 +100,7 @@ class LanguageModel:
         self.chat_prompt = ChatTemplate(folder, self.vocabulary)
         channels, macs = self.network.shape.gates()
         self._channels, self._channel_macs = np.array(channels, np.int64), np.array(macs, np.int64)
+        self._heads = np.flatnonzero([gate.endswith(".heads") for gate in self.network.gates])
         self.thresholds = lru_cache(REMEMBERED_LEVELS)(partial(self._thresholds_at, self.network.gates))
         self.prompt_thresholds = lru_cache(REMEMBERED_LEVELS)(partial(self._thresholds_at, self.network.prompt_gates))
 
@@ -176,6 +177,7 @@ class LanguageModel:
         for sequence, context in zip(sequences, contexts, strict=True):
             context.macs += self.step_macs(sequence)
         tokens = [sequence.tokens[-1] for sequence in sequences]
+        positions = [sequence.cache.length for sequence in sequences]
         logits, active = self.network.decode(tokens, [sequence.cache for sequence in sequences], thresholds)
         active, again = active[:, :-1], active[:, -1]
         # Logits that are computed again, and, where the head has a gate, turning its inputs.
@@ -183,6 +185,8 @@ class LanguageModel:
         more = hidden * again + hidden**2 * (thresholds[:, -1] > 0)
         skipped = self._channels - active
         macs = spared(self._channels, active, self.network.coarse_gates) @ self._channel_macs - more
+        far = [self.network.shape.far_macs(position, kernels.KEY_BLOCK) for position in positions]
+        macs += skipped[:, self._heads].sum(1) * far
         channels = self._channels.tolist()
         for context, counts, own in zip(contexts, skipped.tolist(), macs.tolist(), strict=True):
             context.macs_skipped += int(own)

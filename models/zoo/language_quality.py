@@ -2,6 +2,7 @@
 its perplexity, and how often the likeliest token is the dense model's."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 from time import perf_counter
 from typing import Any
@@ -11,11 +12,12 @@ import numpy as np
 from models.gating.agreement import CONFIDENCE
 from models.gating.profile import lower_bound
 from models.model import GateContext
-from models.zoo.language_gates import PromptGates, log_probabilities, losses, masking, windows
+from models.zoo.language_gates import PromptGates, log_probabilities, log_softmax, losses, masking, windows
 from models.zoo.language_model import LanguageModel
 from models.zoo.llama_packing import Array
 
 TEXT_WINDOWS = 24
+LONG_WINDOWS, LONG_TOKENS = 2, 1024
 PROMPTS, PROMPT_TOKENS, CONTINUED = 8, 32, 48
 """The dense model continues so many prompts, of so many tokens, by so many; each level then takes the same steps."""
 
@@ -64,6 +66,66 @@ def measure_language(
         report((i + 1) / len(levels))
     tokens = sum(len(part) - 1 for part in read)
     return {"model": model.name, "tokens": tokens, "steps": len(prompts) * (CONTINUED - 1), "points": rows}
+
+
+def measure_long_texts(
+    model: LanguageModel, text: str, levels: Sequence[float], report: Callable[[float], None]
+) -> list[dict[str, Any]]:
+    """The same of long texts, where gates on heads leave out far positions, as plain data; nothing where the text or
+    the model's context is too short for one. Their first halves are dense prompts, and the tokens of the others are
+    steps, one sequence at a time."""
+    read = windows(model.encode(text), LONG_WINDOWS, LONG_TOKENS) if model.context_length >= LONG_TOKENS else []
+    if not read or len(read[0]) < LONG_TOKENS:
+        return []
+    dense, rows = _steps(model, read, 0.0), []
+    for i, level in enumerate(levels):
+        gated = _steps(model, read, level)
+        ratio, lower = perplexity_ratio(dense.losses, gated.losses)
+        rows.append(
+            {
+                "level": level,
+                "macs_ratio": 1 - gated.context.macs_skipped_ratio,
+                "near_heads": gated.near_heads,
+                "perplexity": float(np.exp(gated.losses.mean())),
+                "perplexity_ratio": ratio,
+                "perplexity_ratio_lower": lower,
+                "ms_per_step": gated.seconds * 1e3,
+                "times_as_fast": dense.seconds / gated.seconds,
+            }
+        )
+        report((i + 1) / len(levels))
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """Of the tokens of long texts: their losses, what the gates did, the share of the heads that read no far positions,
+    and the median seconds of a step."""
+
+    losses: Array
+    context: GateContext
+    near_heads: float
+    seconds: float
+
+
+def _steps(model: LanguageModel, read: Sequence[Sequence[int]], level: float) -> _Steps:
+    context, found, seconds, half = GateContext(level), [], [], LONG_TOKENS // 2
+    for tokens in read:
+        sequence, logits = model.begin(tokens[:half]), None
+        while logits is None:
+            logits = model.step([sequence], [GateContext(0.0)])[0]
+        said = [logits]
+        for token in tokens[half:-1]:
+            sequence.append(token)
+            started = perf_counter()
+            logits = model.step([sequence], [context])[0]
+            seconds.append(perf_counter() - started)
+            assert logits is not None  # the prompt is behind it
+            said.append(logits)
+        found.append(losses(log_softmax(np.stack(said)), tokens))
+    heads = [work for gate, work in context.layers.items() if gate.endswith(".heads")]
+    near = sum(work.skipped for work in heads) / sum(work.channels for work in heads)
+    return _Steps(np.concatenate(found), context, near, float(np.median(seconds)))
 
 
 def _losses(model: LanguageModel, read: Sequence[Sequence[int]], level: float) -> Array:

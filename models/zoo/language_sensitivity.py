@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.zoo.language_care import fitted_care
-from models.zoo.llama_gates import GATES, SINKS, care_name, gate_name, norms_name
+from models.zoo.llama_gates import CHANNEL_GATES, SINKS, care_name, gate_name, norms_name
 from models.zoo.llama_packing import Array
 from models.zoo.llama_torch import TorchLlama
 
@@ -34,20 +34,21 @@ def sensitivities(
         seen = _derivatives(decoder, tokens, draws)
         positions += len(tokens) - SINKS
         for layer in layers:
-            inputs[layer].append(seen[gate_name(layer, GATES[0])][0].detach()[0, SINKS:].numpy().astype(np.float16))
+            given = seen[gate_name(layer, "attention")][0].detach()[0, SINKS:]
+            inputs[layer].append(given.numpy().astype(np.float16))
             size = np.zeros(len(tokens) - SINKS)
-            for gate in GATES:
+            for gate in CHANNEL_GATES:
                 name = gate_name(layer, gate)
                 square = _gradient(seen[name][1])[0, SINKS:].double().square().numpy()
                 squares[name] = squares.get(name, np.zeros(1)) + square.sum(0)
-                size += (square / (squares[name] / positions + 1e-30)).mean(1) / len(GATES)
+                size += (square / (squares[name] / positions + 1e-30)).mean(1) / len(CHANNEL_GATES)
             sizes[layer].append(size)
         report((number + 1) / len(windows))
     found: dict[str, Array] = {}
     for layer in layers:
         weights, constant = fitted_care(np.concatenate(inputs[layer]), np.concatenate(sizes[layer]))
         found[care_name(layer)] = (weights / 2).astype(np.float32)
-        for gate in GATES:
+        for gate in CHANNEL_GATES:
             name = gate_name(layer, gate)
             found[norms_name(name)] = np.sqrt(squares[name] / positions * np.exp(constant)).astype(np.float32)
     return found

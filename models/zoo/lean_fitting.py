@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from models import kernels
 from models.zoo.bert import Bert, Linear, pack, product
+from models.zoo.encoder_heads import HeadMoments
 from models.zoo.lean_layers import Array, LayerWeights, LeanLayer, Neurons, Product
 from models.zoo.text_reader import Tokens
 
@@ -41,7 +42,7 @@ class LeanRecipe:
     ridge: float = 0.03
 
 
-FITTING = 4
+FITTING = 5
 """Counts the ways of fitting that there were: what was kept of another is made anew."""
 
 SCORED, LINE = 4, 16
@@ -122,16 +123,27 @@ def _fit(
     channels = _rounded(scored, SCORED, shape.head_size)
     lean["query"], lean["key"], lost_scores = score_bases(dense, shape.heads, channels, given)
     fewer = pack(lean, "fp32", "query", "key", "value"), channels
-    heads, neurons = Moments(2 * shape.hidden), Moments(shape.feed_forward)
-    returned = [_watch(encoder, number, fewer, texts, heads, neurons, threads) for texts in given]
+    seen = _Seen(Moments(2 * shape.hidden), Moments(shape.feed_forward), HeadMoments(dense["output"][0], shape.heads))
+    returned = [_watch(encoder, number, fewer, texts, seen, threads) for texts in given]
+    neurons = seen.neurons
     if number + 1 < shape.layers:  # with that of the last fitted too, embeddings were further from the dense ones
-        lean["output"] = _as_output(dense["output"], heads, recipe.ridge)
+        lean["output"] = _as_output(dense["output"], seen.fewer, recipe.ridge)
     if kept is None:
         count = _rounded(recipe.neurons * shape.feed_forward, LINE, shape.feed_forward)
         kept = keep_neurons(neurons.covariance, dense["down"][0].astype(np.float64), count)
     lean["up"] = dense["up"][0][kept], dense["up"][1][kept]
     lean["down"], lost_neurons = _as_down(dense["down"], neurons, kept, recipe.ridge)
-    return LeanLayer(lean, lost_scores, lost_neurons, kept), returned
+    return LeanLayer(lean, lost_scores, lost_neurons, kept, seen.heads.fitted()), returned
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Of a dense layer: what its heads give that score with `fewer` channels, beside what they give; its neurons; and
+    what each head adds."""
+
+    fewer: Moments
+    neurons: Moments
+    heads: HeadMoments
 
 
 def score_bases(
@@ -186,12 +198,10 @@ def _watch(
     number: int,
     scored: tuple[Linear, int],
     texts: list[Array],
-    heads: Moments,
-    neurons: Moments,
+    seen: _Seen,
     threads: kernels.Threads,
 ) -> list[Array]:
-    """Runs a dense layer on texts, and adds its moments: of what the heads give that score with fewer channels, by a
-    product of their own, beside what the dense ones give, and of the neurons."""
+    """Runs a dense layer on texts, and adds to what was seen of it; `scored` makes fewer channels."""
     attention, feed_forward = encoder.layers[number].attention, encoder.layers[number].feed_forward
     x, ends = np.concatenate(texts), np.cumsum([len(text) for text in texts])[:-1]
     given, fewer = (
@@ -199,11 +209,13 @@ def _watch(
         for qkv, size in ((attention.qkv, attention.head_size), scored)
     )
     added = product(given, attention.output, threads)
-    heads.add(np.hstack([fewer, given]), _multipliers(x + added))
+    multipliers = _multipliers(x + added)
+    seen.fewer.add(np.hstack([fewer, given]), multipliers)
+    seen.heads.add(x, given, multipliers, np.append(0, ends))
     x = encoder.normalised(added, attention.norm, residual=x)
     active = product(x, feed_forward.up, threads, activation="gelu")
     added = product(active, feed_forward.down, threads)
-    neurons.add(active, _multipliers(x + added))
+    seen.neurons.add(active, _multipliers(x + added))
     x = encoder.normalised(added, feed_forward.norm, residual=x)
     return np.split(x, ends)
 

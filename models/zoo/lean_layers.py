@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from models.zoo.encoder_heads import FittedHeads
 from models.zoo.text_profile import OtherWeights
 
 Array = NDArray[np.float32]
@@ -30,17 +31,20 @@ Neurons = NDArray[np.int64]
 
 PRODUCTS = ("query", "key", "value", "output", "up", "down")
 NORMS = ("attention_norm", "norm")
+HEADS = ("means", "weights", "bias")
 
 
 @dataclass(frozen=True, slots=True)
 class LeanLayer:
     """The saliencies are the shares of the scores, and of what the neurons add, that are lost; `kept` are the neurons
-    that it has."""
+    that it has. `heads` are those of the layer, dense or lean; what was kept before there were gates on them has
+    none."""
 
     weights: LayerWeights
     score_saliency: float
     neuron_saliency: float
     kept: Neurons
+    heads: FittedHeads | None = None
 
     def check(self, dense: LayerWeights) -> None:
         """Raises `OtherWeights` where this is none of that layer."""
@@ -48,6 +52,9 @@ class LeanLayer:
             lean, whole = self.weights[name][0].shape, dense[name][0].shape
             if len(lean) != len(whole) or any(one > other for one, other in zip(lean, whole, strict=True)):
                 raise OtherWeights(f"the lean layer's {name} is {list(lean)}, and the layer's {list(whole)}")
+        hidden = len(dense["output"][0])
+        if self.heads is not None and (len(self.heads.means), self.heads.weights.shape[1]) != (hidden, hidden):
+            raise OtherWeights(f"the heads' means are {len(self.heads.means)}, and the layer has {hidden} channels")
 
 
 LeanLayers = Sequence[LeanLayer]
@@ -63,6 +70,9 @@ def save_lean(parts: LeanLayers, path: Path, made_of: str = "") -> None:
         arrays[f"layer{number + 1}.kept"] = layer.kept
         saliencies = [layer.score_saliency, layer.neuron_saliency]
         arrays[f"layer{number + 1}.saliencies"] = np.array(saliencies, np.float64)
+        if layer.heads is not None:
+            for part in HEADS:
+                arrays[f"layer{number + 1}.heads.{part}"] = getattr(layer.heads, part)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         save_file(arrays, partial, {"made_of": made_of})
@@ -78,13 +88,16 @@ def load_lean(path: Path, made_of: str = "") -> LeanLayers:
         with safe_open(path, "numpy") as file:
             if (file.metadata() or {}).get("made_of", "") != made_of:
                 raise OtherWeights(f"{path} was made of something else")
-            layers = len({name.partition(".")[0] for name in file.keys()})  # noqa: SIM118 (it is no mapping)
-            return [_layer(file.get_tensor, f"layer{number + 1}") for number in range(layers)]
+            names = set(file.keys())
+            layers = len({name.partition(".")[0] for name in names})
+            return [_layer(file.get_tensor, names, f"layer{number + 1}") for number in range(layers)]
     except SafetensorError as error:
         raise OtherWeights(f"{path} has no lean layers: {error}") from None
 
 
-def _layer(tensor: Callable[[str], NDArray[Any]], name: str) -> LeanLayer:
+def _layer(tensor: Callable[[str], NDArray[Any]], names: set[str], name: str) -> LeanLayer:
     weights = {part: (tensor(f"{name}.{part}.weight"), tensor(f"{name}.{part}.bias")) for part in (*PRODUCTS, *NORMS)}
     scores, neurons = tensor(f"{name}.saliencies")
-    return LeanLayer(weights, float(scores), float(neurons), tensor(f"{name}.kept"))
+    of_heads = [f"{name}.heads.{part}" for part in HEADS]
+    heads = FittedHeads(*map(tensor, of_heads)) if names.issuperset(of_heads) else None
+    return LeanLayer(weights, float(scores), float(neurons), tensor(f"{name}.kept"), heads)

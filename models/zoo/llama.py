@@ -11,9 +11,10 @@ window of positions (Mistral), a head that is the table (tied). Keys and values 
 
 There are two ways through it. `advance` takes many tokens of one sequence, a prompt, which need nearly all channels
 between them; each layer has one gate there, on the neurons, by what they are over all positions. `decode` takes the
-next token of a few sequences, in one call of the kernels, and each layer has five gates there: on the inputs of four
-of its products, and on the neurons, which are known once their gate half is. The logits have one more, on their
-inputs: what it leaves of them is a preview, and those of likely words are computed again of all inputs.
+next token of a few sequences, in one call of the kernels, and each layer has six gates there: on the inputs of four
+of its products, on the neurons, which are known once their gate half is, and on the heads, of which those that did not
+attend far when they were last asked do not read far positions. The logits have one more, on their inputs: what it
+leaves of them is a preview, and those of likely words are computed again of all inputs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import kernels
-from models.zoo.llama_gates import BASIS, GATES, PROMPT_GATE, care_name, gate_name, norms_name
+from models.zoo.llama_gates import BASIS, CHANNEL_GATES, GATES, PROMPT_GATE, care_name, gate_name, norms_name
 from models.zoo.llama_layer import LlamaLayer, decoder_layer, pack_layer, product_names
 from models.zoo.llama_packing import Array, Packing, Weights, completed
 from models.zoo.llama_shape import LlamaShape
@@ -57,21 +58,24 @@ UNCALIBRATED: Mapping[str, Array] = MappingProxyType({})
 @dataclass(slots=True)
 class Cache:
     """The keys and values of one sequence: `content` is [layers, 2, capacity, key heads · head size], of which `length`
-    positions are there."""
+    positions are there. `far_shares` [layers, key heads] are what the gates on heads know of it."""
 
     layers: int
-    size: int
+    key_heads: int
+    head_size: int
     length: int = 0
     content: Array = field(init=False)
+    far_shares: Array = field(init=False)
 
     def __post_init__(self) -> None:
-        self.content = np.zeros((self.layers, 2, FIRST_CAPACITY, self.size), np.float32)
+        self.content = np.zeros((self.layers, 2, FIRST_CAPACITY, self.key_heads * self.head_size), np.float32)
+        self.far_shares = np.full((self.layers, self.key_heads), np.inf, np.float32)
 
     def reserve(self, length: int) -> None:
         """Makes room for so many positions."""
         capacity = self.content.shape[2]
         if length > capacity:
-            grown = np.zeros((self.layers, 2, max(2 * capacity, length), self.size), np.float32)
+            grown = np.zeros((*self.content.shape[:2], max(2 * capacity, length), self.content.shape[3]), np.float32)
             grown[:, :, : self.length] = self.content[:, :, : self.length]
             self.content = grown
 
@@ -162,7 +166,8 @@ class Llama:
     @property
     def coarse_gates(self) -> NDArray[np.bool_]:
         """Which of the gates read coarsely what they leave out."""
-        return np.array([self.layers[0].qkv.coarse is not None] * len(self.gates[:-1]) + [False])
+        coarse = self.layers[0].qkv.coarse is not None
+        return np.array([coarse and gate.rpartition(".")[2] in CHANNEL_GATES for gate in self.gates])
 
     def coarse_weights(self) -> dict[str, Array]:
         """The weights that the coarse ones stand for, by the name of each linear layer of the checkpoint."""
@@ -193,7 +198,7 @@ class Llama:
 
     def start(self) -> Cache:
         """The cache of a new sequence."""
-        return Cache(self.shape.layers, self.shape.key_heads * self.shape.head_size)
+        return Cache(self.shape.layers, self.shape.key_heads, self.shape.head_size)
 
     def advance(
         self, tokens: Sequence[int], cache: Cache, watch: Watch | None = None, select: Select | None = None
@@ -221,18 +226,18 @@ class Llama:
     def logits(self, states: Array, watch: Watch | None = None) -> Array:
         """What follows each of the last hidden states [n, hidden]: [n, vocabulary]. Where the watch gives other inputs,
         the likely words are computed again, and it is shown which, by the number behind the last gate's."""
-        normed, seen = self.normed(states), _Watched(watch, len(self.gates) - 1)
+        normed, head = self.normed(states), len(self.gates) - 1
         turned = normed if self.turn is None else kernels.row_matmul(normed, self.turn)
-        given = seen(0, turned)
+        given = watch(head, turned) if watch else turned
         logits = kernels.row_matmul(given, self.head)
-        if given is turned or self.words is None:
+        if watch is None or given is turned or self.words is None:
             return logits
         half_variances = np.square((turned - given) * self.head.norms).sum(1) / (2 * self.head.outputs)
         for own, state, half_variance in zip(logits, normed, half_variances, strict=True):
             again = np.flatnonzero(own >= own.max() - MARGIN).astype(np.int32)
             own += half_variance
             own[again] = kernels.row_matmul(state[None], self.words, outputs=again)[0]
-            seen(1, own[None, again])
+            watch(head + 1, own[None, again])
         return logits
 
     def normed(self, states: Array) -> Array:
@@ -254,9 +259,9 @@ class Llama:
         lengths = [cache.length for cache in caches]
         active = np.empty((len(caches), len(self.gates) + 1), np.int32)
         x = self.embed(tokens)
-        contents = [cache.content for cache in caches]
+        contents, far_shares = [cache.content for cache in caches], [cache.far_shares for cache in caches]
         turn = self._turn(np.array(lengths, np.float32))
-        logits = kernels.decode_step(self._decoder, x, contents, lengths, *turn, thresholds, active)
+        logits = kernels.decode_step(self._decoder, x, contents, far_shares, lengths, *turn, thresholds, active)
         for cache in caches:
             cache.length += 1
         return logits, active
@@ -277,16 +282,16 @@ class Llama:
         select: Select | None,
     ) -> Array:
         """A layer, for positions from `first` on, whose keys and values go into the cache."""
-        layer, seen = self.layers[number], _Watched(watch, len(GATES) * number)
+        layer, seen = self.layers[number], _Watched(watch, number)
         x = self._attend(x, layer, turn, first, cache, seen)
         normed = kernels.rms_norm(x, layer.norm, self.shape.epsilon)
-        gates = seen.product(2, normed, layer.gate, activation="silu")
+        gates = seen.product("feed_forward", normed, layer.gate, activation="silu")
         active = select(number, gates) if select else None
         if active is not None:
             own = gates.take(active, 1) * kernels.row_matmul(normed, layer.up, outputs=active)
             added: Array = x + kernels.row_matmul(own, layer.down, inputs=active)
             return added
-        return seen.product(4, seen.neurons(3, gates, normed, layer.up), layer.down, residual=x)
+        return seen.product("down", seen.neurons(gates, normed, layer.up), layer.down, residual=x)
 
     def _attend(
         self, x: Array, layer: LlamaLayer, turn: tuple[Array, Array], first: int, cache: Array, seen: "_Watched"
@@ -294,7 +299,7 @@ class Llama:
         """The first half of a layer, for positions from `first` on, whose keys and values go into the cache."""
         shape, last = self.shape, first + len(x)
         width, key_width = shape.heads * shape.head_size, shape.key_heads * shape.head_size
-        qkv = seen.product(0, kernels.rms_norm(x, layer.attention_norm, shape.epsilon), layer.qkv)
+        qkv = seen.product("attention", kernels.rms_norm(x, layer.attention_norm, shape.epsilon), layer.qkv)
         queries, keys = qkv[:, :width], qkv[:, width : width + key_width]
         if layer.query_norm is not None and layer.key_norm is not None:
             queries = self._head_norm(queries, layer.query_norm)
@@ -302,7 +307,7 @@ class Llama:
         kernels.rotary(keys, *turn, out=cache[0, first:last])
         cache[1, first:last] = qkv[:, width + key_width :]
         heads = self._attention(kernels.rotary(queries, *turn), cache[:, :last], layer.window)
-        return seen.product(1, heads, layer.output, residual=x)
+        return seen.product("output", heads, layer.output, residual=x)
 
     def _attention(self, queries: Array, cache: Array, window: int) -> Array:
         """Each query attends to the keys up to its own, or to the last `window` of those."""
@@ -323,17 +328,17 @@ class Llama:
 
 @dataclass(frozen=True, slots=True)
 class _Watched:
-    """The gates from one number on, of which each is shown to the watch, if there is one."""
+    """The gates of a layer, of which each but that on heads is shown to the watch, if there is one."""
 
     watch: Watch | None
-    first: int
+    layer: int
 
-    def __call__(self, gate: int, values: Array) -> Array:
-        return values if self.watch is None else self.watch(self.first + gate, values)
+    def __call__(self, gate: str, values: Array) -> Array:
+        return values if self.watch is None else self.watch(len(GATES) * self.layer + GATES.index(gate), values)
 
     def product(
         self,
-        gate: int,
+        gate: str,
         values: Array,
         matrix: kernels.RowMatrix,
         activation: Literal["none", "silu"] = "none",
@@ -345,9 +350,9 @@ class _Watched:
         left = None if given is values or matrix.coarse is None else values - given
         return kernels.row_matmul(given, matrix, activation=activation, residual=residual, coarse=left)
 
-    def neurons(self, gate: int, gates: Array, normed: Array, up: kernels.RowMatrix) -> Array:
+    def neurons(self, gates: Array, normed: Array, up: kernels.RowMatrix) -> Array:
         """What a layer's neurons are by their gate halves [n, neurons]: by coarse weights where the watch gives 0."""
-        given = self(gate, gates)
+        given = self("neurons", gates)
         products: Array = given * kernels.row_matmul(normed, up)
         if given is not gates and up.coarse is not None:
             products += (gates - given) * kernels.row_matmul(np.zeros_like(normed), up, coarse=normed)

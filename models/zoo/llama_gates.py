@@ -1,8 +1,12 @@
 """What the gates of a decoder of the Llama family are, and what profiles and calibrations call them and theirs."""
 
-GATES = ("attention", "output", "feed_forward", "neurons", "down")
-"""Of a layer, in order: on the inputs of queries, keys and values, of what follows attention, and of the gate half of
-the feed-forward block; on its neurons, by their gate half; and on the inputs of its last product, by both halves."""
+GATES = ("attention", "heads", "output", "feed_forward", "neurons", "down")
+"""Of a layer, in order: on the inputs of queries, keys and values; on the heads of keys and values, by how far they
+attended when they were last asked; on the inputs of what follows attention, and of the gate half of the feed-forward
+block; on its neurons, by their gate half; and on the inputs of its last product, by both halves."""
+
+CHANNEL_GATES = tuple(gate for gate in GATES if gate != "heads")
+"""Those whose channels are numbers at each position, which can be told apart for all positions of a text together."""
 
 PROMPT_GATE = "prompt"
 """Of a layer, in `advance`: on the neurons of all positions together, by their gate half."""
@@ -15,8 +19,9 @@ BASIS = "head.basis"
 """In a calibration: the directions [hidden, directions] in which the inputs of the logits vary most."""
 
 FITTED_ON, FITTED_UNDER = "coarse.tokens", "coarse.thresholds"
-"""In a calibration: the tokens of windows [windows, n], and the thresholds [points, gates], that coarse weights are
-fitted on, see `coarse_fitting`. A calibration without them is of gates that skip what they leave out."""
+"""In a calibration: the tokens of windows [windows, n], and the thresholds [points, gates] of gates on channels, that
+coarse weights are fitted on, see `coarse_fitting`. A calibration without them is of gates that skip what they leave
+out."""
 
 
 def gate_name(layer: int, gate: str) -> str:

@@ -47,18 +47,25 @@ class LlamaShape:
 
     def gates(self) -> tuple[list[int], list[int]]:
         """The channels of each gate of a step, layer by layer and the head at last, and the multiply-accumulates that
-        one channel of each is worth."""
+        one channel of each is worth; what heads are worth grows with the positions, see `far_macs`."""
         width = self.heads * self.head_size
         neurons = self.feed_forward
-        channels = [self.hidden, width, self.hidden, neurons, neurons] * self.layers + [self.hidden]
+        channels = [self.hidden, self.key_heads, width, self.hidden, neurons, neurons] * self.layers + [self.hidden]
         worth = [
             width + 2 * self.key_heads * self.head_size,
+            0,
             self.hidden,
             neurons,
             self.hidden,
             self.hidden,
         ] * self.layers + [self.vocabulary]
         return channels, worth
+
+    def far_macs(self, position: int, block: int) -> int:
+        """Those that a head of keys and values is worth at a position, in layers that see all: of the positions between
+        the first `block` of them and the last."""
+        far = max(0, (position + 1 - block) // block * block - block)
+        return 2 * far * self.heads // self.key_heads * self.head_size
 
     def macs(self, first: int, last: int, logits: bool) -> int:
         """Multiply-accumulates of the positions first … last − 1, and of the logits of the last one."""

@@ -13,8 +13,8 @@ from models.zoo.llama_packing import Array, Weights
 from models.zoo.llama_shape import LlamaShape
 
 See = Callable[[int, str, Tensor], Tensor]
-"""Is shown what a gate of a layer, by its name in `llama_gates.GATES`, would see [n, positions, channels], and gives
-what is used instead: what it takes away of it is multiplied by coarse weights, where there are some."""
+"""Is shown what a gate of a layer, by its name in `llama_gates.CHANNEL_GATES`, would see [n, positions, channels], and
+gives what is used instead: what it takes away of it is multiplied by coarse weights, where there are some."""
 
 
 class TorchLlama:

@@ -23,11 +23,15 @@ POINTS = 13
 POSITION_GRID = tuple(0.025 * step for step in range(1, 21))
 """Thresholds to try for each gate on positions."""
 
+HEAD_GRID = tuple(0.001 * 2 ** (0.5 * step) for step in range(12))
+"""And for each gate on heads: shares of the variance behind a layer's norm."""
+
 LEAST_QUALITY = 0.9
 """The agreement with dense at which the dial ends."""
 
 CHEAP = 0.08
-"""The price, in agreement for all of the work, up to which positions are joined before tuned halves are lean."""
+"""The price, in agreement for all of the work, up to which positions are joined and heads left out before tuned halves
+are lean."""
 
 LEAST_THRESHOLD = 1e-6
 """Of a gate that loses nothing at all."""
@@ -73,7 +77,7 @@ def calibrate(
         lean = fit_lean(dense.encoder, sequences, lambda done: report(0.3 * done))
     model = open_text_model(name, folder, lean=lean)
     encoder = model.encoder
-    joins: dict[str, tuple[float, ...]] = dict.fromkeys(encoder.position_gates, POSITION_GRID)
+    freely = dict.fromkeys(encoder.position_gates, POSITION_GRID) | dict.fromkeys(encoder.head_gates, HEAD_GRID)
     # Thresholds between two points are between theirs: so such a gate closes half way.
     halves: dict[str, tuple[float, ...]] = {}
     halves |= {gate: (2 * saliency + LEAST_THRESHOLD,) for gate, saliency in encoder.channel_gates.items()}
@@ -83,9 +87,9 @@ def calibrate(
         report(0.3 + 0.4 * done)
 
     if tuned:
-        path = allocate_in_stages(joins, halves, evaluate, CHEAP, LEAST_QUALITY, allocated)
+        path = allocate_in_stages(freely, halves, evaluate, CHEAP, LEAST_QUALITY, allocated)
     else:
-        path = allocate(joins | halves, evaluate, LEAST_QUALITY, allocated)
+        path = allocate(freely | halves, evaluate, LEAST_QUALITY, allocated)
     levels = np.linspace(0, 1, points)
     settings = list(zip(levels.tolist(), spread(path, points), strict=True))
     return _measured(model, settings, held_out, lambda done: report(0.7 + 0.3 * done)), lean

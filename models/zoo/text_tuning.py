@@ -48,7 +48,7 @@ class TuningRecipe:
     steps some halves are dense. `alike` weighs by how much likenesses to `others` texts, as many as that, change,
     `layers` how far each layer is from the dense one. A checkpoint is written `every` so many steps."""
 
-    steps: int = 10400
+    steps: int = 12000
     rounds: int = 2
     positions: int = 2048
     rate: float = 8e-4

@@ -4,8 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from models.zoo import language_family, speech_family, text_family
 from models.zoo.fashion_data import MissingData
@@ -14,7 +12,7 @@ from models.zoo.fashion_shape import LEAST_KEPT
 from models.zoo.fashion_weights import Files
 from service.commands.language import calibrate_language
 from service.commands.options import Data, Json, Name, require_fashion, require_torch
-from service.commands.output import fail
+from service.commands.output import fail, share_progress
 from service.commands.speech import calibrate_speech
 from service.commands.tables import print_profile
 from service.commands.texts import calibrate_texts
@@ -64,7 +62,7 @@ def calibrate(
         folder.mkdir(parents=True, exist_ok=True)
         own = Files.named(folder, weights.name.partition(".")[0] if weights else model)
         files = Files(weights or fashion_files().weights, own.calibration, own.profile)
-        with Progress(console=Console(stderr=True)) as bar:
+        with share_progress() as bar:
             task = bar.add_task("calibrating", total=1.0)
             profile = fashion_training.calibrate(
                 files, model, data, lambda done: bar.update(task, completed=done), points=points, least_kept=least_kept

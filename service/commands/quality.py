@@ -20,7 +20,7 @@ from models.zoo.fashion_family import fashion_files
 from models.zoo.fashion_weights import PACKAGED, Files
 from service.commands.language import quality_of_language
 from service.commands.options import Data, Json, Levels, Name, levels_to_measure, require_fashion
-from service.commands.output import fail, print_json
+from service.commands.output import fail, print_json, share_progress
 from service.commands.speech import quality_of_speech
 from service.commands.texts import quality_of_texts
 from service.settings import SettingsError, load_settings
@@ -64,7 +64,7 @@ def quality(
             served = fashion.load(Files.named(weights.parent, weights.name.partition(".")[0]), model)
         else:
             served = fashion.load(fashion_files(load_settings().calibrations), model)
-        with Progress(console=Console(stderr=True)) as bar:
+        with share_progress() as bar:
             report = measure_all(served, images, levels_to_measure(levels, served.profile), bar)
     except (SettingsError, MissingData, MissingWeights, OSError, ValueError) as error:
         fail(str(error))

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from models.zoo import speech_calibration, speech_data, speech_family
@@ -13,7 +12,7 @@ from models.zoo.family import DATATYPES, UnknownModel, split_datatype
 from models.zoo.speech_data import Clip
 from models.zoo.speech_quality import measure_speech
 from service.commands.options import levels_to_measure
-from service.commands.output import fail, print_json
+from service.commands.output import fail, print_json, share_progress
 from service.commands.tables import print_profile
 from service.settings import SettingsError, load_settings
 
@@ -26,7 +25,7 @@ def calibrate_speech(name: str, data: Path | None, output: Path | None, points: 
         dense = speech_family.load(place)
         folder = output or load_settings().calibrations
         folder.mkdir(parents=True, exist_ok=True)
-        with Progress(console=Console(stderr=True)) as bar:
+        with share_progress() as bar:
             task = bar.add_task("calibrating", total=1.0)
             profile, calibrated = speech_calibration.calibrate(
                 dense.name,
@@ -54,7 +53,7 @@ def quality_of_speech(name: str, data: Path | None, sample: bool, levels: str | 
         model = speech_family.load(name, load_settings().calibrations)
         _, held_out, rest = speech_data.split(_clips(data))
         clips = rest if sample else [*held_out, *rest]
-        with Progress(console=Console(stderr=True)) as bar:
+        with share_progress() as bar:
             task = bar.add_task("measuring", total=1.0)
             measured = levels_to_measure(levels, model.profile)
             report = measure_speech(model, clips, measured, lambda done: bar.update(task, completed=done))

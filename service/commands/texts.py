@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from models.zoo import catalog, text_calibration, text_data, text_family
@@ -14,7 +13,7 @@ from models.zoo.lean_layers import save_lean
 from models.zoo.text_model import open_text_model
 from models.zoo.text_quality import measure_texts
 from service.commands.options import levels_to_measure
-from service.commands.output import fail, print_json
+from service.commands.output import fail, print_json, share_progress
 from service.commands.tables import print_profile
 from service.settings import SettingsError, load_settings
 
@@ -35,7 +34,7 @@ def calibrate_texts(name: str, data: Path | None, output: Path | None, points: i
         folder.mkdir(parents=True, exist_ok=True)
         tuned = text_family.tuned_lean(name, calibrations)
         lean = tuned or (text_family.packaged_lean(name, calibrations) if data is None else None)
-        with Progress(console=Console(stderr=True)) as bar:
+        with share_progress() as bar:
             task = bar.add_task("calibrating", total=1.0)
 
             def report(done: float) -> None:
@@ -59,7 +58,7 @@ def quality_of_texts(name: str, data: Path | None, levels: str | None, json: boo
         model = text_family.load(name, load_settings().calibrations)
         texts = text_data.sample() if data is None else text_data.read_lines(data)
         rated = text_data.lee() if model.outputs[0].name == "embedding" else None
-        with Progress(console=Console(stderr=True)) as bar:
+        with share_progress() as bar:
             task = bar.add_task("measuring", total=1.0)
             measured = levels_to_measure(levels, model.profile)
             report = measure_texts(model, texts, rated, measured, lambda done: bar.update(task, completed=done))

@@ -5,11 +5,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from models.zoo.fashion_data import MissingData
 from service.commands.options import Data, Json, Name, require_fashion, require_torch
-from service.commands.output import fail, print_json
+from service.commands.output import fail, print_json, step_progress
 from service.settings import SettingsError, load_settings
 
 VARIANTS = ("gated", "plain", "static")
@@ -40,8 +39,7 @@ def train(
     try:
         folder = work or load_settings().home / "training"
         folder.mkdir(parents=True, exist_ok=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        with step_progress() as bar:
             task = bar.add_task("starting", total=None)
 
             def report(step: Step) -> None:

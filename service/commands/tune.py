@@ -35,7 +35,7 @@ def tune(
         int | None,
         typer.Option(
             min=1,
-            help="Of a model of texts 10400, of about 2048 tokens each; of a language model 300, of 512 tokens; of a "
+            help="Of a model of texts 12000, of about 2048 tokens each; of a language model 300, of 512 tokens; of a "
             "model of speech 300, of 4 recordings",
         ),
     ] = None,

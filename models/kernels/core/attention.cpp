@@ -15,7 +15,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr std::size_t kWorthSharing = 4 << 20;
 
 // A block of scores, 24 KiB: it stays in the nearest caches between its two products.
-constexpr std::size_t kQueries = 48, kKeys = 2 * kBlock;
+constexpr std::size_t kQueries = 48, kKeys = kKeyBlock;
 
 // So few queries are multiplied with the keys as they lie; more are worth transposing them first.
 constexpr std::size_t kQueriesInPlace = 3;
@@ -125,6 +125,7 @@ struct Head {
         const float *powers[kQueries];
         alignas(64) float scores[kQueries * kKeys];
         Softmax states[kQueries];
+        float far[kQueries] = {};  // the sums of those keys
         for (std::size_t i = 0; i < count; ++i) {
             rows[i] = queries + (first_query + i) * attention.queries.stride;
             powers[i] = scores + i * kKeys;
@@ -133,12 +134,16 @@ struct Head {
         const auto visible = [&](std::size_t i) { return attention.visible(first_query + i); };
         const std::size_t end = visible(count - 1);
         for (std::size_t first_key = 0; first_key < end; first_key += kKeys) {
+            const bool is_far = attention.far.has(first_key);
+            if (is_far && attention.far.skipped) continue;
             const std::size_t width = std::min(kKeys, end - first_key);
             score(rows, count, first_key, width, scores);
             for (std::size_t i = 0; i < count; ++i) {
                 const std::size_t seen = std::min(width, std::max(visible(i), first_key) - first_key);
                 const float *bias = attention.bias_of(number, first_query + i);
+                const float before = states[i].sum;
                 const float kept = set.soften(scores + i * kKeys, bias ? bias + first_key : nullptr, seen, states[i]);
+                far[i] = far[i] * kept + (is_far ? states[i].sum - before * kept : 0.0f);
                 std::fill(scores + i * kKeys + seen, scores + i * kKeys + width, 0.0f);
                 if (first_key == 0 || kept == 1) continue;
                 for (std::size_t at = 0; at < depth; at += kBlock) {
@@ -153,6 +158,10 @@ struct Head {
                 multiply(powers, count, values + first_key * value_stride + at, value_stride, width,
                          std::min(kBlock, depth - at), tile);
             }
+        }
+        for (std::size_t i = 0; attention.far.share && i < count; ++i) {
+            const float share = far[i] / states[i].sum;
+            *attention.far.share = i == 0 ? share : std::max(*attention.far.share, share);
         }
         for (std::size_t i = 0; i < count; ++i) {
             const float factor = 1.0f / states[i].sum;

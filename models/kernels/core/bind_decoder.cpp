@@ -80,12 +80,13 @@ Decoder decoder(const std::vector<DecoderLayer> &layers, nb::handle norm_, const
 }
 
 nb::object decode_step(const Decoder &decoder, nb::handle x_, const std::vector<nb::object> &caches,
-                       const std::vector<std::size_t> &lengths, nb::handle cosines_, nb::handle sines_,
-                       nb::handle thresholds_, nb::handle active_) {
+                       const std::vector<nb::object> &far_shares, const std::vector<std::size_t> &lengths,
+                       nb::handle cosines_, nb::handle sines_, nb::handle thresholds_, nb::handle active_) {
     const std::size_t rows = caches.size(), layers = decoder.layers.size(), half = decoder.head_size / 2;
     const Result x = result(x_, {rows, decoder.hidden()});
     if (x_.is_none()) reject("x must be there");
     if (lengths.size() != rows) reject("lengths must be one for each cache");
+    if (far_shares.size() != rows) reject("far_shares must be one for each cache");
     const Argument cosines = shaped_array(cosines_, "cosines", {rows, half}),
                    sines = shaped_array(sines_, "sines", {rows, half}),
                    thresholds = shaped_array(thresholds_, "thresholds", {rows, decoder.gates()});
@@ -93,17 +94,20 @@ nb::object decode_step(const Decoder &decoder, nb::handle x_, const std::vector<
     if (active.rank != 2 || active.size(0) != rows || active.size(1) != decoder.gates() + 1)
         reject("active must have a column more than thresholds");
     auto *counts = static_cast<std::int32_t *>(active.data);
-    std::vector<Result> kept;
+    std::vector<Result> kept, shares;
     std::vector<DecoderRow> own;
     for (std::size_t r = 0; r < rows; ++r) {
         const Argument cache = float_array(caches[r], "caches", 4);
         const std::size_t capacity = cache.size(2);
         kept.push_back(result(caches[r], {layers, std::size_t{2}, capacity, decoder.key_width()}));
+        shares.push_back(result(far_shares[r], {layers, decoder.key_heads}));
+        if (far_shares[r].is_none()) reject("far_shares must be there");
         if (lengths[r] >= capacity) reject("caches must have room for one more position");
         for (std::size_t other = 0; other < r; ++other) {
             if (own[other].cache == kept[r].data) reject("caches must be different ones");
+            if (own[other].far_shares == shares[r].data) reject("far_shares must be different ones");
         }
-        own.push_back({kept[r].data, capacity, lengths[r], cosines.floats() + r * half, sines.floats() + r * half,
+        own.push_back({kept[r].data, shares[r].data, capacity, lengths[r], cosines.floats() + r * half, sines.floats() + r * half,
                        thresholds.floats() + r * decoder.gates(), counts + r * (decoder.gates() + 1)});
     }
     const Result logits = result(nb::none(), {rows, decoder.head.outputs});
@@ -119,6 +123,7 @@ nb::object decode_step(const Decoder &decoder, nb::handle x_, const std::vector<
 void bind_decoder(nb::module_ &m) {
     using namespace nb::literals;
 
+    m.attr("KEY_BLOCK") = kKeyBlock;
     nb::class_<DecoderLayer>(m, "DecoderLayer");
     m.def("decoder_layer", &layer, nb::kw_only(), "attention_norm"_a.none(), "qkv"_a, "query_norm"_a = nb::none(),
           "key_norm"_a = nb::none(), "output"_a, "norm"_a.none(), "gate"_a, "up"_a, "down"_a,
@@ -126,8 +131,8 @@ void bind_decoder(nb::module_ &m) {
     nb::class_<Decoder>(m, "Decoder").def_prop_ro("gates", &Decoder::gates);
     m.def("decoder", &decoder, "layers"_a, "norm"_a.none(), "head"_a, nb::kw_only(), "heads"_a, "key_heads"_a,
           "head_size"_a, "epsilon"_a, "words"_a = nb::none(), "margin"_a = 0.0f, "turn"_a = nb::none());
-    m.def("decode_step", &decode_step, "decoder"_a, "x"_a.none(), "caches"_a, "lengths"_a, "cosines"_a.none(),
-          "sines"_a.none(), "thresholds"_a.none(), "active"_a);
+    m.def("decode_step", &decode_step, "decoder"_a, "x"_a.none(), "caches"_a, "far_shares"_a, "lengths"_a,
+          "cosines"_a.none(), "sines"_a.none(), "thresholds"_a.none(), "active"_a);
 }
 
 }  // namespace sluice

@@ -61,23 +61,28 @@ Argument rows_of(nb::handle x_, std::size_t hidden) {
     return x;
 }
 
-nb::object attend_half_(const EncoderAttention &half, nb::handle x_, nb::handle qkv_, nb::handle bias_, Threads *threads) {
+nb::object attend_half_(const EncoderAttention &half, nb::handle x_, nb::handle qkv_, nb::handle bias_, nb::handle heads_,
+                        nb::handle heads_bias_, Threads *threads) {
     const Argument x = rows_of(x_, half.hidden());
     const std::size_t positions = x.size(0);
     if (positions == 0) reject("x must have at least one row");
+    if (heads_.is_none() != heads_bias_.is_none()) reject("heads and heads_bias must both be there, or neither");
+    const ChannelList heads = channel_list(heads_, "heads", half.heads);
+    const Argument heads_bias = optional_array(heads_bias_, "heads_bias", {half.hidden()});
+    const ActiveHeads active{heads.channels, heads_bias.is_valid() ? heads_bias.floats() : nullptr};
     const Argument qkv = optional_array(qkv_, "qkv", {positions, half.qkv.packed.outputs});
     ScoreBias bias{nullptr, false};
     Argument given;
     if (!bias_.is_none()) {
         bias.of_keys = cpu_array(bias_, "bias", Items::float32).rank == 1;
         given = bias.of_keys ? shaped_array(bias_, "bias", {positions})
-                             : shaped_array(bias_, "bias", {half.heads, positions, positions});
+                             : shaped_array(bias_, "bias", {heads.channels.count, positions, positions});
         bias.values = given.floats();
     }
     const Result y = result(nb::none(), {positions, half.hidden()});
     {
         const nb::gil_scoped_release released;
-        attend_half(half, x.floats(), positions, qkv.is_valid() ? qkv.floats() : nullptr, bias, y.data, threads);
+        attend_half(half, x.floats(), positions, qkv.is_valid() ? qkv.floats() : nullptr, bias, active, y.data, threads);
     }
     return y.object;
 }
@@ -103,7 +108,7 @@ void bind_encoder(nb::module_ &m) {
           "scale"_a, "epsilon"_a, "datatype"_a = "fp32");
     m.def("encoder_feed_forward", &encoder_feed_forward, "up"_a, "down"_a, "norm"_a, nb::kw_only(), "epsilon"_a);
     m.def("attend_half", &attend_half_, "half"_a, "x"_a.none(), "qkv"_a = nb::none(), "bias"_a = nb::none(),
-          "threads"_a = nb::none());
+          "heads"_a = nb::none(), "heads_bias"_a = nb::none(), "threads"_a = nb::none());
     m.def("feed_forward_half", &feed_forward_half_, "half"_a, "x"_a.none(), "threads"_a = nb::none());
 }
 

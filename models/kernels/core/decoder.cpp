@@ -4,7 +4,6 @@
 #include <cmath>
 #include <limits>
 
-#include "attention.h"
 #include "memory.h"
 
 namespace sluice {
@@ -209,17 +208,38 @@ struct Step {
                                       nullptr,
                                       1.0f / std::sqrt(static_cast<float>(depth)),
                                       true};
-            attend(set, attention, row(heads, r, width));
+            attend_row(attention, index, r, row(heads, r, width));
         }
-        gated(layer.output, kLayerGates * index + 1, heads, x, true);
+        gated(layer.output, kLayerGates * index + 2, heads, x, true);
+    }
+
+    void attend_row(const Attention &attention, std::size_t index, std::size_t r, float *out) const {
+        const InstructionSet &set = *decoder.head.floats;
+        const std::size_t gate = kLayerGates * index + 1, groups = decoder.key_heads, share = decoder.heads / groups;
+        DecoderRow &own = rows[r];
+        const float limit = threshold(r, gate);
+        // A window has no first keys.
+        const FarKeys far = attention.keys.rows == own.length + 1 ? far_keys(attention.keys.rows) : FarKeys{};
+        std::int32_t &active = own.active[gate];
+        active = static_cast<std::int32_t>(groups);
+        if (!(limit > 0) || far.begin == far.end) return attend(set, attention, out);
+        for (std::size_t group = 0; group < groups; ++group) {
+            float &last = own.far_shares[index * groups + group];
+            Attention part = attention.part(group * share, share, 0, 1);
+            part.far = far;
+            part.far.skipped = !(last > limit) && (own.length + index + group) % kLookAgain != 0;
+            if (!part.far.skipped) part.far.share = &last;
+            active -= part.far.skipped;
+            attend(set, part, attention.out_of(out, group * share, 0));
+        }
     }
 
     void feed_forward(std::size_t index) const {
         const DecoderLayer &layer = decoder.layers[index];
-        const std::size_t neurons = layer.gate.outputs, gate = kLayerGates * index + 3;
+        const std::size_t neurons = layer.gate.outputs, gate = kLayerGates * index + 4;
         const float *normed = normalised(layer.norm);
         float *values = work.gate.reserve(count * neurons);
-        gated(layer.gate, kLayerGates * index + 2, normed, values, false);
+        gated(layer.gate, kLayerGates * index + 3, normed, values, false);
         layer.gate.set->silu(values, count * neurons);
         float *products = work.neurons.reserve(count * neurons);
         if (layer.up.coarse && !layer.neuron_norms.empty()) {

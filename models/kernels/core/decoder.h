@@ -1,16 +1,28 @@
 // One step of a decoder of the Llama family for a few sequences at once: a token each, all layers in one call.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
+#include "attention.h"
 #include "rows.h"
 
 namespace sluice {
 
-// Of a layer, in order: on the inputs of qkv, of output and of gate, on the neurons, and on the inputs of down.
-constexpr std::size_t kLayerGates = 5;
+// Of a layer, in order: on the inputs of qkv, on the heads, on the inputs of output and of gate, on the neurons, and on the
+// inputs of down.
+constexpr std::size_t kLayerGates = 6;
+
+// Where the gate on heads is closed, all keys of a head are read every so many steps, to see how far it attends.
+constexpr std::size_t kLookAgain = 8;
+
+// Keys that a step at `length` positions has between the first block and the last one or two.
+inline FarKeys far_keys(std::size_t length) {
+    const std::size_t begin = kKeyBlock, end = length < kKeyBlock ? 0 : (length - kKeyBlock) / kKeyBlock * kKeyBlock;
+    return {begin, std::max(begin, end)};
+}
 
 struct DecoderLayer {
     std::vector<float> attention_norm, query_norm, key_norm;  // the latter of one head, or empty
@@ -40,6 +52,7 @@ struct Decoder {
 // One sequence's own.
 struct DecoderRow {
     float *cache;          // [layers][keys, values][capacity][key width]
+    float *far_shares;     // [layers][key heads]
     std::size_t capacity, length;
     const float *cosines, *sines;  // [head size / 2], of its position
     const float *thresholds;       // [gates]: of each layer's, and of the head; 0: dense
@@ -55,6 +68,9 @@ struct DecoderRow {
 // layer are multiplied by exp(care · normed input), which tells how much this token's matter beside others'. Under a
 // threshold of its own the head gives a preview of the logits, of which the likely ones are computed again of all
 // inputs.
+// A head of keys and values is active where all of them are read. Its saliency is the largest share of the attention that
+// its queries paid to far keys when these were last read, which the sequence keeps in `far_shares`; infinity before.
+// Others attend to the first keys, which take what is not needed elsewhere (Xiao et al. 2024), and to the nearest.
 void decode(const Decoder &decoder, float *x, DecoderRow *rows, std::size_t count, float *logits);
 
 }  // namespace sluice

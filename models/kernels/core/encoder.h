@@ -36,16 +36,23 @@ struct EncoderFeedForward {
     std::size_t hidden() const { return down.packed.outputs; }
 };
 
-// What scores get: [positions] of keys, or [heads][positions][positions]; null: nothing.
+// The heads that are attended with, and the output's bias [hidden] with what stands for the others; without a bias all
+// of them, with that of the half.
+struct ActiveHeads {
+    Channels ids;
+    const float *bias;
+};
+
+// What scores get: [positions] of keys, or [active heads][positions][positions]; null: nothing.
 struct ScoreBias {
     const float *values;
     bool of_keys;
 };
 
-// out = norm(x + output(attention(qkv))), of rows x [positions][hidden]. `qkv` is their product with the half's weights,
-// where that is known; null: it is made.
+// out = norm(x + output(attention(qkv))), of rows x [positions][hidden]. `qkv` is their product with the half's weights, of
+// all heads, where that is known; null: that of the active heads is made.
 void attend_half(const EncoderAttention &half, const float *x, std::size_t positions, const float *qkv, ScoreBias bias,
-                 float *out, Threads *threads);
+                 ActiveHeads heads, float *out, Threads *threads);
 
 // out = norm(x + down(gelu(up(x)))).
 void feed_forward_half(const EncoderFeedForward &half, const float *x, std::size_t positions, float *out, Threads *threads);

@@ -14,6 +14,7 @@ from models.kernels.reference.coarse import (
     repack_coarse,
 )
 from models.kernels.reference.decoding import (
+    KEY_BLOCK,
     ROW_LAYOUT,
     Decoder,
     DecoderLayer,
@@ -65,6 +66,7 @@ from models.kernels.reference.speech import (
 from models.kernels.reference.threads import Threads
 
 __all__ = [
+    "KEY_BLOCK",
     "ROW_LAYOUT",
     "SHARE_BESIDE_COARSE",
     "CoarseMatrix",

@@ -21,7 +21,7 @@ from models.kernels.reference.arrays import (
     shaped_tensor,
     tensor_of,
 )
-from models.kernels.reference.attention import attention, rotary
+from models.kernels.reference.attention import rotary
 from models.kernels.reference.coarse import SHARE_BESIDE_COARSE, CoarseMatrix
 from models.kernels.reference.datatypes import checked_datatype, reduced_weight
 from models.kernels.reference.norms import rms_norm
@@ -103,7 +103,9 @@ def pack_rows(
 
 
 ROW_LAYOUT = "reference 2"
-LAYER_GATES = 5
+LAYER_GATES = 6
+KEY_BLOCK = 128
+LOOK_AGAIN = 8
 
 
 def repack_rows(
@@ -272,6 +274,7 @@ def decode_step(
     decoder: Decoder,
     x: Floats,
     caches: Sequence[NDArray[Any]],
+    far_shares: Sequence[NDArray[Any]],
     lengths: Sequence[int],
     cosines: Floats,
     sines: Floats,
@@ -283,11 +286,14 @@ def decode_step(
     limits = shaped_tensor(thresholds, "thresholds", (len(caches), decoder.gates), kind)
     turns = float_tensor(cosines, "cosines", 2), float_tensor(sines, "sines", 2)
     logits = []
-    for r, (cache, length) in enumerate(zip(caches, lengths, strict=True)):
+    if len(far_shares) != len(caches):
+        raise ValueError("far_shares must be one for each cache")
+    for r, (cache, shares, length) in enumerate(zip(caches, far_shares, lengths, strict=True)):
+        shaped_tensor(shares, "far_shares", (len(decoder.layers), decoder.key_heads), kind)
         if length >= cache.shape[2]:
             raise ValueError("caches must have room for one more position")
         turn = turns[0][r : r + 1], turns[1][r : r + 1]
-        row = _Row(decoder, cache, length, turn, limits[r].clone(), active[r])
+        row = _Row(decoder, cache, shares, length, turn, limits[r].clone(), active[r])
         state, own = row.run(states[r : r + 1].clone())
         deliver(state, x[r : r + 1])
         logits.append(own)
@@ -298,6 +304,7 @@ def decode_step(
 class _Row:
     decoder: Decoder
     cache: NDArray[Any]
+    far_shares: NDArray[Any]
     length: int
     turn: tuple[Tensor, Tensor]
     thresholds: Tensor
@@ -306,7 +313,7 @@ class _Row:
     def run(self, x: Tensor) -> tuple[Tensor, Tensor]:
         for i, layer in enumerate(self.decoder.layers):
             x = self._attend(x, i, layer)
-            gate = LAYER_GATES * i + 2
+            gate = LAYER_GATES * i + 3
             gates = silu(self._gated(self._normed(x, layer.norm), layer.gate, gate))
             skips = layer.neuron_norms is not None and float(self.thresholds[gate + 1]) > 0
             normed = self._normed(x, layer.norm)
@@ -380,6 +387,32 @@ class _Row:
         self.cache[index, 0, self.length] = rotary(keys, *self.turn)[0]
         self.cache[index, 1, self.length] = values[0].numpy()
         begin = max(0, end - layer.window) if layer.window else 0
-        seen = self.cache[index, 0, begin:end], self.cache[index, 1, begin:end]
-        heads = attention(rotary(queries, *self.turn), *seen, shape.head_size)
-        return x + self._gated(tensor_of(heads), layer.output, LAYER_GATES * index + 1)
+        heads = self._mix(tensor_of(rotary(queries, *self.turn)), index, begin, end)
+        return x + self._gated(heads, layer.output, LAYER_GATES * index + 2)
+
+    def _mix(self, queries: Tensor, index: int, begin: int, end: int) -> Tensor:
+        """What the heads give that attend to the positions begin … end − 1, some of them to no far ones."""
+        shape, gate = self.decoder, LAYER_GATES * index + 1
+        share, size = shape.heads // shape.key_heads, shape.head_size
+        places = torch.arange(begin, end)
+        last = (end - KEY_BLOCK) // KEY_BLOCK * KEY_BLOCK
+        far = (places >= KEY_BLOCK) & (places < (last if begin == 0 else 0))
+        gated = bool(self.thresholds[gate] > 0) and bool(far.any())
+        self.active[gate] = shape.key_heads
+        mixed = []
+        for head in range(shape.key_heads):
+            keys, values = (
+                torch.tensor(self.cache[index, part, begin:end, head * size : (head + 1) * size]) for part in (0, 1)
+            )
+            own = queries.reshape(shape.key_heads, share, size)[head]
+            weights = (own @ keys.T / size**0.5).softmax(1)
+            if gated:
+                known = float(self.far_shares[index, head]) > self.thresholds[gate]
+                if known or (self.length + index + head) % LOOK_AGAIN == 0:
+                    self.far_shares[index, head] = float(weights[:, far].sum(1).max())
+                else:
+                    self.active[gate] -= 1
+                    weights = torch.where(far, 0.0, weights)
+                    weights = weights / weights.sum(1, keepdim=True)
+            mixed.append((weights @ values).reshape(1, -1))
+        return torch.cat(mixed, 1)

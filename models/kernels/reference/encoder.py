@@ -4,9 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
-from models.kernels.reference.arrays import Floats, float_tensor, shaped_tensor
+from models.kernels.reference.arrays import Channels, Floats, channel_ids, float_tensor, shaped_tensor
 from models.kernels.reference.attention import attention
 from models.kernels.reference.datatypes import checked_datatype
 from models.kernels.reference.norms import layer_norm
@@ -81,27 +82,33 @@ def attend_half(
     x: Floats,
     qkv: Floats | None = None,
     bias: Floats | None = None,
+    heads: Channels | None = None,
+    heads_bias: Floats | None = None,
     threads: Threads | None = None,
 ) -> NDArray[Any]:
-    """norm(x + output(attention(qkv))) of x [M, H]."""
-    rows = _rows(x, half.output[0].outputs)
+    """norm(x + output(attention(qkv))) of x [M, H], by the named heads alone."""
+    rows, hidden = _rows(x, half.output[0].outputs), half.output[0].outputs
     if len(rows) == 0:
         raise ValueError("x must have at least one row")
+    if (heads is None) != (heads_bias is None):
+        raise ValueError("heads and heads_bias must both be there, or neither")
+    kind = float_tensor(x, "x", 2).dtype
+    shift = half.output[1] if heads_bias is None else shaped_tensor(heads_bias, "heads_bias", [hidden], kind).numpy()
+    active = channel_ids(heads, "heads", half.heads).numpy()
     if qkv is None:
         made = gated_matmul(rows, half.qkv[0], shift=half.qkv[1])
     else:
-        made = shaped_tensor(qkv, "qkv", [len(rows), half.qkv[0].outputs], float_tensor(x, "x", 2).dtype).numpy()
+        made = shaped_tensor(qkv, "qkv", [len(rows), half.qkv[0].outputs], kind).numpy()
     scored = half.heads * half.head_size
-    mixed = attention(
-        made[:, :scored],
-        made[:, scored : 2 * scored],
-        made[:, 2 * scored :],
-        half.head_size,
-        bias=bias,
-        scale=half.scale,
-        datatype=half.datatype,
+    q, k, v = (
+        part.reshape(len(rows), half.heads, -1)[:, active].reshape(len(rows), -1)
+        for part in np.split(made, [scored, 2 * scored], 1)
     )
-    added = gated_matmul(mixed, half.output[0], shift=half.output[1])
+    if not len(active):
+        return layer_norm(np.tile(np.asarray(shift), (len(rows), 1)), *half.norm, half.epsilon, residual=rows)
+    mixed = attention(q, k, v, half.head_size, bias=bias, scale=half.scale, datatype=half.datatype)
+    channels = np.arange(hidden, dtype=np.int32).reshape(half.heads, -1)[active].ravel()
+    added = gated_matmul(mixed, half.output[0], inputs=channels, shift=shift)
     return layer_norm(added, *half.norm, half.epsilon, residual=rows)
 
 

@@ -7,7 +7,7 @@ from models import kernels
 from models.kernels import reference
 
 HIDDEN, HEADS, KEY_HEADS, HEAD_SIZE, NEURONS, VOCABULARY, LAYERS, CAPACITY = 40, 4, 2, 8, 90, 77, 2, 12
-GATES = 5 * LAYERS + 1
+GATES = 6 * LAYERS + 1
 every_instruction_set = pytest.mark.parametrize("instruction_set", kernels.instruction_sets())
 
 
@@ -59,16 +59,18 @@ def made(backend, seed=0, datatype="fp32", extras=True, window=0, margin=None, t
     return backend.decoder(layers, norm(HIDDEN), matrix(VOCABULARY, HIDDEN), **shape)
 
 
-def inputs(rows, level, seed=1):
+def inputs(rows, level, seed=1, capacity=CAPACITY):
     random = np.random.default_rng(seed)
     x = random.standard_normal((rows, HIDDEN)).astype(np.float32)
     caches = [
-        random.standard_normal((LAYERS, 2, CAPACITY, KEY_HEADS * HEAD_SIZE)).astype(np.float32) for _ in range(rows)
+        random.standard_normal((LAYERS, 2, capacity, KEY_HEADS * HEAD_SIZE)).astype(np.float32) for _ in range(rows)
     ]
+    far_shares = [np.full((LAYERS, KEY_HEADS), np.inf, np.float32) for _ in range(rows)]
     lengths = [(5 * i) % (CAPACITY - 1) for i in range(rows)]
     angles = random.random((rows, HEAD_SIZE // 2)).astype(np.float32)
     thresholds = random.uniform(level, 2 * level, (rows, GATES)).astype(np.float32)
-    return [x, caches, lengths, np.cos(angles), np.sin(angles), thresholds, np.empty((rows, GATES + 1), np.int32)]
+    active = np.empty((rows, GATES + 1), np.int32)
+    return [x, caches, far_shares, lengths, np.cos(angles), np.sin(angles), thresholds, active]
 
 
 def step(backend, decoder, arguments):
@@ -90,8 +92,9 @@ def test_a_step_is_the_references(instruction_set, rows, level, extras):
     for cache, wanted_cache in zip(ours[1], exact[1], strict=True):
         np.testing.assert_allclose(cache, wanted_cache, rtol=1e-3, atol=1e-4)
     assert (active[:, -1] == 0).all()
-    channels = [HIDDEN, HEADS * HEAD_SIZE, HIDDEN, NEURONS, NEURONS] * LAYERS + [HIDDEN]
-    assert (active[:, :-1].mean(0) < channels).all() == (level > 0)
+    channels = [HIDDEN, KEY_HEADS, HEADS * HEAD_SIZE, HIDDEN, NEURONS, NEURONS] * LAYERS + [HIDDEN]
+    fewer = active[:, :-1].mean(0) < channels
+    assert fewer[np.array(channels) != KEY_HEADS].all() == (level > 0)
 
 
 @every_instruction_set
@@ -100,9 +103,9 @@ def test_a_step_is_the_references(instruction_set, rows, level, extras):
 def test_what_is_inactive_is_read_coarsely(instruction_set, rows, level, extras):
     ours, exact, skipped = (inputs(rows, level) for _ in range(3))
     for arguments in (ours, exact, skipped):
-        arguments[5][1::3] = 0  # of several rows some are dense
-        arguments[5][:, -1] = 0
-        arguments[5][2::3] /= 3  # and some have so many active channels at some gates that they are dense there
+        arguments[6][1::3] = 0  # of several rows some are dense
+        arguments[6][:, -1] = 0
+        arguments[6][2::3] /= 3  # and some have so many active channels at some gates that they are dense there
     decoder = made(kernels, extras=extras, coarse=True, instruction_set=instruction_set)
     logits, _, active = step(kernels, decoder, ours)
     wanted, _, wanted_active = step(reference, made(reference, extras=extras, coarse=True), exact)
@@ -110,12 +113,12 @@ def test_what_is_inactive_is_read_coarsely(instruction_set, rows, level, extras)
     same = (active == wanted_active).all(1)
     assert same.mean() > 0.8
     np.testing.assert_allclose(logits[same], wanted[same], rtol=2e-2, atol=5e-2)
-    shares = active[:, : 5 * LAYERS] / ([HIDDEN, HEADS * HEAD_SIZE, HIDDEN, NEURONS, NEURONS] * LAYERS)
+    shares = active[:, : 6 * LAYERS] / ([HIDDEN, KEY_HEADS, HEADS * HEAD_SIZE, HIDDEN, NEURONS, NEURONS] * LAYERS)
     assert ((shares == 1) | (shares <= kernels.SHARE_BESIDE_COARSE)).all()
     assert (shares[::3] < 1).any() == (level > 0)
     for r in range(rows):
         alone = [[part[r]] if isinstance(part, list) else part[r : r + 1].copy() for part in inputs(rows, level)]
-        alone[5] = ours[5][r : r + 1].copy()
+        alone[6] = ours[6][r : r + 1].copy()
         own, _, own_active = step(kernels, decoder, alone)
         np.testing.assert_array_equal(own[0], logits[r])
         np.testing.assert_array_equal(own_active[0], active[r])
@@ -133,8 +136,8 @@ def test_likely_logits_are_computed_again(instruction_set, datatype, rows, turne
     ours, exact, whole = inputs(rows, 0.3), inputs(rows, 0.3), inputs(rows, 0.3)
     gated = slice(max(1, rows - 1))  # of several rows the last one's head is dense
     for arguments in (ours, exact, whole):
-        arguments[5][gated.stop :, -1] = 0
-        arguments[5][:, :-1] = 0
+        arguments[6][gated.stop :, -1] = 0
+        arguments[6][:, :-1] = 0
     logits, _, active = step(
         kernels, made(kernels, datatype=datatype, margin=1, turned=turned, instruction_set=instruction_set), ours
     )
@@ -143,7 +146,7 @@ def test_likely_logits_are_computed_again(instruction_set, datatype, rows, turne
     np.testing.assert_allclose(logits, wanted, rtol=2e-3, atol=2e-3)
     assert (active[gated.stop :, -1] == 0).all()
     assert ((active[gated, -1] > 0) & (active[gated, -1] < VOCABULARY)).all()
-    whole[5][:] = 0
+    whole[6][:] = 0
     dense, _, _ = step(
         kernels, made(kernels, datatype=datatype, margin=1, turned=turned, instruction_set=instruction_set), whole
     )
@@ -160,6 +163,94 @@ def test_smaller_numbers(datatype):
     np.testing.assert_allclose(logits, wanted, rtol=2e-3, atol=2e-3)
 
 
+HEAD_GATES = [6 * layer + 1 for layer in range(LAYERS)]
+
+
+def long_inputs(rows, length, threshold):
+    """Sequences of a length and a few more, whose gates are open but for those on heads."""
+    arguments = inputs(rows, 0.0, capacity=length + rows)
+    arguments[3] = [length + i for i in range(rows)]
+    arguments[6][:, HEAD_GATES] = threshold
+    return arguments
+
+
+@every_instruction_set
+@pytest.mark.parametrize("known", [np.inf, 0.0])
+@pytest.mark.parametrize(("rows", "length"), [(1, 383), (3, 382), (1, 700), (5, 771)])
+def test_heads_that_did_not_attend_far_read_no_far_positions(instruction_set, known, rows, length):
+    ours, exact = long_inputs(rows, length, 0.3), long_inputs(rows, length, 0.3)
+    for arguments in (ours, exact):
+        for shares in arguments[2]:
+            shares[:] = known
+    logits, _, active = step(kernels, made(kernels, instruction_set=instruction_set), ours)
+    wanted, _, wanted_active = step(reference, made(reference), exact)
+    np.testing.assert_array_equal(active, wanted_active)
+    np.testing.assert_allclose(logits, wanted, rtol=1e-3, atol=1e-4)
+    for own, shares in zip(ours[2], exact[2], strict=True):
+        np.testing.assert_allclose(own, shares, rtol=1e-4)
+    has_far = [place for place in ours[3] if place >= 383]  # 384 positions with the new one
+    looked = sum((place + layer + head) % 8 == 0 for place in has_far for layer in range(2) for head in range(2))
+    everything = 2 * LAYERS * rows
+    asked = 2 * LAYERS * (rows - len(has_far)) + looked
+    assert active[:, HEAD_GATES].sum() == (everything if known else asked)
+    dense, _, _ = step(kernels, made(kernels, instruction_set=instruction_set), long_inputs(rows, length, 0.0))
+    assert np.array_equal(logits, dense) == (active[:, HEAD_GATES].sum() == everything)
+
+
+def test_far_shares_are_those_of_the_attention():
+    ours = long_inputs(1, 600, 0.3)
+    decoder = made(kernels)
+    step(kernels, decoder, ours)
+    assert ((ours[2][0] > 0) & (ours[2][0] < 1)).all()
+    assert ours[2][0].mean() == pytest.approx(256 / 601, abs=0.15)  # random keys are attended to alike
+    shares, again = [ours[2][0].copy()], long_inputs(1, 600, 0.0)
+    again[2] = shares
+    step(kernels, decoder, again)
+    np.testing.assert_array_equal(shares[0], ours[2][0])  # an open gate does not ask
+
+
+@pytest.mark.parametrize("backend", [kernels, reference])
+def test_a_window_has_no_far_positions(backend):
+    ours = long_inputs(1, 600, 0.3)
+    ours[2][0][:] = 0
+    _, _, active = step(backend, made(backend, window=500), ours)
+    assert (active[:, HEAD_GATES] == KEY_HEADS).all()
+
+
+def test_with_care_heads_read_on():
+    def active(care):
+        ours = long_inputs(1, 601, 0.3)
+        ours[2][0][:] = 0.2
+        ours[0][:, 0] = 400
+        return step(kernels, made_with_care(care), ours)[2][0, HEAD_GATES].tolist()
+
+    assert active(0.0) == [0, 0]
+    assert active(1.0) == [2, 2]
+
+
+def made_with_care(size):
+    """Layers in which each token's saliencies are e^size times as large."""
+    random = np.random.default_rng(3)
+    norm = np.zeros(HIDDEN, np.float32)
+    norm[0] = 1
+
+    def matrix(outputs, inputs, by="inputs"):
+        return kernels.pack_rows(random.standard_normal((outputs, inputs)).astype(np.float32), by=by)
+
+    layer = kernels.decoder_layer(
+        attention_norm=norm,
+        qkv=matrix((HEADS + 2 * KEY_HEADS) * HEAD_SIZE, HIDDEN),
+        output=matrix(HIDDEN, HEADS * HEAD_SIZE),
+        norm=norm,
+        gate=matrix(NEURONS, HIDDEN),
+        up=matrix(NEURONS, HIDDEN, "outputs"),
+        down=matrix(HIDDEN, NEURONS),
+        care=norm * np.float32(size),
+    )
+    shape = {"heads": HEADS, "key_heads": KEY_HEADS, "head_size": HEAD_SIZE, "epsilon": 1e-5}
+    return kernels.decoder([layer] * LAYERS, norm, matrix(VOCABULARY, HIDDEN), **shape)
+
+
 @pytest.mark.parametrize("backend", [kernels, reference])
 def test_with_more_care_more_is_active(backend):
     def active(care):
@@ -172,17 +263,16 @@ def test_with_more_care_more_is_active(backend):
             attention_norm=ones, qkv=qkv, norm=ones, up=by_outputs, neuron_norms=ones, care=care, **same
         )
         decoder = backend.decoder([layer], ones, by_inputs, heads=5, key_heads=5, head_size=HEAD_SIZE, epsilon=1e-5)
-        counts = np.empty((1, 7), np.int32)
+        counts = np.empty((1, 8), np.int32)
         turn = np.ones((1, HEAD_SIZE // 2), np.float32)
         caches = [np.zeros((1, 2, CAPACITY, HIDDEN), np.float32)]
-        backend.decode_step(
-            decoder, ones[None].copy(), caches, [0], turn, turn, np.full((1, 6), 11, np.float32), counts
-        )
+        far_shares, thresholds = [np.ones((1, 5), np.float32)], np.full((1, 7), 11, np.float32)
+        backend.decode_step(decoder, ones[None].copy(), caches, far_shares, [0], turn, turn, thresholds, counts)
         return counts[0, :-1]
 
     usual, more = active(None), active(np.full(HIDDEN, 0.05, np.float32))
     assert usual[0] < more[0]
-    assert usual[1] < more[1]
+    assert usual[2] < more[2]
     np.testing.assert_array_equal(active(np.zeros(HIDDEN, np.float32)), usual)
 
 
@@ -196,21 +286,21 @@ def test_a_window_hides_what_lies_before_it():
 
 def test_a_row_does_not_depend_on_the_others():
     decoder, together = made(kernels), inputs(6, 0.3)
-    together[5][2] = 0  # one of them is dense
+    together[6][2] = 0  # one of them is dense
     alone = [inputs(6, 0.3) for _ in range(6)]
     logits, _, active = step(kernels, decoder, together)
     for i, arguments in enumerate(alone):
-        arguments[5][2] = 0
-        own = [arguments[j][i : i + 1] for j in range(7)]
-        own[6] = np.empty((1, GATES + 1), np.int32)
+        arguments[6][2] = 0
+        own = [arguments[j][i : i + 1] for j in range(8)]
+        own[7] = np.empty((1, GATES + 1), np.int32)
         np.testing.assert_array_equal(step(kernels, decoder, own)[0][0], logits[i])
-        np.testing.assert_array_equal(own[6][0], active[i])
+        np.testing.assert_array_equal(own[7][0], active[i])
 
 
 @pytest.mark.parametrize("backend", [kernels, reference])
 def test_a_cache_needs_room(backend):
     arguments = inputs(1, 0.0)
-    arguments[2] = [CAPACITY]
+    arguments[3] = [CAPACITY]
     with pytest.raises(ValueError, match="room for one more"):
         step(backend, made(backend), arguments)
 
@@ -219,10 +309,12 @@ def test_wrong_arguments_are_named():
     decoder = made(kernels)
     for place, value, message in (
         (0, np.zeros((1, 3), np.float32), "out|x"),
-        (2, [], "lengths"),
-        (3, np.zeros((1, 3), np.float32), "cosines"),
-        (5, np.zeros((1, 3), np.float32), "thresholds"),
-        (6, np.zeros((1, 3), np.int32), "active"),
+        (2, [], "far_shares must be one for each cache"),
+        (2, [np.zeros((LAYERS, 3), np.float32)], "far_shares|out"),
+        (3, [], "lengths"),
+        (4, np.zeros((1, 3), np.float32), "cosines"),
+        (6, np.zeros((1, 3), np.float32), "thresholds"),
+        (7, np.zeros((1, 3), np.int32), "active"),
     ):
         arguments = inputs(1, 0.0)
         arguments[place] = value

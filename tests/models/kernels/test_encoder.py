@@ -69,6 +69,37 @@ def test_the_first_half_is_its_steps(datatype, head_size, positions):
 
 
 @pytest.mark.parametrize("datatype", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("active", [[1], [0, 2], [0, 1, 2]])
+@pytest.mark.parametrize("positions", [1, 16, 60])
+def test_some_heads_are_the_steps_of_those(datatype, active, positions):
+    given, half = attention(datatype=datatype)
+    random, heads = np.random.default_rng(2), np.array(active, np.int32)
+    x, shift = normal(random, positions, HIDDEN), normal(random, HIDDEN)
+    scored, values = (np.arange(HEADS * size).reshape(HEADS, size)[heads].ravel() for size in (8, HIDDEN // HEADS))
+    columns = np.concatenate([scored, scored + HEADS * 8, values + 2 * HEADS * 8]).astype(np.int32)
+    (qkv, bias), (output, _) = given["qkv"], given["output"]
+    made = kernels.gated_matmul(x, qkv, outputs=columns, shift=bias)
+    q, k, v = np.split(made, [len(scored), 2 * len(scored)], 1)
+    for scores in (None, normal(random, positions), normal(random, len(heads), positions, positions)):
+        mixed = kernels.attention(q, k, v, 8, bias=scores, scale=SCALE, datatype=datatype)
+        summed = kernels.gated_matmul(mixed, output, inputs=values.astype(np.int32), shift=shift)
+        wanted = kernels.layer_norm(summed, *given["norm"], EPSILON, residual=x)
+        found = kernels.attend_half(half, x, bias=scores, heads=heads, heads_bias=shift)
+        np.testing.assert_array_equal(found, wanted)
+        known = kernels.attend_half(half, x, product(x, given["qkv"]), scores, heads, shift)
+        np.testing.assert_allclose(known, wanted, rtol=1e-4, atol=1e-4)
+
+
+@both_backends
+def test_without_a_head_there_is_what_stands_for_them(backend):
+    given, half = attention(backend)
+    x, shift = normal(np.random.default_rng(2), 5, HIDDEN), np.arange(HIDDEN, dtype=np.float32)
+    found = backend.attend_half(half, x, heads=np.empty(0, np.int32), heads_bias=shift)
+    wanted = kernels.layer_norm(x + shift, *given["norm"], EPSILON)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("datatype", ["fp32", "bf16", "int8"])
 @pytest.mark.parametrize("positions", [0, 1, 16, 60, 300])
 def test_the_second_half_is_its_steps(datatype, positions):
     given, half = feed_forward(datatype=datatype)
@@ -83,7 +114,8 @@ def test_halves_are_those_of_the_reference(datatype, tolerance):
     random = np.random.default_rng(2)
     x, qkv, bias = (normal(random, *shape) for shape in ((11, HIDDEN), (11, 96), (11,)))
     first, own_first = (attention(backend, datatype=datatype)[1] for backend in (kernels, reference))
-    for given in ((), (qkv,), (None, bias)):
+    some = np.array([0, 2], np.int32), normal(random, HIDDEN)
+    for given in ((), (qkv,), (None, bias), (None, None, *some), (qkv, bias, *some)):
         found, wanted = kernels.attend_half(first, x, *given), reference.attend_half(own_first, x, *given)
         np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance)
     second, own_second = (feed_forward(backend, datatype)[1] for backend in (kernels, reference))
@@ -137,11 +169,27 @@ def test_wrong_products_are_named(backend):
 def test_wrong_inputs_are_named(backend):
     first, second = attention(backend)[1], feed_forward(backend)[1]
     x = np.ones((5, HIDDEN), np.float32)
+
+    def some_heads(heads, shift=x[0], bias=None):
+        backend.attend_half(first, x, bias=bias, heads=np.array(heads, np.int32), heads_bias=shift)
+
     for wrong, message in (
         (lambda: backend.attend_half(first, x[:, :40].copy()), "x must have 48 channels, not 40"),
         (lambda: backend.attend_half(first, x[:0]), "x must have at least one row"),
         (lambda: backend.attend_half(first, x, x), r"qkv must have the shape \[5, 96\], not \[5, 48\]"),
         (lambda: backend.attend_half(first, x, bias=x[0, :4].copy()), r"bias must have the shape \[5\], not \[4\]"),
+        (
+            lambda: backend.attend_half(first, x, heads=np.array([0], np.int32)),
+            "heads and heads_bias must both",
+        ),
+        (lambda: backend.attend_half(first, x, heads_bias=x[0]), "heads and heads_bias must both"),
+        (lambda: some_heads([3]), "heads must hold channels from 0 to 2"),
+        (lambda: some_heads([1, 1]), "heads must be strictly ascending"),
+        (lambda: some_heads([1], x[0, :4].copy()), r"heads_bias must have the shape \[48\], not \[4\]"),
+        (
+            lambda: some_heads([1], bias=np.ones((3, 5, 5), "f4")),
+            r"bias must have the shape \[1, 5, 5\], not \[3, 5, 5\]",
+        ),
         (lambda: backend.feed_forward_half(second, x[:, :40].copy()), "x must have 48 channels, not 40"),
         (lambda: backend.feed_forward_half(second, x[0]), "x must have 2 dimensions, not 1"),
     ):

@@ -6,14 +6,24 @@ import pytest
 pytest.importorskip("tokenizers", reason="the extra `language` is not installed")
 pytest.importorskip("jinja2", reason="the extra `language` is not installed")
 
+from models.gating.profile import OperatingPoint, Profile
 from models.model import GateContext
 from models.zoo import text_data
-from models.zoo.language_calibration import calibrate, split_text
+from models.zoo.language_calibration import FAR_FROM, calibrate, far_losses, split_text
 from models.zoo.language_calibration_file import load_calibration, save_calibration
-from models.zoo.language_gates import PromptGates, log_probabilities, losses, masking, pooled, windows
+from models.zoo.language_gates import (
+    PromptGates,
+    has_channels,
+    log_probabilities,
+    losses,
+    masking,
+    pooled,
+    step_log_probabilities,
+    windows,
+)
 from models.zoo.language_model import LanguageModel
-from models.zoo.language_quality import measure_language, perplexity_ratio
-from models.zoo.llama_gates import SINKS
+from models.zoo.language_quality import measure_language, measure_long_texts, perplexity_ratio
+from models.zoo.llama_gates import GATES, SINKS
 from tests.models.zoo.random_llama import write_random_llama
 
 TEXT = " ".join(text_data.sample())[:600]
@@ -75,8 +85,65 @@ def test_a_pass_with_gates_is_the_steps_with_them(calibrated):
     np.testing.assert_allclose(normal, wanted, rtol=1e-2, atol=2e-2)
     active = {gate: work.channels - work.skipped for gate, work in context.layers.items()}
     sinks = SINKS * np.array(model.network.shape.gates()[0])
-    assert [active[gate] for gate in model.network.gates] == (mask.active + sinks).tolist()
+    told = dict(zip(model.network.gates, (mask.active + sinks).tolist(), strict=True))
+    assert {gate: active[gate] for gate in told if has_channels(gate)} == {
+        gate: count for gate, count in told.items() if has_channels(gate)
+    }
+    assert all(active[gate] == len(tokens[1:]) * 2 for gate in told if not has_channels(gate))  # no text is that short
     assert 0 < context.macs_skipped < context.macs
+
+
+@pytest.fixture(scope="module")
+def long_model(tmp_path_factory):
+    """One that takes long texts, under gates on heads alone, and a long text."""
+    folder = write_random_llama(tmp_path_factory.mktemp("long"), max_position_embeddings=1024)
+    dense = LanguageModel("long", folder)
+    points = [
+        OperatingPoint(level, thresholds, 0.0, 1.0, None, None, 1.0, 1.0)
+        for level, thresholds in ((0.0, {}), (1.0, {"layer1.heads": 0.8, "layer2.heads": 0.8}))
+    ]
+    profile = Profile("long", 1, 0.95, dense.digest, tuple(points))
+    return LanguageModel("long", folder, profile), dense.encode(TEXT)[:20] * 35
+
+
+def test_gates_on_heads_leave_out_far_positions_of_long_texts(long_model):
+    model, tokens = long_model
+    shape, sequences, contexts = model.network.shape, [], []
+    for length in (300, 640):
+        sequences.append(model.begin(tokens[:length]))
+        contexts.append(GateContext(1.0))
+        while model.step(sequences[-1:], [GateContext(1.0)])[0] is None:
+            pass
+    for _ in range(16):
+        for sequence in sequences:
+            sequence.append(7)
+        model.step(sequences, contexts)
+    gates = [gate for gate in model.network.gates if gate.endswith("heads")]
+    skipped = [sum(context.layers[gate].skipped for gate in gates) for context in contexts]
+    assert skipped[0] == contexts[0].macs_skipped == 0
+    assert skipped[1] > 0
+    # From 640 positions on 4 blocks of 128 lie between the first one and the last ones, less one up to then.
+    worth = shape.far_macs(648, 128)
+    assert worth == 2 * 384 * shape.heads // shape.key_heads * shape.head_size
+    assert contexts[1].macs_skipped == skipped[1] * worth
+    assert shape.macs(640, 656, False) > contexts[1].macs_skipped
+
+
+def test_the_loss_of_gates_on_heads_is_measured_on_long_texts(long_model):
+    model, tokens = long_model
+    found, thresholds = far_losses(model, [tokens[: FAR_FROM + 40]])
+    assert thresholds[0] == found[0] == 0
+    assert (np.diff(found) >= 0).all()
+    assert 0 < found[-1] < 1
+    short = far_losses(model, [tokens[:FAR_FROM]])
+    assert [part.tolist() for part in short] == [[0.0], [0.0]]
+
+
+def test_steps_without_gates_are_the_pass(long_model):
+    model, tokens = long_model
+    network, short = model.network, tokens[:40]
+    stepped = step_log_probabilities(network, short, np.zeros(len(network.gates), np.float32), 12)
+    np.testing.assert_allclose(stepped, log_probabilities(network, short)[11:], rtol=1e-4, atol=1e-4)
 
 
 def test_the_steps_of_the_sinks_are_dense(calibrated):
@@ -117,7 +184,7 @@ def test_only_the_active_neurons_of_a_prompt_take_part(calibrated):
     def watch(gate, values):
         if not network.gates[gate].endswith("neurons"):
             return values
-        layer = gate // 5
+        layer = gate // len(GATES)
         active = pooled(values) * network.neuron_norms[layer] > model.prompt_thresholds(1.0)[layer]
         return np.where(active, values, 0).astype(np.float32)
 
@@ -173,6 +240,19 @@ def test_quality_is_measured_at_every_point(calibrated):
     assert loss.shape == (len(tokens) - 1,)
     assert report["points"][-1]["token_agreement"] < 1
     assert all(row["token_agreement_lower"] <= row["token_agreement"] for row in report["points"])
+
+
+def test_quality_is_measured_on_long_texts(long_model, calibrated):
+    model, _ = long_model
+    text, shares = (TEXT[:20] * 110)[:2100], []
+    dense, gated = measure_long_texts(model, text, (0.0, 1.0), shares.append)
+    assert (dense["perplexity_ratio"], dense["near_heads"], dense["macs_ratio"]) == (1, 0, 1)
+    assert 0.3 < gated["near_heads"] < 0.9
+    assert gated["macs_ratio"] < 1
+    assert gated["perplexity_ratio_lower"] <= gated["perplexity_ratio"]
+    assert shares == [0.5, 1]
+    assert measure_long_texts(model, TEXT, (0.0,), shares.append) == []
+    assert measure_long_texts(calibrated[0], text, (0.0,), shares.append) == []
 
 
 def test_a_ratio_of_perplexities_has_a_bound():

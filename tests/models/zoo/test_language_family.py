@@ -12,11 +12,11 @@ from models.zoo.family import MissingWeights, default_home
 from models.zoo.language_calibration_file import load_calibration, save_calibration
 from models.zoo.language_family import SMOLLM2_COMMAND, folder_of, smollm2_file
 from models.zoo.language_model import LanguageModel
-from models.zoo.llama_gates import BASIS, GATES, PROMPT_GATE, gate_name, norms_name
+from models.zoo.llama_gates import BASIS, CHANNEL_GATES, GATES, PROMPT_GATE, gate_name, norms_name
 from tests.models.zoo.random_llama import write_random_llama
 from tests.models.zoo.test_llama import assert_close, greedy, network, oracle, wanted_logits
 
-GATES_OF_A_LAYER = [gate_name(0, gate) for gate in GATES]
+GATES_OF_A_LAYER = [gate_name(0, gate) for gate in CHANNEL_GATES]
 
 
 def test_a_folder_is_hosted_by_its_path(tmp_path):
@@ -50,7 +50,7 @@ def test_smollm2_comes_with_a_profile_and_what_belongs_to_it():
     gates = [gate_name(layer, gate) for layer in range(30) for gate in GATES]
     prompts = {gate_name(layer, PROMPT_GATE) for layer in range(30)}
     assert set(profile.points[-1].thresholds) == {*gates, *prompts, "head"}
-    assert {*map(norms_name, gates), "head", BASIS} <= set(calibration)
+    assert {*map(norms_name, GATES_OF_A_LAYER), "head", BASIS} <= set(calibration)
     assert [len(calibration[norms_name(gate)]) for gate in GATES_OF_A_LAYER] == [576, 576, 576, 1536, 1536]
     assert calibration[BASIS].shape == (576, 128)
     assert profile.points[-1].macs_ratio < 0.6

@@ -55,7 +55,7 @@ def test_the_served_model_does_what_its_profile_says(folder, texts, calibrated):
     agreement, macs_ratio = np.mean(measured, axis=0)
     assert agreement == pytest.approx(profile.points[-1].agreement)
     assert macs_ratio == pytest.approx(profile.points[-1].macs_ratio)
-    gates = {f"layer{layer}.{gate}" for layer in (1, 2) for gate in ("scores", "positions", "neurons")}
+    gates = {f"layer{layer}.{gate}" for layer in (1, 2) for gate in ("heads", "scores", "positions", "neurons")}
     assert set(context.layers) == set(profile.points[0].thresholds) == gates - {"layer1.scores"}
 
 
@@ -83,5 +83,5 @@ def test_the_packaged_profile_is_a_dial():
     agreement, work = zip(*((point.agreement, point.macs_ratio) for point in reversed(points)), strict=True)
     assert np.interp(0.98, agreement, work) <= 1 / 1.3
     assert all(point.agreement_lower < point.agreement for point in points[1:])
-    gates = {f"layer{layer}.{gate}" for layer in range(1, 7) for gate in ("scores", "positions", "neurons")}
+    gates = {f"layer{layer}.{gate}" for layer in range(1, 7) for gate in ("heads", "scores", "positions", "neurons")}
     assert set(points[0].thresholds) == gates - {"layer1.scores"}

@@ -76,5 +76,5 @@ def test_a_large_vocabulary_is_not_looked_up(multiplying):
     shape = replace(multiplying.shape, hidden=768, vocabulary=250_002)
     assert shape.vocabulary * 3 * shape.hidden * 4 > bert_shape.MOST_LOOKED_UP
     assert shape.macs(5) == LAYERS * (
-        shape.attention_macs(5, 5, shape.head_size) + shape.feed_forward_macs(5, shape.feed_forward)
+        shape.attention_macs(5, 5, shape.head_size, shape.heads) + shape.feed_forward_macs(5, shape.feed_forward)
     )
