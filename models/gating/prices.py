@@ -32,8 +32,8 @@ def allocate_at_prices(
     least_quality: float,
 ) -> list[Allocation]:
     """The path from `base`, behind it, to `least_quality`, or until the prices end or all gates of the rising `grids`
-    are closed: what is best at each of the rising `prices`, in quality for all of the work, where that is less work
-    than before. Each price begins where the one before ended."""
+    are closed: what is about best at each of the rising `prices`, in quality for all of the work, where that is less
+    work than before. Each price begins where the one before ended."""
     gates = {gate: (0.0, *grid) for gate, grid in grids.items()}
     known: dict[Places, Allocation] = {}
 

@@ -689,7 +689,7 @@ def decode_step(
     down, and of the head at last; 0 is dense. The last of active is how many logits were computed again. An input of a
     linear layer is active when |x_k - mean_k| · ‖W_k‖ is above the threshold (TEAL, Liu et al. 2024; WINA, Chen et al.
     2025), a neuron when |silu(gate_n)| · neuron_norms_n is (CATS, Lee et al. 2024); one that is not is 0 among the
-    inputs of down. All saliencies of a token in a layer are multiplied by exp(care · normed input). Weights of a
+    inputs of down. These saliencies of a token in a layer are multiplied by exp(care · normed input). Weights of a
     channel that is active for some rows are read once for those; what comes out for a row does not depend on the
     others. Of a matrix with coarse weights nothing is skipped: see `RowMatrix.with_coarse` and `SHARE_BESIDE_COARSE`.
 

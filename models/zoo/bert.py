@@ -164,7 +164,7 @@ class Bert:
         if lean is not None and len(lean) != len(layers):
             raise OtherWeights(f"there are {len(lean)} lean layers, and the encoder has {len(layers)}")
         for i, part in enumerate(lean or ()):
-            part.check(self.dense_weights(i))
+            part.check(self.dense_weights(i), self.shape.heads)
         heads = [part.heads for part in lean] if lean else [None for _ in layers]
         self.layers = tuple(_layer(self.dense_weights(i), self.shape, datatype, heads[i]) for i in layers)
         self._first = self._looked_up() if self.shape.looks_up else None

@@ -58,9 +58,9 @@ FAR_THRESHOLDS = (0.01, 0.02, 0.04, 0.06, 0.08, 0.12, 0.16, 0.24, 0.32)
 FAR_PART = 0.25
 """How far those may move the tokens of a long text, of what the gates on channels do."""
 
-FAR_WINDOWS, FAR_LENGTH, FAR_FROM = 2, 1024, 512
-"""Texts that they are measured on, of so many tokens, and the first token there. A text that is too short for this has
-no far positions."""
+FAR_WINDOWS, FAR_LENGTH, FAR_FROM, FAR_LEAST = 2, 1024, 512, 128
+"""Texts that they are measured on, of so many tokens, and the first token there. Where there are fewer than the last
+behind that, they are not measured and stay open."""
 
 HEAD_SHARES = (0.5, 0.65, 0.75, 0.8, 0.85)
 """Of the head's inputs that are skipped where its loss is measured; or it is dense."""
@@ -262,7 +262,7 @@ def far_losses(model: LanguageModel, texts: Sequence[Sequence[int]]) -> tuple[Ar
         row = _of_all(model, np.zeros(len(channel_gates(model.network))), threshold)
         return [step_log_probabilities(model.network, tokens, row, FAR_FROM) for tokens in texts]
 
-    texts = [tokens for tokens in texts if len(tokens) > FAR_FROM + 1]
+    texts = [tokens for tokens in texts if len(tokens) >= FAR_FROM + FAR_LEAST]
     if not texts:
         return np.zeros(1, np.float32), np.zeros(1, np.float32)
     dense = stepped(0.0)

@@ -71,9 +71,9 @@ def measure_language(
 def measure_long_texts(
     model: LanguageModel, text: str, levels: Sequence[float], report: Callable[[float], None]
 ) -> list[dict[str, Any]]:
-    """The same of long texts, where gates on heads leave out far positions, as plain data; nothing where the text or
-    the model's context is too short for one. Their first halves are dense prompts, and the tokens of the others are
-    steps, one sequence at a time."""
+    """What `sluice quality` reports of long texts, where gates on heads leave out far positions: perplexity and time at
+    some levels, as plain data; nothing where the text or the model's context is too short for one. Their first halves
+    are dense prompts, and the tokens of the others are steps, one sequence at a time."""
     read = windows(model.encode(text), LONG_WINDOWS, LONG_TOKENS) if model.context_length >= LONG_TOKENS else []
     if not read or len(read[0]) < LONG_TOKENS:
         return []

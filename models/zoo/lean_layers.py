@@ -46,15 +46,18 @@ class LeanLayer:
     kept: Neurons
     heads: FittedHeads | None = None
 
-    def check(self, dense: LayerWeights) -> None:
-        """Raises `OtherWeights` where this is none of that layer."""
+    def check(self, dense: LayerWeights, heads: int) -> None:
+        """Raises `OtherWeights` where this is none of that layer, which has so many heads."""
         for name in (*PRODUCTS, *NORMS):
             lean, whole = self.weights[name][0].shape, dense[name][0].shape
             if len(lean) != len(whole) or any(one > other for one, other in zip(lean, whole, strict=True)):
                 raise OtherWeights(f"the lean layer's {name} is {list(lean)}, and the layer's {list(whole)}")
         hidden = len(dense["output"][0])
-        if self.heads is not None and (len(self.heads.means), self.heads.weights.shape[1]) != (hidden, hidden):
-            raise OtherWeights(f"the heads' means are {len(self.heads.means)}, and the layer has {hidden} channels")
+        wanted = {"means": (hidden,), "weights": (heads, hidden), "bias": (heads,)}
+        for name, shape in wanted.items() if self.heads is not None else ():
+            found = getattr(self.heads, name).shape
+            if found != shape:
+                raise OtherWeights(f"the {name} of the heads are {list(found)}, and the layer's {list(shape)}")
 
 
 LeanLayers = Sequence[LeanLayer]

@@ -24,7 +24,7 @@ POSITION_GRID = tuple(0.025 * step for step in range(1, 21))
 """Thresholds to try for each gate on positions."""
 
 HEAD_GRID = tuple(0.001 * 2 ** (0.5 * step) for step in range(12))
-"""And for each gate on heads: shares of the variance behind a layer's norm."""
+"""Thresholds to try for each gate on heads: shares of the variance behind a layer's norm."""
 
 LEAST_QUALITY = 0.9
 """The agreement with dense at which the dial ends."""

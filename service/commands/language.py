@@ -62,6 +62,7 @@ def quality_of_language(name: str, data: Path | None, levels: str | None, json: 
             report["long_texts"] = measure_long_texts(
                 model, text, measured, lambda done: bar.update(task, completed=(1 + done) / 2)
             )
+            bar.update(task, completed=1)  # a short text has no long ones
     except (SettingsError, UnknownModel, OSError, ValueError) as error:
         fail(str(error))
     if json:

@@ -42,6 +42,13 @@ class LoggedProgress(Progress):
 
     def update(self, task_id: TaskID, **changed: Any) -> None:
         super().update(task_id, **changed)
+        self._log(task_id)
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        super().advance(task_id, advance)
+        self._log(task_id)
+
+    def _log(self, task_id: TaskID) -> None:
         if self.console.is_terminal or monotonic() - self._logged < LOG_SECONDS:
             return
         self._logged = monotonic()

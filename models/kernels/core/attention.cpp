@@ -16,6 +16,7 @@ constexpr std::size_t kWorthSharing = 4 << 20;
 
 // A block of scores, 24 KiB: it stays in the nearest caches between its two products.
 constexpr std::size_t kQueries = 48, kKeys = kKeyBlock;
+static_assert(kKeys % kBlock == 0, "transposed keys lie in blocks of kBlock");
 
 // So few queries are multiplied with the keys as they lie; more are worth transposing them first.
 constexpr std::size_t kQueriesInPlace = 3;
@@ -159,9 +160,8 @@ struct Head {
                          std::min(kBlock, depth - at), tile);
             }
         }
-        for (std::size_t i = 0; attention.far.share && i < count; ++i) {
-            const float share = far[i] / states[i].sum;
-            *attention.far.share = i == 0 ? share : std::max(*attention.far.share, share);
+        if (float *share = attention.far.share) {
+            for (std::size_t i = 0; i < count; ++i) *share = std::max(*share, far[i] / states[i].sum);
         }
         for (std::size_t i = 0; i < count; ++i) {
             const float factor = 1.0f / states[i].sum;

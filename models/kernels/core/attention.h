@@ -9,8 +9,8 @@ namespace sluice {
 // Keys are read so many at a time, from the first.
 constexpr std::size_t kKeyBlock = 128;
 
-// Keys [begin, end), whole blocks behind the first one, that are not attended to; or where it is told what share of the
-// attention they have, the largest of all queries.
+// Whole blocks of keys, [begin, end), none of them the first. Where they are skipped they are not attended to. Else the share
+// of the attention that the queries pay them, the largest of all, goes to `share`, unless that is null or larger before.
 struct FarKeys {
     std::size_t begin = 0, end = 0;
     bool skipped = false;
@@ -37,7 +37,7 @@ struct Attention {
     std::size_t all_queries = queries.rows, first_query = 0;  // those here are a part of all
     std::size_t out_stride = heads * value_size;
     std::size_t together = 1;  // heads of one position that read the same keys, and are so many queries of one head
-    FarKeys far = {};          // of one head, and one position
+    FarKeys far = {};          // of one position: with more queries, or threads, there must be none
 
     // Those of a query of a head.
     const float *bias_of(std::size_t head, std::size_t query) const {

@@ -100,8 +100,8 @@ nb::object decode_step(const Decoder &decoder, nb::handle x_, const std::vector<
         const Argument cache = float_array(caches[r], "caches", 4);
         const std::size_t capacity = cache.size(2);
         kept.push_back(result(caches[r], {layers, std::size_t{2}, capacity, decoder.key_width()}));
+        shaped_array(far_shares[r], "far_shares", {layers, decoder.key_heads});
         shares.push_back(result(far_shares[r], {layers, decoder.key_heads}));
-        if (far_shares[r].is_none()) reject("far_shares must be there");
         if (lengths[r] >= capacity) reject("caches must have room for one more position");
         for (std::size_t other = 0; other < r; ++other) {
             if (own[other].cache == kept[r].data) reject("caches must be different ones");

@@ -217,8 +217,8 @@ struct Step {
         const InstructionSet &set = *decoder.head.floats;
         const std::size_t gate = kLayerGates * index + 1, groups = decoder.key_heads, share = decoder.heads / groups;
         DecoderRow &own = rows[r];
-        const float limit = threshold(r, gate);
-        // A window has no first keys.
+        const float limit = own.thresholds[gate];  // a share is what it is, whatever the token
+        // A window that has left out the first keys has no far ones.
         const FarKeys far = attention.keys.rows == own.length + 1 ? far_keys(attention.keys.rows) : FarKeys{};
         std::int32_t &active = own.active[gate];
         active = static_cast<std::int32_t>(groups);
@@ -228,7 +228,10 @@ struct Step {
             Attention part = attention.part(group * share, share, 0, 1);
             part.far = far;
             part.far.skipped = !(last > limit) && (own.length + index + group) % kLookAgain != 0;
-            if (!part.far.skipped) part.far.share = &last;
+            if (!part.far.skipped) {
+                last = 0;
+                part.far.share = &last;
+            }
             active -= part.far.skipped;
             attend(set, part, attention.out_of(out, group * share, 0));
         }

@@ -64,8 +64,8 @@ struct DecoderRow {
 // 2025) and for |silu(gate_n)| · norm_n of a neuron (CATS, Lee et al. 2024), whose other half is not computed where it
 // is skipped; of the others those are left out of down whose product is small. The weights of a channel that is active
 // for some rows are read once for those. Where a matrix has coarse weights, what is not active is multiplied by those,
-// and a row of which more than one channel in kShareBesideCoarse is active is dense there. All saliencies of a row in a
-// layer are multiplied by exp(care · normed input), which tells how much this token's matter beside others'. Under a
+// and a row of which more than one channel in kShareBesideCoarse is active is dense there. All saliencies of a row's
+// channels in a layer are multiplied by exp(care · normed input), which tells how much this token's matter beside others'. Under a
 // threshold of its own the head gives a preview of the logits, of which the likely ones are computed again of all
 // inputs.
 // A head of keys and values is active where all of them are read. Its saliency is the largest share of the attention that

@@ -288,6 +288,8 @@ def decode_step(
     logits = []
     if len(far_shares) != len(caches):
         raise ValueError("far_shares must be one for each cache")
+    if len({id(shares) for shares in far_shares}) < len(far_shares):
+        raise ValueError("far_shares must be different ones")
     for r, (cache, shares, length) in enumerate(zip(caches, far_shares, lengths, strict=True)):
         shaped_tensor(shares, "far_shares", (len(decoder.layers), decoder.key_heads), kind)
         if length >= cache.shape[2]:
@@ -377,7 +379,8 @@ class _Row:
         width, key_width = shape.heads * shape.head_size, shape.key_heads * shape.head_size
         normed = self._normed(x, layer.attention_norm)
         if layer.care is not None:
-            self.thresholds[LAYER_GATES * index : LAYER_GATES * (index + 1)] /= (normed @ layer.care).exp()
+            own = self.thresholds[LAYER_GATES * index : LAYER_GATES * (index + 1)]
+            own /= torch.where(torch.arange(LAYER_GATES) == 1, 1.0, (normed @ layer.care).exp())  # 1: that on heads
         qkv = self._gated(normed, layer.qkv, LAYER_GATES * index)
         queries, keys, values = qkv[:, :width], qkv[:, width : width + key_width], qkv[:, width + key_width :]
         if layer.query_norm is not None and layer.key_norm is not None:

@@ -72,3 +72,20 @@ def test_values_that_close_nothing_are_passed_over():
 
     (found,) = allocated([0.3], tried=late)
     assert found.thresholds == {"a": 1.0, "b": 0.0, "c": 0.7}
+
+
+def test_a_gate_that_is_far_too_dear_is_asked_now_and_then():
+    grids, asked = {"cheap": tuple(0.05 * step for step in range(1, 21)), "dear": (1.0,)}, []
+
+    def tried(thresholds):
+        asked.append(thresholds["dear"])
+        cheap, dear = thresholds["cheap"], thresholds["dear"]
+        # The dear one costs 2 for all of the work, and where the cheap one is closed half of that.
+        return 1 - 0.5 * cheap - 0.1 * dear, 1 - 0.25 * cheap**2 - (0.1 if cheap == 1 else 0.2) * dear
+
+    dense = Allocation({"cheap": 0.0, "dear": 0.0}, 1.0, 1.0)
+    prices = [0.05 * 1.1**n for n in range(40)]
+    path = allocate_at_prices(dense, grids, tried, prices, 0.0)
+    assert path[-1].thresholds == {"cheap": pytest.approx(1.0), "dear": 1.0}
+    # At each of the first 33 prices otherwise, since the cheap one is elsewhere then.
+    assert sum(asked) < 20

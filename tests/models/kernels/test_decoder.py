@@ -217,38 +217,33 @@ def test_a_window_has_no_far_positions(backend):
     assert (active[:, HEAD_GATES] == KEY_HEADS).all()
 
 
-def test_with_care_heads_read_on():
-    def active(care):
-        ours = long_inputs(1, 601, 0.3)
-        ours[2][0][:] = 0.2
-        ours[0][:, 0] = 400
-        return step(kernels, made_with_care(care), ours)[2][0, HEAD_GATES].tolist()
-
-    assert active(0.0) == [0, 0]
-    assert active(1.0) == [2, 2]
-
-
-def made_with_care(size):
-    """Layers in which each token's saliencies are e^size times as large."""
-    random = np.random.default_rng(3)
-    norm = np.zeros(HIDDEN, np.float32)
-    norm[0] = 1
+@pytest.mark.parametrize("backend", [kernels, reference])
+def test_the_largest_share_of_many_queries_counts(backend):
+    """More queries read one head of keys than are computed together."""
+    random, heads, size = np.random.default_rng(3), 60, 2
 
     def matrix(outputs, inputs, by="inputs"):
-        return kernels.pack_rows(random.standard_normal((outputs, inputs)).astype(np.float32), by=by)
+        return backend.pack_rows(random.standard_normal((outputs, inputs)).astype(np.float32), by=by)
 
-    layer = kernels.decoder_layer(
-        attention_norm=norm,
-        qkv=matrix((HEADS + 2 * KEY_HEADS) * HEAD_SIZE, HIDDEN),
-        output=matrix(HIDDEN, HEADS * HEAD_SIZE),
-        norm=norm,
-        gate=matrix(NEURONS, HIDDEN),
-        up=matrix(NEURONS, HIDDEN, "outputs"),
-        down=matrix(HIDDEN, NEURONS),
-        care=norm * np.float32(size),
+    ones = np.ones(HIDDEN, np.float32)
+    layer = backend.decoder_layer(
+        attention_norm=ones,
+        qkv=matrix((heads + 2) * size, HIDDEN),
+        output=matrix(HIDDEN, heads * size),
+        norm=ones,
+        gate=matrix(8, HIDDEN),
+        up=matrix(8, HIDDEN, "outputs"),
+        down=matrix(HIDDEN, 8),
     )
-    shape = {"heads": HEADS, "key_heads": KEY_HEADS, "head_size": HEAD_SIZE, "epsilon": 1e-5}
-    return kernels.decoder([layer] * LAYERS, norm, matrix(VOCABULARY, HIDDEN), **shape)
+    decoder = backend.decoder(
+        [layer], ones, matrix(VOCABULARY, HIDDEN), heads=heads, key_heads=1, head_size=size, epsilon=1e-5
+    )
+    cache, x = (random.standard_normal(shape).astype(np.float32) for shape in ((1, 2, 601, size), (1, HIDDEN)))
+    turn, shares = [np.ones((1, 1), np.float32), np.zeros((1, 1), np.float32)], np.full((1, 1), np.inf, np.float32)
+    thresholds = np.zeros((1, 7), np.float32)
+    thresholds[0, 1] = 0.1
+    backend.decode_step(decoder, x, [cache], [shares], [600], *turn, thresholds, np.empty((1, 8), np.int32))
+    assert shares[0, 0] == pytest.approx(0.9887, abs=0.02)
 
 
 @pytest.mark.parametrize("backend", [kernels, reference])
@@ -310,7 +305,7 @@ def test_wrong_arguments_are_named():
     for place, value, message in (
         (0, np.zeros((1, 3), np.float32), "out|x"),
         (2, [], "far_shares must be one for each cache"),
-        (2, [np.zeros((LAYERS, 3), np.float32)], "far_shares|out"),
+        (2, [np.zeros((LAYERS, 3), np.float32)], "far_shares must have the shape"),
         (3, [], "lengths"),
         (4, np.zeros((1, 3), np.float32), "cosines"),
         (6, np.zeros((1, 3), np.float32), "thresholds"),

@@ -9,7 +9,7 @@ pytest.importorskip("jinja2", reason="the extra `language` is not installed")
 from models.gating.profile import OperatingPoint, Profile
 from models.model import GateContext
 from models.zoo import text_data
-from models.zoo.language_calibration import FAR_FROM, calibrate, far_losses, split_text
+from models.zoo.language_calibration import FAR_FROM, FAR_LEAST, calibrate, far_losses, split_text
 from models.zoo.language_calibration_file import load_calibration, save_calibration
 from models.zoo.language_gates import (
     PromptGates,
@@ -89,7 +89,9 @@ def test_a_pass_with_gates_is_the_steps_with_them(calibrated):
     assert {gate: active[gate] for gate in told if has_channels(gate)} == {
         gate: count for gate, count in told.items() if has_channels(gate)
     }
-    assert all(active[gate] == len(tokens[1:]) * 2 for gate in told if not has_channels(gate))  # no text is that short
+    assert all(
+        active[gate] == len(tokens[1:]) * 2 for gate in told if not has_channels(gate)
+    )  # this text has no far positions
     assert 0 < context.macs_skipped < context.macs
 
 
@@ -122,7 +124,7 @@ def test_gates_on_heads_leave_out_far_positions_of_long_texts(long_model):
     skipped = [sum(context.layers[gate].skipped for gate in gates) for context in contexts]
     assert skipped[0] == contexts[0].macs_skipped == 0
     assert skipped[1] > 0
-    # From 640 positions on 4 blocks of 128 lie between the first one and the last ones, less one up to then.
+    # With 640 to 767 positions 3 blocks of 128 lie between the first one and the last ones.
     worth = shape.far_macs(648, 128)
     assert worth == 2 * 384 * shape.heads // shape.key_heads * shape.head_size
     assert contexts[1].macs_skipped == skipped[1] * worth
@@ -131,11 +133,11 @@ def test_gates_on_heads_leave_out_far_positions_of_long_texts(long_model):
 
 def test_the_loss_of_gates_on_heads_is_measured_on_long_texts(long_model):
     model, tokens = long_model
-    found, thresholds = far_losses(model, [tokens[: FAR_FROM + 40]])
+    found, thresholds = far_losses(model, [tokens[: FAR_FROM + FAR_LEAST]])
     assert thresholds[0] == found[0] == 0
     assert (np.diff(found) >= 0).all()
     assert 0 < found[-1] < 1
-    short = far_losses(model, [tokens[:FAR_FROM]])
+    short = far_losses(model, [tokens[: FAR_FROM + FAR_LEAST - 1]])
     assert [part.tolist() for part in short] == [[0.0], [0.0]]
 
 

@@ -35,4 +35,6 @@ def test_work_without_a_known_end_is_told_too(clock, capsys):
         task = bar.add_task("reading", total=None)
         clock[0] += output.LOG_SECONDS
         bar.update(task, completed=3)
-    assert capsys.readouterr().err.splitlines()[0] == "reading: 3"
+        clock[0] += output.LOG_SECONDS
+        bar.advance(task)
+    assert capsys.readouterr().err.splitlines()[:2] == ["reading: 3", "reading: 4"]
