@@ -75,7 +75,7 @@ def test_values_that_close_nothing_are_passed_over():
 
 
 def test_a_gate_that_is_far_too_dear_is_asked_now_and_then():
-    grids, asked = {"cheap": tuple(0.05 * step for step in range(1, 21)), "dear": (1.0,)}, []
+    grids, asked = {"cheap": tuple(0.01 * step for step in range(1, 101)), "dear": (1.0,)}, []
 
     def tried(thresholds):
         asked.append(thresholds["dear"])
@@ -87,5 +87,5 @@ def test_a_gate_that_is_far_too_dear_is_asked_now_and_then():
     prices = [0.05 * 1.1**n for n in range(40)]
     path = allocate_at_prices(dense, grids, tried, prices, 0.0)
     assert path[-1].thresholds == {"cheap": pytest.approx(1.0), "dear": 1.0}
-    # At each of the first 33 prices otherwise, since the cheap one is elsewhere then.
-    assert sum(asked) < 20
+    # 32 times otherwise: at each price, since the cheap one is elsewhere then.
+    assert sum(asked) <= 12
