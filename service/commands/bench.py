@@ -6,11 +6,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 
 from models.zoo import catalog, fashion_data
 from service.commands.options import Data, Json, Name, read_levels
-from service.commands.output import fail, print_json
+from service.commands.output import fail, print_json, share_progress
 from service.settings import load_settings
 
 
@@ -239,7 +238,7 @@ def soak(
 
     try:
         with (
-            Progress(console=Console(stderr=True), transient=True) as progress,
+            share_progress() as progress,
             server(benchmark.SERVE, benchmark.READY) as address,
         ):
             task = progress.add_task("soaking", total=1.0)

@@ -7,7 +7,7 @@
 #include <numeric>
 
 #include "memory.h"
-#include "reduced_set.h"
+#include "reduced.h"
 #include "vector.h"
 #include "weight_memory.h"
 
@@ -55,9 +55,7 @@ Rounded round_to(const float *magnitudes, std::size_t count, float scale) {
 
 // To the nearest number of bf16, which is written, of a finite value.
 float put_bf16(float value, std::uint8_t *to) {
-    std::uint32_t bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    const auto upper = static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    const std::uint16_t upper = nearest_bf16(value);
     std::memcpy(to, &upper, sizeof upper);
     return from_bf16(to);
 }

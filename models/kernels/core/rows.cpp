@@ -24,19 +24,13 @@ std::size_t block_groups(std::size_t outputs, Datatype datatype) {
     return divide_up(divide_up(groups, divide_up(groups, kMostGroups)), step) * step;
 }
 
-std::uint16_t rounded_bf16(float value) {
-    std::uint32_t bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    return static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
 // One value into its place in a row.
 void put(std::uint8_t *row, std::size_t at, float value, Datatype datatype) {
     if (datatype == Datatype::fp32) {
         std::memcpy(row + 4 * at, &value, 4);
     } else if (datatype == Datatype::bf16) {
         const std::size_t i = at % kGroup;
-        const std::uint16_t number = rounded_bf16(value);
+        const std::uint16_t number = nearest_bf16(value);
         std::memcpy(row + 2 * (at - i + i % 16 * 2 + i / 16), &number, 2);
     } else {
         const auto number = static_cast<std::int8_t>(std::nearbyint(value));
