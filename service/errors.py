@@ -67,7 +67,7 @@ class TooLarge(ServiceError):
 
 
 class TooSlow(ServiceError):
-    """408: the body was not there in time."""
+    """408: the client did not send its body in time, or read its answer."""
 
     status = 408
     outcome = "invalid"

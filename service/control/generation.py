@@ -33,7 +33,8 @@ is one to be prevented, however fast the beginning was."""
 class Turn:
     """`slack` is seconds until the next token is due, below 0 when it is late. `work` is the next step's alone, without
     what a step costs however many take part; a pinned level's does not scale. Of a prompt, `rest` is the work of all of
-    it that is left; None says that the turn is a token, and then `token` is the seconds that one may take.
+    it that is left; None says that the turn is a token, and then `token` is the seconds that one may take, and `left`
+    how many are still to come at most.
     """
 
     slack: float
@@ -42,6 +43,7 @@ class Turn:
     token: float = inf
     rest: Work | None = None
     pinned: float | None = None
+    left: float = inf
 
     @property
     def least(self) -> float:
@@ -123,7 +125,7 @@ def places(token: float, work: Work, ceiling: Ceiling, pace: Pace, executors: in
 def tokens_until(slack: float, tokens: Sequence[Turn], pace: Pace) -> list[Work]:
     """The work of the tokens that are due within `slack` seconds: of each generation, and at the end that of the steps
     themselves."""
-    counts = [max((slack - turn.slack) / turn.token + 1, 0.0) for turn in tokens]
+    counts = [min(max((slack - turn.slack) / turn.token + 1, 0.0), turn.left) for turn in tokens]
     works = [
         Work(turn.work.fixed * count, turn.work.scalable * count) for turn, count in zip(tokens, counts, strict=True)
     ]

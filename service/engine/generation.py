@@ -37,7 +37,8 @@ class GenerationOptions:
 @dataclass(slots=True)
 class GenerationRequest:
     """`tokens` is the prompt. The text ends before the first of the `stops`, with an end token, or after `max_tokens`,
-    all that the context holds where it is None. The rest is as in `Request`.
+    all that the context holds where it is None. `number` is its place among the generations of one request, of which
+    the first is let in or refused for all. The rest is as in `Request`.
     """
 
     id: str
@@ -49,6 +50,7 @@ class GenerationRequest:
     stops: tuple[str, ...] = ()
     options: GenerationOptions = field(default_factory=GenerationOptions)
     protocol: str = "openai"
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ def plan_generation(
     asked = slo.latency if options.first_token_ms is None else options.first_token_ms / 1e3
     token = slo.token if options.token_ms is None else options.token_ms / 1e3
     target, tokens = plan(asked, forecast.prompt_alone(least)), plan(token, forecast.token_alone(ceiling))
+    # Those of one request come after one another, where they find no place together.
+    turns = request.number + 1
     timeout, room = options.common.timeout_us, hosted.model.context_length - prompt
     macs = prompt * forecast.macs_in_prompt
     return GenerationEntry(
@@ -38,11 +40,13 @@ def plan_generation(
         stream=stream,
         slo=slo,
         ceiling=ceiling,
-        first_due=request.arrival + target.latency,
+        first_due=request.arrival + turns * target.latency,
         due=request.arrival + target.planned,
         token=token,
         # What cannot be kept is missed by as little as the ceiling allows.
-        pace=tokens.planned if tokens.attainable else token,
+        pace=tokens.planned if tokens.attainable else forecast.token_least(ceiling),
+        allowed=tokens.latency,
+        keeps_pace=tokens.attainable,
         attainable=target.attainable and tokens.attainable,
         prompt_macs=macs,
         least=least,
@@ -66,18 +70,18 @@ def late_by(
     executors: int,
     most: int,
 ) -> float:
-    """Seconds by which its first token is too late at the ceiling, as things stand, below 0 where it is not. `before`
-    are those that wait and are more urgent, `most` how many may run at once.
+    """Seconds by which its first token is too late at the ceiling, as things stand, below 0 where it is not. `running`
+    are those that do not pause, `before` those that wait and are more urgent, `most` how many may run at once.
     """
     pace, work = forecast.pace(margin), forecast.token()
-    token = min((other.token for other in running), default=entry.token)
+    token = min((other.allowed for other in running), default=entry.allowed)
     prompts = sum(other.least for other in before)
     prompts += sum(other.turn(now, forecast).least for other in running if other.in_prompt)
     tokens = [other for other in running if not other.in_prompt]
     works = tokens_until(entry.first_due - now, [other.turn(now, forecast) for other in tokens], pace)
     ratios = [*(other.ceiling.macs_ratio for other in tokens), 1.0]
     wait = (prompts + sum(each.at(ratio) for each, ratio in zip(works, ratios, strict=True))) / executors
-    room = min(most, places(min(token, entry.token), work, entry.ceiling, pace, executors))
+    room = min(most, places(min(token, entry.allowed), work, entry.ceiling, pace, executors))
     behind = len(running) + len(before) + 1 - room
     if behind > 0:
         each = forecast.token_seconds(ceil(room / executors), token)

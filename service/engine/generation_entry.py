@@ -5,7 +5,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from models.model import GateContext, Generator, Sequence
-from service.control.generation import Turn
+from service.control.generation import Turn, next_due
 from service.control.generation_slo import GenerationSLO
 from service.control.level import Ceiling
 from service.control.load import Work
@@ -37,6 +37,9 @@ class GenerationEntry:
     `first_due` when that is late; `token` is the seconds that each further one may take in the mean, and `pace` what it
     is planned to take. Times are the engine's clock.
 
+    Of a `token` that cannot be kept, the `pace` is the least that one takes: it is missed by little. What others are
+    given is planned with the seconds that are `allowed`, which are more: a wrong number is the trouble of who gave it.
+
     Between two steps it belongs to the engine, under its lock; during one to the executor that runs it, but for `over`,
     which says that nobody waits for more.
     """
@@ -50,6 +53,9 @@ class GenerationEntry:
     due: float
     token: float
     pace: float
+    allowed: float
+    keeps_pace: bool
+    """Whether `token` can be kept, and `attainable` whether all of the SLO can."""
     attainable: bool
     prompt_macs: float
     """Dense multiply-accumulates of the prompt, expected."""
@@ -97,7 +103,17 @@ class GenerationEntry:
     def dead(self, now: float) -> bool:
         """While it waits: past its timeout, or too late for its first token at any level, where late answers are not
         wanted and one in time could be had."""
-        return now >= self.expires or (self.slo.shed and self.attainable and now + self.least > self.first_due)
+        late = self.leads and self.slo.shed and self.attainable and now + self.least > self.first_due
+        return now >= self.expires or late
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is the first of its request's generations: all are let in with it, and come after one another."""
+        return self.request.number == 0
+
+    def advance_due(self, now: float) -> None:
+        """A token was there at `now`: when the next one is due. Of a pace that cannot be kept nothing is owed."""
+        self.due = next_due(self.due, now, self.pace) if self.keeps_pace else now + self.pace
 
     def read(self, now: float) -> bool:
         """Its reader has taken a piece; whether it had paused and goes on."""
@@ -113,10 +129,12 @@ class GenerationEntry:
         """What it asks of the next step."""
         if not self.in_prompt:
             work = self._work(Work(0.0, forecast.tokens.scalable(self.next_macs)))
-            return Turn(self.due - now, work, self.ceiling, self.pace, None, self.pinned)
+            each = self.pace if self.keeps_pace else self.allowed
+            left = self.most_tokens - self.generated
+            return Turn(self.due - now, work, self.ceiling, each, None, self.pinned, left)
         left = max(self.prompt_macs - self.context.macs, self.next_macs)
         work, rest = (self._work(forecast.prompt_work(macs)) for macs in (self.next_macs, left))
-        return Turn(self.due - now, work, self.ceiling, self.pace, rest, self.pinned)
+        return Turn(self.due - now, work, self.ceiling, self.allowed, rest, self.pinned)
 
     def _work(self, work: Work) -> Work:
         return Work(work.at(self.ceiling.macs_ratio)) if self.pinned is not None else work

@@ -83,6 +83,10 @@ class Forecast:
         """The upper time of a token of one generation alone, at the ceiling; 0 while nothing is known."""
         return self.tokens.upper(self.macs_per_token * ceiling.macs_ratio) if self.tokens.trusted else 0.0
 
+    def token_least(self, ceiling: Ceiling) -> float:
+        """The expected time of the same."""
+        return self.tokens.seconds(self.macs_per_token * ceiling.macs_ratio)
+
     def attainable(self, ceiling: Ceiling, first_token: float, token: float) -> bool:
         """Whether one generation alone, with a typical prompt, keeps these times at the ceiling; seconds."""
         prompt = self.prompts.overhead + self.prompt_work(self.typical_prompt).at(ceiling.macs_ratio)

@@ -10,7 +10,7 @@ from itertools import count
 from math import ceil
 
 from models.model import GateContext, Generator
-from service.control.generation import choose_levels, choose_turns, next_due, places
+from service.control.generation import choose_levels, choose_turns, places
 from service.control.generation_slo import GenerationSLO
 from service.control.level import Ceiling
 from service.engine.generation import GenerationRequest, Piece
@@ -24,7 +24,7 @@ from service.engine.settings import EngineSettings
 from service.engine.shadow import Shadow
 from service.engine.snapshot import GenerationSnapshot, ModelSnapshot
 from service.engine.stream import Stream
-from service.errors import Expired, ServiceError
+from service.errors import Expired, ServiceError, TooSlow
 
 Result = Advance | ServiceError
 Answer = Callable[[GenerationEntry, Piece | ServiceError], None]
@@ -43,8 +43,9 @@ class Step:
 
 
 class GenerationPool:
-    """As many run and wait, and may be unread, as the settings say. `answer` is called with each piece, and with the
-    error that ends a generation; `offer` with what makes a shadow run of one that was gated.
+    """As many run and wait, and may be unread, as the settings say. As many again may pause, since their readers are
+    slow: of more, the one that has paused longest ends where another wants to run. `answer` is called with each piece,
+    and with the error that ends a generation; `offer` with what makes a shadow run of one that was gated.
 
     `now` is seconds on the clock of `GenerationRequest.arrival`, and never goes back.
     """
@@ -184,32 +185,43 @@ class GenerationPool:
     def _refuse_if_late(self, now: float, entry: GenerationEntry) -> None:
         key = (entry.request.options.common.urgency, entry.first_due)
         before = [other for place, other in self._waiting if place[:2] <= key]
-        full, late = len(self._waiting) >= self._queue_limit, 0.0
-        if self._running or before:
+        full, late, going = len(self._waiting) >= self._queue_limit, 0.0, self._going()
+        if entry.leads and (going or before):
             margin = self._margin(now, [entry])
-            late = late_by(now, entry, self._running, before, self.forecast, margin, self._executors, self._most)
+            late = late_by(now, entry, going, before, self.forecast, margin, self._executors, self._most)
         if full or (late > 0 and entry.slo.shed and self.forecast.prompts.trusted):
             self.hosted.counts.fail.add(now - entry.request.arrival)
             raise refuse(self.hosted.name, entry, late, len(self._waiting), full)
 
     def _next(self, now: float) -> GenerationEntry | None:
         """The first that waits, if it may join."""
-        if not self._waiting or len(self._running) >= self._most:
+        going = self._going()
+        if not self._waiting or len(going) >= self._most:
             return None
         entry = self._waiting[0][1]
         if not self.forecast.tokens.trusted or not entry.slo.shed:
             return entry
-        token = min((other.token for other in self._running), default=entry.token)
+        token = min((other.allowed for other in going), default=entry.allowed)
         pace, work = self.forecast.pace(self._margin(now, [entry])), self.forecast.token()
-        room = places(min(token, entry.token), work, entry.ceiling, pace, self._executors)
-        return entry if len(self._running) < room else None
+        room = places(min(token, entry.allowed), work, entry.ceiling, pace, self._executors)
+        return entry if len(going) < room else None
 
     def _join(self, now: float, entry: GenerationEntry) -> None:
         del self._waiting[0]
+        if len(self._running) >= 2 * self._most:
+            self._give_up_on_slowest_reader(now)
         self.hosted.waiting -= 1
         self.hosted.running += 1
         entry.taken = now
+        if not entry.leads:
+            entry.due += now - entry.request.arrival
         self._running.append(entry)
+
+    def _give_up_on_slowest_reader(self, now: float) -> None:
+        paused = ((entry.paused, entry) for entry in self._running if entry.paused is not None)
+        since, slowest = min(paused, key=lambda found: found[0])
+        self._end(slowest, TooSlow(f"nothing was read for {now - since:.1f} s, and others wait"))
+        self._leave(slowest)
 
     def _leave(self, entry: GenerationEntry) -> None:
         entry.over = True
@@ -249,7 +261,7 @@ class GenerationPool:
             self._first_token(now, entry)
         else:
             self.forecast.saw_token(context.macs)
-            entry.due = next_due(entry.due, now, entry.pace)
+            entry.advance_due(now)
         if entry.over:
             return
         finished = None
@@ -270,7 +282,8 @@ class GenerationPool:
         prompt = len(entry.request.tokens)
         self._prompt_tokens += prompt
         self.forecast.saw_prompt(prompt, entry.context.macs)
-        self._judge(now, entry, now <= entry.first_due)
+        if entry.leads:
+            self._judge(now, entry, now <= entry.first_due)
 
     def _finish(self, now: float, entry: GenerationEntry) -> Finished:
         assert entry.first is not None
@@ -318,10 +331,14 @@ class GenerationPool:
     def _part_of_one(self, idle: int) -> int:
         """The tokens that one executor takes at once, so that those that share them have the same."""
         sharing = sum(any(not entry.in_prompt for entry in step.entries) for step in self._steps)
-        return max(ceil(sum(not entry.in_prompt for entry in self._running) / (1 + idle + sharing)), 1)
+        return max(ceil(sum(not entry.in_prompt for entry in self._going()) / (1 + idle + sharing)), 1)
+
+    def _going(self) -> list[GenerationEntry]:
+        """Those that run and do not wait for their readers."""
+        return [entry for entry in self._running if entry.paused is None]
 
     def _ready(self) -> list[GenerationEntry]:
-        return [entry for entry in self._running if not (entry.stepping or entry.paused is not None or entry.over)]
+        return [entry for entry in self._going() if not (entry.stepping or entry.over)]
 
     def _margin(self, now: float, entries: list[GenerationEntry]) -> float:
         return max(self.hosted.margin(entry.request).at(now) for entry in entries)

@@ -31,6 +31,9 @@ from service.errors import ClientGone, Internal, InvalidRequest, ServiceError, U
 
 log = logging.getLogger(__name__)
 
+_TIMES_EXPECTED = 10.0
+"""A run is not given up before it has taken so many times what it was expected to: a long recording takes minutes."""
+
 Deliver = Callable[[Reply, Ran | ServiceError], None]
 PassOn = Callable[[Stream, Piece | ServiceError], None]
 
@@ -179,7 +182,8 @@ class Scheduler:
             self._dispatch.sweep(now)
             self._generations.sweep(now)
             for executor, running in list(self._dispatch.running.items()):
-                if now - running.since > self._settings.hang_seconds:
+                expected = running.until - running.since
+                if now - running.since > max(self._settings.hang_seconds, _TIMES_EXPECTED * expected):
                     self._replace(executor, running)
 
     def _take(self, executor: Executor) -> Job | None:
@@ -286,11 +290,12 @@ class Scheduler:
         self._hung.add(executor)
         self.replaced += 1
         if running.model:
-            limit = self._settings.hang_seconds
-            log.error("model %s ran for more than %g s: its executor is replaced", running.model, limit)
-            error = Internal(f"the model {running.model!r} took longer than {limit:g} s and was given up")
+            seconds = self._clock() - running.since
+            log.error("model %s ran for more than %.1f s: its executor is replaced", running.model, seconds)
+            error = Internal(f"the model {running.model!r} took longer than {seconds:.1f} s and was given up")
             self._generations.gave_up(executor, error)
             if running.entry is not None:
+                running.entry.withdrawn = True  # should it come back after all, it ends at its next step
                 self._answer(running.entry, error)
         self._add_executor()
 

@@ -17,10 +17,11 @@ class EngineSettings:
 
     `executors` run one model each at a time: one per core by default. Each has `threads`, one by default, which share
     the larger products of its run; there are never more of all of them than cores. `queue_limit` bounds the requests of
-    one model that wait. A run longer than `hang_seconds` is given up and its executor replaced. `warmup_runs` is the
-    number of runs at each of a few levels that a model does when it is loaded, from which its latency is first known.
-    `shadow_share` of gated requests, 0 to 1, are run again dense when there is nothing else to do. Of a language model
-    at most `generations` run at once; one whose reader is `unread_limit` pieces behind pauses until it reads on.
+    one model that wait. A run longer than `hang_seconds`, and than ten times what was expected, is given up and its
+    executor replaced. `warmup_runs` is the number of runs at each of a few levels that a model does when it is loaded,
+    from which its latency is first known. `shadow_share` of gated requests, 0 to 1, are run again dense when there is
+    nothing else to do. Of a language model at most `generations` run at once; one whose reader is `unread_limit` pieces
+    behind pauses until it reads on.
     """
 
     executors: int = field(default_factory=usable_cores)

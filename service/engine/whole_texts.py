@@ -33,8 +33,9 @@ async def whole_texts(request: Request, model: Generator, pieces: Pieces) -> Fin
             max_tokens=most,
             options=GenerationOptions(request.options),
             protocol=request.protocol,
+            number=number,
         )
-        for prompt in request.inputs["prompt"]
+        for number, prompt in enumerate(request.inputs["prompt"])
     ]
     try:
         async with asyncio.TaskGroup() as group:

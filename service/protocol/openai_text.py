@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
+from itertools import product
 
 import orjson
 from fastapi import Request, Response
@@ -39,7 +40,8 @@ async def answer_text(engine: InferenceEngine, limits: Limits, request: Request,
         model = _generator(engine, call.fields.model)
         prompts = await _tokens(model, call)
     wanted = [
-        _generation(call, tokens, choice, intake.arrival) for tokens in prompts for choice in range(call.fields.choices)
+        _generation(call, tokens, choice, number, intake.arrival)
+        for number, (tokens, choice) in enumerate(product(prompts, range(call.fields.choices)))
     ]
     pieces = interleave([engine.generate(one) for one in wanted])
     caller = caller_of(request.scope)
@@ -55,13 +57,13 @@ async def answer_text(engine: InferenceEngine, limits: Limits, request: Request,
     return Response(content, headers=headers, media_type="application/json")
 
 
-def _generation(call: TextCall, tokens: list[int], choice: int, arrival: float) -> GenerationRequest:
+def _generation(call: TextCall, tokens: list[int], choice: int, number: int, arrival: float) -> GenerationRequest:
     fields, sampling = call.fields, call.fields.sampling
     if sampling.seed is not None:
         # The choices of a prompt are to differ, and to be the same again.
         sampling = replace(sampling, seed=(sampling.seed + choice) % 2**64)
     return GenerationRequest(
-        "", fields.model, tokens, arrival, sampling, fields.max_tokens, fields.stops, fields.options, PROTOCOL
+        "", fields.model, tokens, arrival, sampling, fields.max_tokens, fields.stops, fields.options, PROTOCOL, number
     )
 
 

@@ -126,7 +126,9 @@ def taking(token, prompt=0.0):
     return lambda steps: time.sleep(token)
 
 
-def generation(prompt="Hi", arrival=None, max_tokens=None, stops=(), temperature=0.0, logprobs=None, **options):
+def generation(
+    prompt="Hi", arrival=None, max_tokens=None, stops=(), temperature=0.0, logprobs=None, number=0, **options
+):
     own = {name: options.pop(name) for name in ("first_token_ms", "token_ms") if name in options}
     return GenerationRequest(
         id=prompt,
@@ -137,4 +139,5 @@ def generation(prompt="Hi", arrival=None, max_tokens=None, stops=(), temperature
         max_tokens=max_tokens,
         stops=tuple(stops),
         options=GenerationOptions(RequestOptions(**options), **own),
+        number=number,
     )

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from service.errors import Refused
+from service.errors import Refused, TooSlow
 from tests.service.engine.fake_generator import generation
 from tests.service.engine.virtual_generations import Virtual, slo, stream
 
@@ -62,6 +62,50 @@ def test_an_slo_that_cannot_be_met_is_missed_by_little_and_not_refused():
     assert ran.lost == []
     assert all(not done.slo_attainable and not done.slo_met for _, done in ran.done)
     assert max(done.tokens.token_seconds for _, done in ran.done) < 0.006
+
+
+def test_a_pace_that_cannot_be_kept_costs_others_nothing():
+    hasty = generation("hasty", arrival=0.0, max_tokens=3000, token_ms=0.001)
+    others = stream(rate=0.5, seconds=8, first=0.5)
+    ran = Virtual(slo()).run([hasty, *others])
+    assert ran.lost == []
+    assert all(done.slo_met for name, done in ran.done if name != "hasty")
+    # 3.6 ms at the floor, and it goes on while the others run.
+    assert dict(ran.done)["hasty"].tokens.token_seconds < 0.005
+
+
+def test_an_operator_s_pace_that_cannot_be_kept_is_no_outage():
+    ran = Virtual(slo(first_token_ms=2000, token_ms=0.1)).run(stream(rate=1, seconds=8, tokens=200))
+    assert ran.lost == []
+
+
+def behind_slow_readers(readers, **settings):
+    slow = [generation(f"slow {n}", arrival=2.0 * n, max_tokens=500) for n in range(readers)]
+    others = stream(rate=0.5, seconds=8, first=20.0)
+    ran = Virtual(slo(), unread=[request.id for request in slow], **settings).run([*slow, *others])
+    assert len([done for name, done in ran.done if not name.startswith("slow") and done.slo_met]) == len(others)
+    return ran
+
+
+def test_who_does_not_read_takes_no_place_from_others():
+    ran = behind_slow_readers(4, generations=4)
+    assert ran.lost == []
+    assert ran.hosted.running == 4
+
+
+def test_the_slowest_readers_end_where_there_is_no_room_for_more():
+    ran = behind_slow_readers(6, generations=3)
+    assert [type(error) for _, error in ran.lost] == [TooSlow]
+    assert ran.hosted.running == 5
+
+
+def test_all_generations_of_a_request_are_let_in_with_its_first():
+    together = [generation(f"{n:<40}", arrival=0.0, max_tokens=100, number=n) for n in range(40)]
+    alone = stream(rate=1, seconds=5, first=1.0, prompt=41)
+    ran = Virtual(slo(), generations=8).run([*together, *alone])
+    assert [name for name, _ in ran.lost if len(name) == 40] == []
+    assert len(ran.done) + len(ran.lost) == 45
+    assert len([name for name, done in ran.done if len(name) == 41 and done.slo_met]) >= 1
 
 
 def test_without_shedding_nothing_is_refused():

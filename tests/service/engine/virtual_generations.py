@@ -24,9 +24,9 @@ def step_seconds(contexts, batched=1.0):
 
 
 class Virtual:
-    """`done` has (the request's id, `Finished`), `lost` (its id, the error)."""
+    """`done` has (the request's id, `Finished`), `lost` (its id, the error). Nothing is read of those in `unread`."""
 
-    def __init__(self, slo, executors=1, batched=1.0, **settings):
+    def __init__(self, slo, executors=1, batched=1.0, unread=(), **settings):
         model = FakeGenerator(endless=True, context_length=4000)
         self.hosted = HostedModel(model, slo)
         self.generations = Generations(EngineSettings(executors=executors, **settings), self._answer, lambda make: None)
@@ -36,6 +36,7 @@ class Virtual:
         self._free = list(range(executors))
         self._agenda, self._order = [], count()
         self._batched = batched
+        self._unread = set(unread)
         self._learn()
 
     def run(self, requests):
@@ -89,7 +90,7 @@ class Virtual:
             self.lost.append((entry.request.id, item))
         elif item.finished:
             self.done.append((entry.request.id, item.finished))
-        else:
+        elif entry.request.id not in self._unread:
             entry.unread = 0
 
     def attainment(self):
