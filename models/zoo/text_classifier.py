@@ -73,6 +73,7 @@ class TextClassifier:
         return read_texts(self._reader, inputs)
 
     def answer(self, tokens: Tokens, context: GateContext, thresholds: Mapping[str, float]) -> dict[str, NDArray[Any]]:
+        context.check_wanted()
         encoded = self.encoder(tokens.ids, context, thresholds, types=tokens.types)
         context.macs += self._head.macs
         # The first position is never joined with others.

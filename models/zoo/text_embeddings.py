@@ -73,6 +73,7 @@ class TextEmbedder:
         return read_texts(self._reader, inputs)
 
     def answer(self, tokens: Tokens, context: GateContext, thresholds: Mapping[str, float]) -> dict[str, NDArray[Any]]:
+        context.check_wanted()
         return {"embedding": self.embed(tokens.ids, context, thresholds)[None]}
 
     def embed(

@@ -3,7 +3,7 @@ import pytest
 
 pytest.importorskip("tokenizers", reason="the extra `text` is not installed")
 
-from models.model import GateContext, InvalidInput
+from models.model import Cancelled, GateContext, InvalidInput
 from models.zoo.text_embeddings import TextEmbedder
 from tests.models.zoo.random_bert import HIDDEN, POSITIONS, write_random_bert
 
@@ -37,6 +37,14 @@ def test_the_work_is_that_of_all_texts(model):
     context = GateContext(0.0)
     model.run(texts(*TEXTS), context)
     assert context.macs == model.dense_macs(texts(*TEXTS)) == sum(model.dense_macs(texts(text)) for text in TEXTS)
+
+
+def test_a_run_that_nobody_waits_for_ends_at_the_next_text(model):
+    asked = []
+    context = GateContext(0.0, wanted=lambda: asked.append(1) or len(asked) < 3)
+    with pytest.raises(Cancelled):
+        model.run(texts(*TEXTS), context)
+    assert len(asked) == 3
 
 
 def test_what_is_too_long_is_cut_off(model):
