@@ -69,9 +69,11 @@ def late_by(
     margin: float,
     executors: int,
     most: int,
+    free_in: float,
 ) -> float:
     """Seconds by which its first token is too late at the ceiling, as things stand, below 0 where it is not. `running`
-    are those that do not pause, `before` those that wait and are more urgent, `most` how many may run at once.
+    are those that do not pause, `before` those that wait and are more urgent, `most` how many may run at once, and
+    `free_in` the seconds until an executor is free.
     """
     pace, work = forecast.pace(margin), forecast.token()
     token = min((other.allowed for other in running), default=entry.allowed)
@@ -87,7 +89,7 @@ def late_by(
         each = forecast.token_seconds(ceil(room / executors), token)
         wait = max(wait, each * tokens_until_free(behind, running, forecast.length))
     own = entry.least * forecast.prompts.tail_ratio
-    return now + margin * (wait + own) - entry.first_due
+    return now + free_in + margin * (wait + own) - entry.first_due
 
 
 def tokens_until_free(behind: int, running: Sequence[GenerationEntry], length: float) -> float:

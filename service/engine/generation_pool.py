@@ -68,12 +68,16 @@ class GenerationPool:
         self._prompt_tokens = 0
         self._generated_tokens = 0
 
-    def admit(self, now: float, request: GenerationRequest, stream: Stream | None = None) -> GenerationEntry:
-        """Queues a generation. Raises `Refused`, or `Expired` when its timeout has passed already."""
+    def admit(
+        self, now: float, request: GenerationRequest, stream: Stream | None = None, free_in: float = 0.0
+    ) -> GenerationEntry:
+        """Queues a generation; `free_in` is how many seconds all executors have something to do, for other models too.
+        Raises `Refused`, or `Expired` when its timeout has passed already.
+        """
         entry = plan_generation(self.hosted, self.forecast, request, now, stream)
         if entry.expires <= now:
             raise expired(entry, now)
-        self._refuse_if_late(now, entry)
+        self._refuse_if_late(now, entry, free_in)
         insort(self._waiting, ((request.options.common.urgency, entry.first_due, next(self._order)), entry))
         self.hosted.waiting += 1
         return entry
@@ -182,13 +186,13 @@ class GenerationPool:
             generation=GenerationSnapshot(self._prompt_tokens, self._generated_tokens),
         )
 
-    def _refuse_if_late(self, now: float, entry: GenerationEntry) -> None:
+    def _refuse_if_late(self, now: float, entry: GenerationEntry, free_in: float) -> None:
         key = (entry.request.options.common.urgency, entry.first_due)
         before = [other for place, other in self._waiting if place[:2] <= key]
         full, late, going = len(self._waiting) >= self._queue_limit, 0.0, self._going()
-        if entry.leads and (going or before):
+        if entry.leads and (going or before or free_in > 0):
             margin = self._margin(now, [entry])
-            late = late_by(now, entry, going, before, self.forecast, margin, self._executors, self._most)
+            late = late_by(now, entry, going, before, self.forecast, margin, self._executors, self._most, free_in)
         if full or (late > 0 and entry.slo.shed and self.forecast.prompts.trusted):
             self.hosted.counts.fail.add(now - entry.request.arrival)
             raise refuse(self.hosted.name, entry, late, len(self._waiting), full)

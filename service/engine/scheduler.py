@@ -130,7 +130,8 @@ class Scheduler:
             pool = self._generations.pool(hosted)
             if pool is None:
                 raise InvalidRequest(f"{hosted.name!r} does not generate text", "model")
-            entry = pool.admit(self._clock(), request, stream)
+            now = self._clock()
+            entry = pool.admit(now, request, stream, self._dispatch.free_in(now))
             self._ring_one()
         return entry
 

@@ -286,3 +286,11 @@ def test_a_run_at_level_0_is_predicted_to_do_the_work_of_level_0():
     dispatch.admit(0.0, quick, request(arrival=0.0), MACS, idle=True)
     dispatch.take(0.0, "executor", spare=False)
     assert dispatch.running["executor"].until == pytest.approx(seconds(0.8), rel=0.02)
+
+
+def test_when_an_executor_will_be_free():
+    dispatch = Dispatch(2, 10, 0.0, lambda entry, error: None)
+    dispatch.occupy(0.0, "one", 5.0, "model")
+    assert dispatch.free_in(1.0) == 0
+    dispatch.occupy(0.0, "other", 3.0, "model")
+    assert [dispatch.free_in(now) for now in (1.0, 4.0)] == [2.0, 0.0]

@@ -79,6 +79,14 @@ def test_an_operator_s_pace_that_cannot_be_kept_is_no_outage():
     assert ran.lost == []
 
 
+def test_who_would_wait_too_long_for_an_executor_is_refused_at_once():
+    pool = Virtual(slo()).pool
+    with pytest.raises(Refused) as refused:
+        pool.admit(0.0, generation(arrival=0.0), free_in=8.0)
+    assert refused.value.retry_after_seconds == 8
+    pool.admit(0.0, generation(arrival=0.0), free_in=0.2)
+
+
 def behind_slow_readers(readers, **settings):
     slow = [generation(f"slow {n}", arrival=2.0 * n, max_tokens=500) for n in range(readers)]
     others = stream(rate=0.5, seconds=8, first=20.0)
