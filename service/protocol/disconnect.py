@@ -1,7 +1,7 @@
 """Work that stops when nobody waits for it any more."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from starlette.types import Receive, Scope
@@ -17,12 +17,13 @@ CALLER = "sluice.caller"
 class Caller:
     """Who waits at the other end of a connection. One request of a connection is worked on at a time.
 
-    `has_sent` says that all of that request is there.
+    `has_sent` says that all of that request is there. `hang_up` ends the connection, with what was not read yet.
     """
 
-    __slots__ = ("_worker", "gone", "has_sent")
+    __slots__ = ("_worker", "gone", "hang_up", "has_sent")
 
-    def __init__(self) -> None:
+    def __init__(self, hang_up: Callable[[], None] = lambda: None) -> None:
+        self.hang_up = hang_up
         self.gone = False
         self.has_sent = False
         self._worker: asyncio.Task[Any] | None = None

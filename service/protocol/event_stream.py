@@ -29,11 +29,15 @@ class EventStream(Response):
         self._read_seconds = read_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        caller = caller_of(scope)
         try:
-            await unless_disconnected(self._send(send), receive, caller_of(scope))
-        except (ClientGone, TimeoutError):
-            # Nobody reads an answer: the connection ends without one.
+            await unless_disconnected(self._send(send), receive, caller)
+        except ClientGone:
             return
+        except TimeoutError:
+            # To close it would be to wait until what was sent before is read.
+            if caller is not None:
+                caller.hang_up()
 
     async def _send(self, send: Send) -> None:
         async with aclosing(self._events) as events:

@@ -30,7 +30,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
-        self._caller = Caller()
+        self._caller = Caller(self.transport.abort)
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from service.protocol.disconnect import CALLER, Caller
 from service.protocol.event_stream import EventStream, event
 
 
@@ -40,8 +41,9 @@ class Source:
             self.closed = True
 
 
-async def serve(source, client, **options):
-    await EventStream(source(), **options)({"type": "http"}, client.receive, client.send)
+async def serve(source, client, caller=None, **options):
+    scope = {"type": "http"} if caller is None else {"type": "http", CALLER: caller}
+    await EventStream(source(), **options)(scope, client.receive, client.send)
 
 
 async def test_events_are_sent_one_by_one_and_the_end_is_told():
@@ -72,6 +74,14 @@ async def test_a_client_that_does_not_read_closes_them_too():
     assert source.closed
     # Nothing was made for which there was no place.
     assert source.made == 4
+
+
+async def test_the_connection_of_a_client_that_does_not_read_ends_at_once():
+    hung_up = []
+    await serve(Source(), Client(reads=4), Caller(lambda: hung_up.append(True)), read_seconds=0.02)
+    assert hung_up == [True]
+    await serve(Source(3), Client(), Caller(lambda: hung_up.append(True)))
+    assert hung_up == [True]
 
 
 async def test_a_server_that_stops_is_not_held_up():
