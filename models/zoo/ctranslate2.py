@@ -3,12 +3,13 @@
 import hashlib
 import mmap
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.zoo.tokenizer_file import pointer_hint
 from models.zoo.whisper_shape import WhisperShape
 
 Array = NDArray[np.float32]
@@ -26,9 +27,14 @@ class CTranslate2Tensors(Mapping[str, Array]):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._entries: dict[str, tuple[tuple[int, ...], int, int, int]] = {}
+        if hint := pointer_hint(path):
+            raise ValueError(f"{path} is no CTranslate2 model{hint}")
+        with path.open("rb") as file:
+            try:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except ValueError:
+                raise ValueError(f"{path} is no CTranslate2 model (it is empty)") from None
         try:
             self._read_entries()
         except (struct.error, UnicodeDecodeError) as error:
@@ -88,19 +94,21 @@ class CTranslate2Tensors(Mapping[str, Array]):
     def shape(self) -> WhisperShape:
         """The sizes, as the tensors have them."""
 
-        def size(name: str) -> tuple[int, ...]:
+        def size(name: str, axes: int = 2) -> tuple[int, ...]:
             if name not in self._entries:
                 raise ValueError(f"{self._path} has no tensor {name!r}")
-            return self._entries[name][0]
+            found = self._entries[name][0]
+            if len(found) != axes:
+                raise ValueError(f"{self._path}: tensor {name!r} must have {axes} axes, got {list(found)}")
+            return found
 
         def layers(part: str) -> int:
             found = {name.split("/")[1] for name in self._entries if name.startswith(f"{part}/layer_")}
             return len(found - {"layer_norm"})
 
-        hidden, mels, _ = size("encoder/conv1/weight")
+        hidden, mels, _ = size("encoder/conv1/weight", 3)
         vocabulary, _ = size("decoder/embeddings/weight")
-        (encoder_heads,) = self._integers("encoder/num_heads")
-        (decoder_heads,) = self._integers("decoder/num_heads")
+        encoder_heads, decoder_heads = (self._heads(f"{part}/num_heads", hidden) for part in ("encoder", "decoder"))
         return WhisperShape(
             mels=mels,
             positions=size("encoder/position_encodings/encodings")[0],
@@ -115,13 +123,16 @@ class CTranslate2Tensors(Mapping[str, Array]):
             decoder_feed_forward=size("decoder/layer_0/ffn/linear_0/weight")[0],
         )
 
-    def _integers(self, name: str) -> Sequence[int]:
-        """The values of a small tensor of whole numbers."""
+    def _heads(self, name: str, hidden: int) -> int:
+        """How many heads so many channels have, by a tensor of one whole number."""
         if name not in self._entries:
-            return (self._entries["encoder/conv1/weight"][0][0] // _HEAD_SIZE,)
+            return max(1, hidden // _HEAD_SIZE)
         _, datatype, start, size = self._entries[name]
-        kind = np.dtype(_TYPES[datatype])
-        return [int(value) for value in np.frombuffer(self._map, kind, size // kind.itemsize, start)]
+        kind = np.dtype(_TYPES[datatype]) if datatype < len(_TYPES) else np.dtype("i1")
+        values = [int(value) for value in np.frombuffer(self._map, kind, size // kind.itemsize, start)]
+        if len(values) != 1 or values[0] < 1 or hidden % values[0]:
+            raise ValueError(f"{self._path}: {name} must be a number that divides {hidden}, got {values[:4]}")
+        return values[0]
 
     def renamed(self) -> Mapping[str, Array]:
         """The same tensors by Hugging Face's names; what was stacked is apart."""

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from models.zoo.llama_gates import BASIS, FITTED_ON, GATES, norms_name
 from models.zoo.llama_packing import Array
+from models.zoo.text_profile import OtherWeights
 
 NORM_STEPS = 6
 """From a norm to its double, as they are kept in a file: which channels are skipped does not depend on more."""
@@ -38,8 +40,11 @@ def save_calibration(calibration: Mapping[str, Array], path: Path) -> None:
 
 
 def load_calibration(path: Path) -> dict[str, Array]:
-    """Reads what `save_calibration` wrote. Raises `FileNotFoundError`."""
-    kept = load_file(path)
+    """Reads what `save_calibration` wrote. Raises `FileNotFoundError`, or `OtherWeights` for something else."""
+    try:
+        kept = load_file(path)
+    except SafetensorError as error:
+        raise OtherWeights(f"{path} has no calibration: {error}") from None
     steps = {name: kept.pop(name) for name in [name for name in kept if name.endswith(STEP)]}
     return {
         name: _powers(values)

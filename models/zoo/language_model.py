@@ -20,6 +20,7 @@ from models.zoo.llama import UNCALIBRATED, Cache, Llama
 from models.zoo.llama_gates import FITTED_ON, SINKS, gate_name
 from models.zoo.llama_shape import read_shape
 from models.zoo.packed_rows import PackedRows
+from models.zoo.text_profile import OtherWeights
 
 Array = NDArray[np.float32]
 CHUNK = 256
@@ -70,30 +71,30 @@ class LanguageModel:
         """Reads a Hugging Face folder; without a profile the model is dense. `report` is called with the share done.
         In the folder `kept`, if there is one, the packed weights are found and kept.
 
-        Raises `FileNotFoundError`, `ModuleNotFoundError` without the package tokenizers, or `ValueError` for files of
-        another architecture."""
+        Raises `FileNotFoundError`, `ModuleNotFoundError` without the package tokenizers, `OtherWeights` for a profile
+        that was measured on others, or `ValueError` for files of another architecture."""
         self.name = name
         self.folder = folder
         config = read_json(folder / "config.json")
+        shape = read_shape(config)
         self.calibration = calibration
         self.vocabulary = Vocabulary(folder)
         checkpoint = Tensors(weights_path(folder))
         self.digest = checkpoint.digest
+        # Before anything is packed by a calibration that is of other weights too.
+        self.profile = profile or Profile.dense(name, self.digest)
+        if self.profile.weights_digest != self.digest:
+            raise OtherWeights(f"the profile of {name} was measured on other weights")
         rows = None
         if kept is not None:
             rows = PackedRows(kept / f"{self.digest[:32]}-{datatype}.packed", self.digest, datatype)
         fits = FITTED_ON in calibration
         half = 0.5 if fits else 1.0
-        self.network = Llama(
-            read_shape(config), checkpoint, datatype, calibration, lambda done: report(half * done), rows
-        )
+        self.network = Llama(shape, checkpoint, datatype, calibration, lambda done: report(half * done), rows)
         if fits:
             fit_coarse(self.network, calibration, lambda done: report(half + half * done))
         self.network.keep()
         kernels.release_memory()  # fitting takes as much as the weights
-        self.profile = profile or Profile.dense(name, self.digest)
-        if self.profile.weights_digest != self.digest:
-            raise ValueError(f"the profile of {name} was measured on other weights: run sluice calibrate {name}")
         self.end_tokens = _end_tokens(folder, config)
         self.context_length = self.network.shape.positions
         self.vocabulary_size = self.network.shape.vocabulary
@@ -276,7 +277,11 @@ def _end_tokens(folder: Path, config: Mapping[str, Any]) -> frozenset[int]:
     """Those of config.json, and of generation_config.json, which for chat models has the end of a turn as well."""
     generation = folder / "generation_config.json"
     found: set[int] = set()
-    for settings in (config, read_json(generation) if generation.exists() else {}):
-        tokens = settings.get("eos_token_id")
-        found.update(tokens if isinstance(tokens, list) else [] if tokens is None else [tokens])
+    settings = {"config.json": config, generation.name: read_json(generation) if generation.exists() else {}}
+    for file, content in settings.items():
+        given = content.get("eos_token_id")
+        tokens = given if isinstance(given, list) else [] if given is None else [given]
+        if not all(isinstance(token, int) for token in tokens):
+            raise ValueError(f"{folder / file}: eos_token_id must be a whole number or a list of them, got {given!r}")
+        found.update(tokens)
     return frozenset(found)

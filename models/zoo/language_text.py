@@ -1,7 +1,9 @@
 """From text to tokens and back, and from a chat to text, as a language model's folder says."""
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from sys import getsizeof
 from typing import Any
@@ -9,6 +11,9 @@ from typing import Any
 from models.model import InvalidInput
 from models.zoo.folder import read_json
 from models.zoo.remembered import Remembered
+from models.zoo.tokenizer_file import read_tokenizer
+
+log = logging.getLogger(__name__)
 
 REMEMBERED_BYTES = 16 * 1024 * 1024
 """A text is tokenised when it is admitted, to know its work; what was found is kept until it runs, if there is room."""
@@ -24,12 +29,10 @@ class Vocabulary:
     Raises `FileNotFoundError`, `ModuleNotFoundError` without the package tokenizers, or `ValueError`."""
 
     def __init__(self, folder: Path) -> None:
-        from tokenizers import Tokenizer
-
         path = folder / "tokenizer.json"
         if not path.exists():
             raise FileNotFoundError(f"{path} is missing: a language model needs its tokenizer.json")
-        self._tokenizer = Tokenizer.from_file(str(path))
+        self._tokenizer = read_tokenizer(path)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         content = read_json(path)
@@ -41,9 +44,20 @@ class Vocabulary:
         self._decoder, self._letters = json.dumps(content.get("decoder")), _letters()
         settings = _optional_json(folder / "tokenizer_config.json")
         self._first = _content(settings.get("bos_token"))
+        if (begins := settings.get("add_bos_token")) is not None:
+            self._begin_texts(bool(begins))
         self.encode: Remembered[str, tuple[int, ...]] = Remembered(
             self._encode, lambda text, tokens: getsizeof(text) + _TOKEN_BYTES * len(tokens), REMEMBERED_BYTES
         )
+
+    def _begin_texts(self, begins: bool) -> None:
+        """What begins a sequence is put before a text, or is not, whatever tokenizer.json says, as transformers does
+        where tokenizer_config.json has `add_bos_token`."""
+        from tokenizers.processors import TemplateProcessing
+
+        first = self.id(self._first) if begins else None
+        special = [] if first is None else [(self._first, first)]
+        self._tokenizer.post_processor = TemplateProcessing([*(name for name, _ in special), "$A"], None, special)
 
     def _encode(self, text: str) -> tuple[int, ...]:
         """The ids of a text. What begins a sequence is put before it, unless the text has it already."""
@@ -77,37 +91,42 @@ class ChatTemplate:
     it is ChatML if the vocabulary has its tokens."""
 
     def __init__(self, folder: Path, vocabulary: Vocabulary) -> None:
+        """Raises `ValueError` where the files hold no template that is a text."""
         settings = _optional_json(folder / "tokenizer_config.json")
         file = folder / "chat_template.jinja"
         source = file.read_text("utf-8") if file.exists() else settings.get("chat_template")
         if isinstance(source, list):  # several by name
-            source = {entry["name"]: entry["template"] for entry in source}.get("default")
-        self._source: str | None = source
+            source = {entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)}.get(
+                "default"
+            )
+        if source is not None and not isinstance(source, str):
+            raise ValueError(f"{folder / 'tokenizer_config.json'}: chat_template must be a text, got {source!r}")
         self._is_chatml = vocabulary.id("<|im_start|>") is not None and vocabulary.id("<|im_end|>") is not None
         names = ("bos_token", "eos_token", "unk_token", "pad_token")
         self._tokens = {name: _content(settings.get(name)) for name in names}
-        self._render: Any = None
+        self._render: Callable[..., str] | None = None
+        self._wrong = ""
+        if source is not None:
+            try:
+                self._render = _compiled(source)
+            except Exception as error:  # by then the template is Python, whose compiler has its own
+                self._wrong = f"the model's chat template does not compile: {error}"
+                log.warning("%s: %s; it answers no chats", folder, self._wrong)
 
     def __call__(self, messages: Sequence[Mapping[str, str]]) -> str:
         """The text that asks for an answer to the messages. Raises `InvalidInput` where the template refuses them."""
         if not messages:
             raise InvalidInput("messages", "must hold at least one message")
-        if self._source is None:
-            return self._chatml(messages)
-        from jinja2.exceptions import TemplateError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
+        if self._wrong:
+            raise InvalidInput("messages", self._wrong)
         if self._render is None:
-            environment = ImmutableSandboxedEnvironment(
-                trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-            )
-            environment.globals["raise_exception"] = _refuse
-            environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
-            self._render = environment.from_string(self._source).render
+            return self._chatml(messages)
+        content = [dict(message) for message in messages]
         try:
-            content = [dict(message) for message in messages]
-            return str(self._render(messages=content, add_generation_prompt=True, **self._tokens))
-        except (TemplateError, TypeError) as error:
+            return str(
+                self._render(messages=content, tools=None, documents=None, add_generation_prompt=True, **self._tokens)
+            )
+        except Exception as error:  # whatever its expressions raise
             raise InvalidInput("messages", f"the model's chat template refuses them: {error}") from None
 
     def _chatml(self, messages: Sequence[Mapping[str, str]]) -> str:
@@ -115,6 +134,33 @@ class ChatTemplate:
             raise InvalidInput("messages", "the model has no chat template; give it a prompt")
         turns = [f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n" for message in messages]
         return "".join(turns) + "<|im_start|>assistant\n"
+
+
+def _compiled(source: str) -> Callable[..., str]:
+    """A template, with what transformers gives to one. Raises what jinja2 raises where it does not compile."""
+    from jinja2.ext import Extension
+    from jinja2.nodes import Node
+    from jinja2.parser import Parser
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):  # type: ignore[misc]
+        """Marks what an assistant said, which tells training what to learn: here it is as if it were not there."""
+
+        tags = frozenset({"generation"})
+
+        def parse(self, parser: Parser) -> list[Node]:
+            next(parser.stream)
+            body: list[Node] = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return body
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation]
+    )
+    environment.globals["raise_exception"] = _refuse
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
+    render: Callable[..., str] = environment.from_string(source).render
+    return render
 
 
 def _refuse(message: str) -> None:
@@ -125,7 +171,8 @@ def _refuse(message: str) -> None:
 
 def _content(token: Any) -> str:
     """A special token's text, which tokenizer_config.json has as it is or within an object."""
-    return token["content"] if isinstance(token, dict) else token or ""
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else ""
 
 
 def _optional_json(path: Path) -> dict[str, Any]:

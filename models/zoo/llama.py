@@ -103,7 +103,9 @@ class Llama:
         self._norm = weights["model.norm.weight"]
         # The head first: it is the largest by far, and in float32 for a moment.
         self._packing = packing = Packing(weights, datatype, rows)
-        self._head_name = "model.embed_tokens" if shape.tied or "lm_head.weight" not in weights else "lm_head"
+        if not shape.tied and "lm_head.weight" not in weights:
+            raise ValueError("config.json: tie_word_embeddings is not true, and the weights have no lm_head.weight")
+        self._head_name = "model.embed_tokens" if shape.tied else "lm_head"
         self.turn: kernels.RowMatrix | None = None
         self.words: kernels.RowMatrix | None = None
         if BASIS in calibration:

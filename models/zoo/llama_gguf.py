@@ -5,7 +5,7 @@ The format is that of the GGUF specification (ggml project); the package gguf re
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from models.zoo.config_fields import whole_number
+from models.zoo.llama_shape import read_shape
+from models.zoo.tokenizer_file import pointer_hint
+
 Array = NDArray[np.float32]
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
+FACTORS = "rope_freqs.weight"
+"""The tensor of what each angle of the rotary embedding is divided by."""
 
 _OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 _INNER = {
@@ -34,6 +40,9 @@ _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}DIGITS| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+_LLAMA3 = ("llama-bpe", "llama3", "llama-v3")
+"""Names of one way to split words: a word that is a token is not made of merges, and a text has a beginning unless the
+file says otherwise."""
 _CONTROL = 3
 """The type of a token that is not text."""
 
@@ -41,34 +50,64 @@ _CONTROL = 3
 def convert(source: Path, folder: Path, report: Callable[[float], None]) -> None:
     """Writes the folder, all of it or nothing; `report` is called with the share done, 0 to 1.
 
-    Raises `ModuleNotFoundError` without the packages gguf and tokenizers, or `ValueError` for another architecture."""
+    Raises `ModuleNotFoundError` without the packages gguf and tokenizers, or `ValueError` for another architecture and
+    for a file that is torn or no GGUF."""
     from gguf import GGUFReader
-    from gguf.quants import dequantize
 
-    reader = GGUFReader(source)
-    fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
+    try:
+        reader = GGUFReader(source)
+        fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
+    except Exception as error:  # the package raises nothing narrower
+        raise ValueError(f"{source} is no GGUF file that can be read: {error}{pointer_hint(source)}") from None
+    try:
+        _convert(reader.tensors, fields, folder, report)
+    except KeyError as missing:
+        raise ValueError(f"{source} lacks {missing}") from None
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
+
+
+def _convert(tensors: Sequence[Any], fields: Mapping[str, Any], folder: Path, report: Callable[[float], None]) -> None:
     architecture = fields.get("general.architecture")
     if architecture not in ARCHITECTURES:
-        raise ValueError(f"{source}: architecture must be one of {', '.join(ARCHITECTURES)}, got {architecture!r}")
+        raise ValueError(f"architecture must be one of {', '.join(ARCHITECTURES)}, got {architecture!r}")
+    # Factors of the angles are in one architecture's files alone; in others' the tensor's name is unknown.
+    factors = {tensor.name: tensor for tensor in tensors if architecture == "llama" and tensor.name == FACTORS}
+    own = _values(factors[FACTORS]) if factors else None
+    config = configuration(fields, own, tied=all(tensor.name != "output.weight" for tensor in tensors))
+    settings, made = _tokenizer_settings(fields), tokenizer(fields)
     partial = folder.with_name(folder.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
-    tensors: dict[str, NDArray[Any]] = {}
-    for i, tensor in enumerate(reader.tensors):
-        if tensor.name.startswith("rope_freqs"):  # they follow from the configuration
+    weights: dict[str, NDArray[Any]] = {}
+    for i, tensor in enumerate(tensors):
+        if tensor.name in factors:
             continue
         name = hugging_face_name(tensor.name)
-        weight = dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
+        weight = _values(tensor)
         if architecture == "llama" and re.search(r"[qk]_proj", name):
-            heads = fields["llama.attention.head_count" + ("_kv" if "k_proj" in name else "")]
+            heads = config["num_key_value_heads" if "k_proj" in name else "num_attention_heads"]
             weight = halves_together(weight, heads)
-        tensors[name] = weight.astype(np.float16) if weight.ndim == 2 else weight
-        report(0.8 * (i + 1) / len(reader.tensors))
-    save_file(tensors, partial / "model.safetensors")
-    _write(partial / "config.json", configuration(fields, tied="lm_head.weight" not in tensors))
-    _write(partial / "tokenizer_config.json", _tokenizer_settings(fields))
-    tokenizer(fields).save(str(partial / "tokenizer.json"))
+        weights[name] = weight.astype(np.float16) if weight.ndim == 2 else weight
+        report(0.8 * (i + 1) / len(tensors))
+    save_file(weights, partial / "model.safetensors")
+    _write(partial / "config.json", config)
+    _write(partial / "tokenizer_config.json", settings)
+    made.save(str(partial / "tokenizer.json"))
     partial.rename(folder)
     report(1.0)
+
+
+def _values(tensor: Any) -> Array:
+    """In float32. Raises `ValueError` for a type that the package cannot read."""
+    from gguf.quants import dequantize
+
+    try:
+        values: Array = dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
+    except NotImplementedError:
+        raise ValueError(
+            f"the tensor {tensor.name!r} is of a type that cannot be read, {tensor.tensor_type!r}"
+        ) from None
+    return values
 
 
 def hugging_face_name(name: str) -> str:
@@ -89,8 +128,9 @@ def halves_together(weight: Array, heads: int) -> Array:
     return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(weight.shape)
 
 
-def configuration(fields: Mapping[str, Any], tied: bool) -> dict[str, Any]:
-    """The `config.json`."""
+def configuration(fields: Mapping[str, Any], factors: Array | None, tied: bool) -> dict[str, Any]:
+    """The `config.json`. `factors` are those that each angle of the rotary embedding is divided by, if the file has
+    some."""
     family = fields["general.architecture"]
 
     def get(name: str, default: Any = None) -> Any:
@@ -112,9 +152,39 @@ def configuration(fields: Mapping[str, Any], tied: bool) -> dict[str, Any]:
         "bos_token_id": fields.get("tokenizer.ggml.bos_token_id"),
         "eos_token_id": fields.get("tokenizer.ggml.eos_token_id"),
     }
-    if head_size := get("attention.key_length"):
-        config["head_dim"] = head_size
+    # Qwen3's heads have a size of their own where a config.json does not say it.
+    hidden, heads = whole_number(config, "hidden_size"), whole_number(config, "num_attention_heads")
+    config["head_dim"] = get("attention.key_length") or hidden // heads
+    config["rope_scaling"] = _scaling(fields, factors, config)
+    read_shape(config)
     return config
+
+
+def _scaling(fields: Mapping[str, Any], factors: Array | None, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How the rotary embedding is stretched, as a `config.json` says it; None where it is not. A tensor of factors is
+    all that a file of Llama 3 says of it."""
+    prefix = f"{config['model_type']}.rope"
+    turned = fields.get(f"{prefix}.dimension_count", config["head_dim"])
+    if turned != config["head_dim"]:
+        raise ValueError(f"{prefix}.dimension_count must be the size of a head, {config['head_dim']}, got {turned}")
+    kind = fields.get(f"{prefix}.scaling.type", "linear")
+    if kind not in ("none", "linear"):
+        raise ValueError(f"{prefix}.scaling.type must be 'none' or 'linear', got {kind!r}")
+    if (strength := fields.get(f"{prefix}.scaling.attn_factor", 1.0)) != 1:
+        raise ValueError(f"{prefix}.scaling.attn_factor must be 1, got {strength}")
+    factor = fields.get(f"{prefix}.scaling.factor") or fields.get(f"{prefix}.scale_linear") or 1.0
+    if kind == "none":
+        factor = 1.0
+    if factors is None:
+        return {"rope_type": "linear", "factor": factor} if factor != 1 else None
+    each = (factor * factors).tolist()
+    return {
+        "rope_type": "longrope",
+        "short_factor": each,
+        "long_factor": each,
+        "attention_factor": 1.0,
+        "original_max_position_embeddings": config["max_position_embeddings"],
+    }
 
 
 def tokenizer(fields: Mapping[str, Any]) -> Any:
@@ -131,22 +201,23 @@ def tokenizer(fields: Mapping[str, Any]) -> Any:
         split = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     elif words in ("default", "gpt-2"):
         split = [pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    elif words in ("llama-bpe", "qwen2"):
-        pattern = Regex(_WORDS.replace("DIGITS", "{1,3}" if words == "llama-bpe" else ""))
+    elif words in (*_LLAMA3, "qwen2"):
+        pattern = Regex(_WORDS.replace("DIGITS", "" if words == "qwen2" else "{1,3}"))
         by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         split = [pre_tokenizers.Split(pattern, "isolated"), by_bytes]
     else:
         raise ValueError(f"tokenizer.ggml.pre is unknown, got {words!r}: use the Hugging Face folder of this model")
     tokens = fields["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ", 1)) for merge in fields["tokenizer.ggml.merges"]]
-    made = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    made = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=words in _LLAMA3))
     made.pre_tokenizer = pre_tokenizers.Sequence(split)
     made.decoder = decoders.ByteLevel()
     kinds = fields["tokenizer.ggml.token_type"]
     special = [token for token, kind in zip(tokens, kinds, strict=True) if kind == _CONTROL]
     made.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
-    if fields.get("tokenizer.ggml.add_bos_token"):
-        first = fields["tokenizer.ggml.bos_token_id"]
+    first = fields.get("tokenizer.ggml.bos_token_id")
+    if first is not None and fields.get("tokenizer.ggml.add_bos_token", words in _LLAMA3):
         made.post_processor = processors.TemplateProcessing(f"{tokens[first]} $A", None, [(tokens[first], first)])
     return made
 

@@ -2,7 +2,7 @@
 window, each from where the one before was understood to."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from models.model import GateContext, InvalidInput, TensorSpec
 from models.zoo.log_mel import HOP, RATE, log_mel, speech_frames
 from models.zoo.speech_decoding import GreedyDecoder
 from models.zoo.speech_segments import Segment, is_silence, segments_of
+from models.zoo.text_profile import OtherWeights
 from models.zoo.whisper import Whisper
 from models.zoo.whisper_files import read_whisper
 from models.zoo.whisper_layers import Array
@@ -60,7 +61,8 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a request asks for: the language (None: to be found out), text that came before, and times."""
+    """What a request asks for: the language (None: the folder's own, else to be found out), text that came before, and
+    times."""
 
     language: str | None = None
     prompt: str = ""
@@ -95,20 +97,21 @@ class SpeechRecognizer:
         profile: Profile | None = None,
         calibrated: Calibrated | None = None,
         datatype: str = "fp32",
+        report: Callable[[float], None] = lambda done: None,
     ) -> None:
         """Reads a folder of a Whisper; without a profile the model is dense, without a calibration it has no gates but
-        that on positions.
+        that on positions. `report` is called with the share done.
 
-        Raises `FileNotFoundError`, `ModuleNotFoundError` without the package tokenizers, or `ValueError` for files of
-        another architecture."""
+        Raises `FileNotFoundError`, `ModuleNotFoundError` without the package tokenizers, `OtherWeights` for a profile
+        that was measured on others, or `ValueError` for files of another architecture."""
         files = read_whisper(folder)
         self.name = name
         self.folder = folder
         self.digest = files.digest
         self.profile = profile or Profile.dense(name, files.digest)
         if self.profile.weights_digest != files.digest:
-            raise ValueError(f"the profile of {name} was measured on other weights: run sluice calibrate {name}")
-        self.whisper = Whisper(files.shape, files.tensors, calibrated, datatype)
+            raise OtherWeights(f"the profile of {name} was measured on other weights")
+        self.whisper = Whisper(files.shape, files.tensors, calibrated, datatype, report)
         self._tokens = files.tokens
         self._tokenizer = files.tokenizer
         self.decoder = GreedyDecoder(self.whisper, files.tokens)
@@ -203,7 +206,8 @@ class SpeechRecognizer:
                     segments += found
             at += int(max(understood, LEAST_PROGRESS) * RATE)
         text = "".join(segment.text for segment in segments).strip()
-        return Transcript(text, language or self.languages[0], seconds, tuple(segments))
+        language = language or self._tokens.language or self.languages[0]
+        return Transcript(text, language, seconds, tuple(segments))
 
     def agreement(self, outputs: Mapping[str, NDArray[Any]], dense: Mapping[str, NDArray[Any]]) -> float:
         """1 − word errors against the dense model's words, 0 where there are more of them than words."""

@@ -58,11 +58,13 @@ class GreedyDecoder:
         """The tokens before a text in this language (None where the model knows one alone), after `earlier` text."""
         tokens, room = self._tokens, self._model.shape.context // 2 - 1
         before = (tokens.previous, *earlier[-room:]) if earlier else ()
-        spoken = (tokens.languages[language], tokens.transcribe) if language is not None else ()
+        spoken = (tokens.languages[language], tokens.task) if language is not None else ()
         return [*before, tokens.start, *spoken, *(() if times else (tokens.no_timestamps,))]
 
     def language(self, heard: Heard, context: GateContext, thresholds: Mapping[str, float]) -> str:
-        """The likeliest language of a window, of those that the model knows."""
+        """The folder's own language, if it has one; else the likeliest of a window, of those that the model knows."""
+        if self._tokens.language is not None:
+            return self._tokens.language
         decoding = self._model.listen(heard, context, thresholds)
         logits = self._model.step([self._tokens.start], decoding, context, thresholds).logits
         return max(self._tokens.languages, key=lambda name: float(logits[self._tokens.languages[name]]))

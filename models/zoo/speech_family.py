@@ -15,7 +15,9 @@ from models.zoo.family import (
     split_datatype,
 )
 from models.zoo.fashion_weights import PACKAGED
+from models.zoo.load_progress import load_progress
 from models.zoo.speech import SpeechRecognizer
+from models.zoo.text_profile import OtherWeights
 from models.zoo.whisper_files import is_whisper, measured_weights
 from models.zoo.whisper_words import Calibrated
 
@@ -39,20 +41,36 @@ def recognises(name: str) -> bool:
     return name.partition(":")[0] == TINY or is_whisper(Path(name)) or is_whisper(Path(name.rpartition(":")[0] or name))
 
 
-def load(name: str, calibrations: Path | None = None) -> SpeechRecognizer:
+def load(name: str, calibrations: Path | None = None, *, dense: bool = False) -> SpeechRecognizer:
     """A model of speech by its name, or by the path of its folder, whose last part is its name then. Behind a colon may
-    stand the datatype of its products, as in "whisper-tiny.en:bf16". It is dense where it has no profile.
+    stand the datatype of its products, as in "whisper-tiny.en:bf16". It is dense where it has no profile, or, of a
+    folder, where its profile was measured on other weights, which is logged, and where it is to be dense.
 
     Raises `UnknownModel`, `MissingWeights`, or `ValueError` when the files do not fit each other.
     """
     folder = locate(name)
     place, datatype = split_datatype(name)
-    short = short_name(place)
-    served, path = f"{short}:{datatype}" if datatype else short, profile_path(name, calibrations)
-    if path is None:
-        log.warning("%s is served dense: it has no profile; sluice calibrate %s --data CLIPS makes one", served, place)
-    profile, calibrated = (Profile.load(path), Calibrated.load(calibrated_beside(path))) if path else (None, None)
-    return SpeechRecognizer(served, folder, profile, calibrated, datatype or DATATYPES[0])
+    short, path = short_name(place), None if dense else profile_path(name, calibrations)
+    served, kind = f"{short}:{datatype}" if datatype else short, datatype or DATATYPES[0]
+
+    def opened(profile: Profile | None = None, calibrated: Calibrated | None = None) -> SpeechRecognizer:
+        with load_progress(served) as report:
+            return SpeechRecognizer(served, folder, profile, calibrated, kind, report)
+
+    why = "it has no profile"
+    if path is not None:
+        beside = calibrated_beside(path)
+        try:
+            if not beside.exists():
+                raise OtherWeights(f"{beside} is missing")
+            return opened(Profile.load(path), Calibrated.load(beside))
+        except OtherWeights as error:
+            if place == TINY:
+                raise OtherWeights(f"{error}: run sluice calibrate {place}") from None
+            why = str(error)
+    if not dense:
+        log.warning("%s is served dense: %s; sluice calibrate %s --data CLIPS makes one", served, why, place)
+    return opened()
 
 
 def locate(name: str) -> Path:

@@ -144,7 +144,10 @@ def tune(
     checkpoint: Path | None = None,
 ) -> Calibrated:
     """The calibration of a calibrated model, tuned on what it heard. With a `checkpoint` an interrupted run goes on
-    where its file left off."""
+    where its file left off. Raises `ValueError` for a model that is dense."""
+    if len(model.profile.points) < 2:
+        name = model.profile.model
+        raise ValueError(f"{name} is dense, and has no gates that could be tuned: run sluice calibrate {name} first")
     student = Student(model, tensors, calibrated)
     student.spread_by(heard[:: max(1, len(heard) // 8)])
     optimiser = torch.optim.Adam(student.parameters(), lr=recipe.rate, betas=(0.9, 0.98))

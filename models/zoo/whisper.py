@@ -24,7 +24,7 @@ encoder, where a request has many positions, a few of them tell which neurons al
 is done for the others.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -40,6 +40,7 @@ from models.zoo.whisper_layers import (
     SAMPLED,
     Array,
     DecoderLayer,
+    EncoderLayer,
     Layers,
     Linear,
     NeuronGate,
@@ -90,11 +91,12 @@ class Whisper:
         tensors: Mapping[str, Array],
         calibrated: Calibrated | None = None,
         datatype: str = "fp32",
+        report: Callable[[float], None] = lambda done: None,
     ) -> None:
         """`tensors` are named as Hugging Face does it, without "model.". With what calibration found it has gates on
         neurons and words. The products are in the `datatype` "fp32", "bf16" or "int8"; all else is in float32, but
-        that the encoder's attention may round to bf16 where the products round too. Raises `ValueError` for tensors or
-        a calibration of another shape."""
+        that the encoder's attention may round to bf16 where the products round too. `report` is called with the share
+        done, 0 to 1. Raises `ValueError` for tensors or a calibration of another shape."""
         self.shape, self._datatype = shape, datatype
         self.attentions = attentions_of(shape.encoder_layers, shape.decoder_layers)
         self.neuron_gates = gates_of(shape.encoder_layers, shape.decoder_layers)
@@ -111,11 +113,18 @@ class Whisper:
         self._silence = None if calibrated is None else calibrated.silence
         if self._silence is not None and self._silence.shape != (shape.hidden,):
             raise ValueError(f"what silence is has {len(self._silence)} channels, and the model has {shape.hidden}")
-        self._encoder = [make.encoder_layer(i, shape.encoder_heads) for i in range(shape.encoder_layers)]
+        layers = shape.encoder_layers + shape.decoder_layers
+        self._encoder: list[EncoderLayer] = []
+        for i in range(shape.encoder_layers):
+            self._encoder.append(make.encoder_layer(i, shape.encoder_heads))
+            report(0.9 * len(self._encoder) / layers)
         self._encoder_norm = make.norm("encoder.layer_norm")
         self.words = make.table("decoder.embed_tokens.weight", shape.vocabulary, shape.hidden)
         self._places = make.table("decoder.embed_positions.weight", shape.context, shape.hidden)
-        self._decoder = [make.decoder_layer(i, shape.decoder_heads) for i in range(shape.decoder_layers)]
+        self._decoder: list[DecoderLayer] = []
+        for i in range(shape.decoder_layers):
+            self._decoder.append(make.decoder_layer(i, shape.decoder_heads))
+            report(0.9 * (shape.encoder_layers + len(self._decoder)) / layers)
         norm = make.norm("decoder.layer_norm")
         self._speech_decoder = kernels.speech_decoder(
             [_speech_layer(layer) for layer in self._decoder],
@@ -127,6 +136,7 @@ class Whisper:
         self._word_gate = (
             None if calibrated is None else WordGate.of(self.words, calibrated.project, calibrated.lift, datatype)
         )
+        report(1.0)
 
     def with_heads(self, heads: Sequence[CalibratedHeads]) -> "Whisper":
         """The same model, with these heads of all its attentions."""

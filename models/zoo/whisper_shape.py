@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from models.zoo.config_fields import whole_number
+
 TAPS = 3
 """Of both convolutions."""
 
@@ -68,24 +70,29 @@ class WhisperShape:
 
 
 def read_shape(config: Mapping[str, Any]) -> WhisperShape:
-    """The shape that a Hugging Face `config.json` tells of. Raises `ValueError` for another architecture."""
+    """The shape that a Hugging Face `config.json` tells of. Raises `ValueError` for another architecture, naming the
+    field."""
     if config.get("model_type") != "whisper":
         raise ValueError(f"config.json: model_type must be 'whisper', got {config.get('model_type')!r}")
     if config.get("activation_function", "gelu") != "gelu" or config.get("scale_embedding", False):
         raise ValueError("config.json: activation_function must be 'gelu' and scale_embedding false")
-    try:
-        return WhisperShape(
-            mels=config["num_mel_bins"],
-            positions=config["max_source_positions"],
-            hidden=config["d_model"],
-            vocabulary=config["vocab_size"],
-            context=config["max_target_positions"],
-            encoder_layers=config["encoder_layers"],
-            encoder_heads=config["encoder_attention_heads"],
-            encoder_feed_forward=config["encoder_ffn_dim"],
-            decoder_layers=config["decoder_layers"],
-            decoder_heads=config["decoder_attention_heads"],
-            decoder_feed_forward=config["decoder_ffn_dim"],
-        )
-    except KeyError as missing:
-        raise ValueError(f"config.json lacks {missing}") from None
+    fields = dict(
+        mels="num_mel_bins",
+        positions="max_source_positions",
+        hidden="d_model",
+        vocabulary="vocab_size",
+        context="max_target_positions",
+        encoder_layers="encoder_layers",
+        encoder_heads="encoder_attention_heads",
+        encoder_feed_forward="encoder_ffn_dim",
+        decoder_layers="decoder_layers",
+        decoder_heads="decoder_attention_heads",
+        decoder_feed_forward="decoder_ffn_dim",
+    )
+    shape = WhisperShape(**{name: whole_number(config, field) for name, field in fields.items()})
+    for part, heads in (("encoder", shape.encoder_heads), ("decoder", shape.decoder_heads)):
+        if shape.hidden % heads:
+            raise ValueError(
+                f"config.json: d_model must be a multiple of {part}_attention_heads, got {shape.hidden} and {heads}"
+            )
+    return shape

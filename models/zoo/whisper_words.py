@@ -13,9 +13,11 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from models import kernels
+from models.zoo.text_profile import OtherWeights
 from models.zoo.whisper_heads import CalibratedHeads, Channels
 
 Array = NDArray[np.float32]
@@ -54,9 +56,9 @@ class Calibrated:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Raises `FileNotFoundError`, or `ValueError` for another file."""
-        arrays = load_file(path)
+        """Raises `FileNotFoundError`, or `OtherWeights` for another file."""
         try:
+            arrays = load_file(path)
             means = [arrays[f"layer{i + 1}"] for i in range(sum(name.startswith("layer") for name in arrays))]
             attentions = sum(name.endswith(".saliency") for name in arrays)
             heads = [
@@ -65,7 +67,9 @@ class Calibrated:
             ]
             return cls(means, arrays["project"], arrays["lift"], heads, arrays.get("silence"))
         except KeyError as missing:
-            raise ValueError(f"{path} has no tensor {missing}") from None
+            raise OtherWeights(f"{path} has no tensor {missing}") from None
+        except SafetensorError as error:
+            raise OtherWeights(f"{path} has no calibration: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """`sluice calibrate`: a profile for the weights at hand."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -44,14 +45,8 @@ def calibrate(
     your own. Of a language model, smollm2, a folder or a GGUF file, they come from news and a novel, with --data from a
     text of your own.
     """
-    if text_family.recognises(model):
-        calibrate_texts(model, data, output, points, json)
-        return
-    if language_family.recognises(model):
-        calibrate_language(model, data, output, points, json)
-        return
-    if speech_family.recognises(model):
-        calibrate_speech(model, data, output, points, json)
+    if calibrate_other := _calibration_of(model):
+        calibrate_other(model, data, output, points, json)
         return
     require_fashion(model)
     require_torch("calibration")
@@ -70,3 +65,15 @@ def calibrate(
     except (SettingsError, MissingData, OSError, ValueError) as error:
         fail(str(error))
     print_profile(profile, files.profile, json)
+
+
+def _calibration_of(model: str) -> Callable[[str, Path | None, Path | None, int, bool], None] | None:
+    """That of the model's family; None for fashion's. Ends the command for a folder that cannot be read."""
+    try:
+        if text_family.recognises(model):
+            return calibrate_texts
+        if language_family.recognises(model):
+            return calibrate_language
+        return calibrate_speech if speech_family.recognises(model) else None
+    except (OSError, ValueError) as error:
+        fail(str(error))

@@ -22,7 +22,7 @@ def calibrate_speech(name: str, data: Path | None, output: Path | None, points: 
     try:
         tuning, held_out, _ = speech_data.split(_clips(data))
         place, datatype = split_datatype(name)
-        dense = speech_family.load(place)
+        dense = speech_family.load(place, dense=True)
         folder = output or load_settings().calibrations
         folder.mkdir(parents=True, exist_ok=True)
         with share_progress() as bar:

@@ -130,8 +130,8 @@ class GenerationEntry:
         if not self.in_prompt:
             work = self._work(Work(0.0, forecast.tokens.scalable(self.next_macs)))
             each = self.pace if self.keeps_pace else self.allowed
-            left = self.most_tokens - self.generated
-            return Turn(self.due - now, work, self.ceiling, each, None, self.pinned, left)
+            to_come = self.most_tokens - self.generated
+            return Turn(self.due - now, work, self.ceiling, each, None, self.pinned, to_come)
         left = max(self.prompt_macs - self.context.macs, self.next_macs)
         work, rest = (self._work(forecast.prompt_work(macs)) for macs in (self.next_macs, left))
         return Turn(self.due - now, work, self.ceiling, self.allowed, rest, self.pinned)

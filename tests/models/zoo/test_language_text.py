@@ -87,6 +87,60 @@ def test_a_template_reaches_nothing_outside(tmp_path):
         chat(folder)
 
 
+def test_a_template_has_what_transformers_gives_it(tmp_path):
+    template = "{{ strftime_now('%Y') | length }} {{ tools is none }} {% generation %}{{ messages[0].role }}"
+    assert chat(written(tmp_path, chat_template=template + "{% endgeneration %}{{ 1 }}")) == "4 True user1"
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        ("{% for m in messages %}", "does not compile"),
+        ("{{ messages[0]['content'] / 2 }}", "refuses them"),
+        ("{{ range(1000000) | list }}", "refuses them"),
+        ("{{ messages[0].content.index('!') }}", "refuses them"),
+    ],
+)
+def test_a_template_that_is_wrong_is_an_error_of_chats(tmp_path, template, why):
+    made = ChatTemplate(written(tmp_path, chat_template=template), Vocabulary(tmp_path))
+    with pytest.raises(InvalidInput, match=f"messages: the model's chat template {why}"):
+        made(MESSAGES)
+
+
+def test_a_template_that_is_no_text_is_named(tmp_path):
+    folder = written(tmp_path, chat_template=[{"name": "default", "template": 5}])
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json: chat_template must be a text, got 5"):
+        ChatTemplate(folder, Vocabulary(folder))
+
+
+@pytest.mark.parametrize("made_to_begin", [True, False])
+def test_the_settings_say_what_begins_a_text_before_the_tokeniser_does(tmp_path, made_to_begin):
+    tokenizer = byte_tokenizer()
+    if made_to_begin:
+        tokenizer.post_processor = processors.TemplateProcessing("<|im_start|> $A", None, [("<|im_start|>", 1)])
+    for begins in (None, True, False):
+        more = {} if begins is None else {"add_bos_token": begins}
+        folder = written(tmp_path, bos_token="<|im_start|>", **more)
+        tokenizer.save(str(folder / "tokenizer.json"))
+        expected = made_to_begin if begins is None else begins
+        assert (Vocabulary(folder).encode("a")[0] == 1) == expected
+    folder = written(tmp_path, add_bos_token=True)
+    assert Vocabulary(folder).encode("a") == Vocabulary(written(tmp_path)).encode("a")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("{", r"tokenizer\.json is no tokenizer that can be read"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git-lfs pointer"),
+    ],
+)
+def test_a_tokeniser_that_is_none_is_named(tmp_path, content, why):
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(ValueError, match=why):
+        Vocabulary(tmp_path)
+
+
 def test_a_folder_without_a_tokeniser_says_so(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"tokenizer\.json"):
         Vocabulary(tmp_path)

@@ -1,5 +1,7 @@
 """The decoder beside `transformers`, which is the oracle."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -91,10 +93,57 @@ def test_its_work_is_counted(tmp_path):
         ({"num_key_value_heads": 4}, "num_key_value_heads"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2}}, "rope_type must be"),
         ({"layer_types": ["full_attention"]}, "layer_types"),
-        ({"hidden_size": None}, "hidden_size"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "architectures must have one that ends in ForCausalLM"),
+        ({"architectures": "LlamaForCausalLM"}, "architectures"),
+        ({"hidden_size": None}, "hidden_size must be a whole number of at least 1, got None"),
+        ({"hidden_size": "48"}, "hidden_size must be a whole number of at least 1, got '48'"),
+        ({"hidden_size": 47, "head_dim": None}, "hidden_size must be a multiple of num_attention_heads"),
+        ({"num_attention_heads": 0}, "num_attention_heads"),
+        ({"num_hidden_layers": True}, "num_hidden_layers"),
+        ({"head_dim": 7}, "head_dim"),
+        ({"rms_norm_eps": "1e-5"}, "rms_norm_eps must be a number above 0"),
+        ({"rope_theta": -1}, "rope_theta"),
+        ({"rope_scaling": "linear"}, "rope_scaling must be an object"),
+        ({"rope_scaling": {"type": "linear"}}, "lacks 'factor'"),
+        ({"rope_scaling": {"type": "longrope", "short_factor": [1], "long_factor": [2]}}, "short_factor"),
+        ({"tie_word_embeddings": "yes"}, "tie_word_embeddings must be true or false"),
+        ({"model_type": "mistral", "sliding_window": "9"}, "sliding_window"),
     ],
 )
 def test_another_architecture_is_refused_by_the_name_of_the_field(tmp_path, change, message):
     config = read_json(write_random_llama(tmp_path) / "config.json") | change
     with pytest.raises(ValueError, match=message):
-        read_shape({name: value for name, value in config.items() if value is not None})
+        read_shape(config)
+
+
+def test_a_field_that_is_not_there_is_named(tmp_path):
+    config = read_json(write_random_llama(tmp_path) / "config.json")
+    with pytest.raises(ValueError, match=r"config\.json lacks 'hidden_size'"):
+        read_shape({name: value for name, value in config.items() if name != "hidden_size"})
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
+def test_what_a_configuration_does_not_say_is_as_the_oracle_has_it(family):
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 9, "hidden_size": 512, "intermediate_size": 7, "num_hidden_layers": 30}
+    alike = {} if family == "mistral" else {"num_key_value_heads": None}
+    for more in ({"num_attention_heads": 32}, {"num_attention_heads": 64, **alike}):
+        for window in ({}, {"use_sliding_window": True}, {"sliding_window": 9}):
+            given = {"model_type": family, **sizes, **more, **window}
+            shape, wanted = read_shape(given), transformers.AutoConfig.for_model(**given)
+            head_size = getattr(wanted, "head_dim", None) or wanted.hidden_size // wanted.num_attention_heads
+            kinds = getattr(wanted, "layer_types", None) or ["sliding_attention"] * 30
+            sliding = (getattr(wanted, "sliding_window", None) if family != "llama" else None) or 0
+            assert shape.positions == wanted.max_position_embeddings
+            assert (shape.key_heads, shape.head_size) == (wanted.num_key_value_heads, head_size)
+            assert (shape.epsilon, shape.tied) == (wanted.rms_norm_eps, wanted.tie_word_embeddings)
+            assert shape.windows == tuple(sliding if kind == "sliding_attention" else 0 for kind in kinds)
+
+
+def test_a_head_that_is_missing_is_no_table(tmp_path):
+    folder = write_random_llama(tmp_path, tie_word_embeddings=True)
+    assert network(folder).head.outputs == network(folder).shape.vocabulary
+    content = read_json(folder / "config.json")
+    (folder / "config.json").write_text(json.dumps(content | {"tie_word_embeddings": False}))
+    with pytest.raises(ValueError, match=r"tie_word_embeddings is not true, and the weights have no lm_head\.weight"):
+        network(folder)

@@ -7,9 +7,11 @@ import pytest
 
 pytest.importorskip("tokenizers", reason="the extra `speech` is not installed")
 
+from models.gating.profile import Profile
 from models.model import Cancelled, GateContext, InvalidInput, Transcriber
 from models.zoo import catalog, speech_family
 from models.zoo.speech import SpeechRecognizer, Wanted
+from models.zoo.whisper_words import Calibrated
 from tests.models.zoo.random_whisper import write_random_whisper
 
 RATE = 16_000
@@ -119,6 +121,64 @@ def test_a_folder_is_hosted_by_its_path_and_a_datatype(folder):
     model = catalog.load(f"{folder}:bf16")
     assert model.name == f"{folder.name}:bf16"
     assert [point.level for point in model.profile.points] == [0]
+
+
+@pytest.mark.parametrize("name", ["whisper-tiny.en", "smollm2", "fashion"])
+def test_a_folder_of_a_packaged_models_name_is_served_dense_and_says_so(tmp_path, name, caplog):
+    folder = write_random_whisper(tmp_path / name)
+    model = speech_family.load(f"{folder}:bf16", tmp_path)
+    assert [point.level for point in model.profile.points] == [0]
+    (line,) = caplog.messages
+    assert line.startswith(f"{name}:bf16 is served dense: ")
+    assert line.endswith(f"; sluice calibrate {folder} --data CLIPS makes one")
+    caplog.clear()
+    assert speech_family.load(str(folder), tmp_path, dense=True).name == name
+    assert not caplog.messages
+
+
+def test_a_folders_own_profile_that_is_of_other_weights_is_passed_over(tmp_path, caplog):
+    folder = write_random_whisper(tmp_path / "mine")
+    Profile.dense("mine", "0" * 64).save(tmp_path / "mine.profile.json")
+    Calibrated([], np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32), []).save(
+        speech_family.calibrated_beside(tmp_path / "mine.profile.json")
+    )
+    model = speech_family.load(str(folder), tmp_path)
+    assert model.profile.weights_digest == model.digest
+    assert "the profile of mine was measured on other weights" in caplog.text
+    speech_family.calibrated_beside(tmp_path / "mine.profile.json").write_bytes(b"torn")
+    speech_family.load(str(folder), tmp_path)
+    assert "mine.calibration.safetensors has no calibration" in caplog.text
+
+
+def test_loading_tells_how_far_it_is(folder):
+    shares: list[float] = []
+    SpeechRecognizer("speech", folder, report=shares.append)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+
+
+def test_the_folders_own_language_and_task_are_those_of_the_oracle(tmp_path):
+    transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
+    folder = write_random_whisper(tmp_path)
+    place, spectrum = folder / "generation_config.json", torch.zeros(1, 80, 100)
+    settings = json.loads(place.read_text())
+    german, translate = settings["lang_to_id"]["<|de|>"], settings["task_to_id"]["translate"]
+    for given in (
+        {"language": "german", "task": "translate"},
+        {"language": "<|fr|>"},
+        {"forced_decoder_ids": [[1, german], [2, translate]]},
+        {"language": "de", "forced_decoder_ids": [[1, german + 1], [2, translate]]},
+    ):
+        place.write_text(json.dumps(settings | given))
+        oracle = transformers.WhisperForConditionalGeneration.from_pretrained(folder)
+        oracle.generation_config.return_timestamps = False
+        wanted = oracle._retrieve_init_tokens(spectrum, 1, oracle.generation_config, oracle.config, 100, {})
+        model, context = SpeechRecognizer("speech", folder), GateContext(0.0)
+        language = model.decoder.language(None, context, {})
+        assert model.decoder.prompt(language, (), times=False) == wanted[0].tolist()
+        transcript = model.transcribe(noise(0.5), Wanted(), context)
+        assert transcript.language == language
+        assert model.transcribe(noise(0.5), Wanted("en"), context).language == "en"
 
 
 def test_what_is_missing_comes_with_the_command(monkeypatch):

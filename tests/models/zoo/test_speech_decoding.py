@@ -9,7 +9,7 @@ from models.zoo.whisper_files import SpeechTokens
 
 END, BEGIN = 10, 14
 TOKENS = SpeechTokens(
-    start=11, end=END, no_timestamps=13, previous=12, no_speech=None, transcribe=12, languages={}, suppressed=(),
+    start=11, end=END, no_timestamps=13, previous=12, no_speech=None, task=12, languages={}, suppressed=(),
     suppressed_first=(),
 )  # fmt: skip
 

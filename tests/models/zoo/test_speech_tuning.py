@@ -141,3 +141,9 @@ def test_what_silence_is_has_a_channel_for_each_of_the_model(calibrated):
     model, found = calibrated
     with pytest.raises(ValueError, match="what silence is"):
         served_with(model, replace(found, silence=np.zeros(3, np.float32)))
+
+
+def test_a_dense_model_has_nothing_to_tune(calibrated, tensors, heard):
+    model, found = calibrated
+    with pytest.raises(ValueError, match=r"speech is dense, .*: run sluice calibrate speech first"):
+        tune(SpeechRecognizer("speech", model.folder), tensors, found, heard, RECIPE, lambda step: None)

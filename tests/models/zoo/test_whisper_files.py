@@ -12,7 +12,8 @@ from models.model import GateContext
 from models.zoo import ctranslate2
 from models.zoo.whisper import Whisper
 from models.zoo.whisper_files import is_whisper, read_whisper
-from tests.models.zoo.random_whisper import HEADS, LANGUAGES, LAYERS, MELS, POSITIONS, write_random_whisper
+from models.zoo.whisper_languages import CODES
+from tests.models.zoo.random_whisper import HEADS, LANGUAGES, LAYERS, MELS, POSITIONS, config, write_random_whisper
 
 
 def text(value):
@@ -106,6 +107,15 @@ def test_tokens_with_a_meaning(folder, tmp_path):
     [
         ("config.json", '{"model_type": "bert"}', "model_type must be 'whisper'"),
         ("config.json", '{"model_type": "whisper"}', "lacks 'num_mel_bins'"),
+        ("config.json", json.dumps(config() | {"d_model": "64"}), "d_model must be a whole number of at least 1"),
+        ("config.json", json.dumps(config() | {"encoder_layers": None}), "encoder_layers must be a whole number"),
+        ("config.json", json.dumps(config() | {"decoder_attention_heads": 0}), "decoder_attention_heads must be"),
+        ("config.json", json.dumps(config() | {"encoder_attention_heads": 3}), "multiple of encoder_attention_heads"),
+        ("tokenizer.json", "{", r"tokenizer\.json is no tokenizer that can be read"),
+        ("tokenizer.json", "version https://git-lfs.github.com/spec/v1", "it is a git-lfs pointer"),
+        ("generation_config.json", '{"is_multilingual": true, "language": "latin"}', "language must be .* got 'latin'"),
+        ("generation_config.json", '{"is_multilingual": true, "task": "sing"}', "task must be .* got 'sing'"),
+        ("generation_config.json", '{"is_multilingual": true, "forced_decoder_ids": [5]}', "must be pairs"),
         ("model.safetensors", "nonsense", "no safetensors"),
     ],
 )
@@ -123,7 +133,40 @@ def test_a_missing_tokenizer_is_named(tmp_path):
         read_whisper(folder)
 
 
-@pytest.mark.parametrize("cut", [3, 20, 200, -30])
+@pytest.mark.parametrize(
+    ("settings", "language", "task"),
+    [
+        ({}, None, "transcribe"),
+        ({"language": "German"}, "de", "transcribe"),
+        ({"language": "<|fr|>", "task": "translate"}, "fr", "translate"),
+        ({"task": "translate"}, None, "translate"),
+        ({"forced_decoder_ids": [[1, 18], [2, 20]]}, "de", "translate"),
+        ({"forced_decoder_ids": [[1, None], [2, 21]]}, None, "transcribe"),
+        ({"language": "fr", "forced_decoder_ids": [[1, 18], [2, 20]]}, "fr", "transcribe"),
+    ],
+)
+def test_a_folders_own_language_and_task(tmp_path, settings, language, task):
+    folder = write_random_whisper(tmp_path)
+    place = folder / "generation_config.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | settings))
+    files = read_whisper(folder)
+    assert files.tokens.language == language
+    assert files.tokens.task == files.tokenizer.token_to_id(f"<|{task}|>")
+
+
+def test_the_tokens_that_follow_the_first_one_may_be_in_the_configuration(tmp_path):
+    folder = write_random_whisper(tmp_path)
+    (folder / "generation_config.json").write_text('{"is_multilingual": true}')
+    (folder / "config.json").write_text(json.dumps(config() | {"forced_decoder_ids": [[1, 19], [2, 21], [3, 25]]}))
+    assert read_whisper(folder).tokens.language == "fr"
+
+
+def test_names_of_languages_are_transformers():
+    tokenization = pytest.importorskip("transformers.models.whisper.tokenization_whisper")
+    assert dict(CODES) == tokenization.TO_LANGUAGE_CODE
+
+
+@pytest.mark.parametrize("cut", [0, 3, 20, 200, -30])
 def test_a_torn_model_bin_is_no_stack_trace(folder, tmp_path, cut):
     converted = write_ctranslate2(tmp_path / "converted", folder)
     whole = (converted / "model.bin").read_bytes()
@@ -135,3 +178,10 @@ def test_a_torn_model_bin_is_no_stack_trace(folder, tmp_path, cut):
 def test_another_model_of_ctranslate2_is_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="is no Whisper, but 'TransformerSpec'"):
         read_whisper(write_ctranslate2(tmp_path / "converted", folder, "TransformerSpec"))
+
+
+def test_a_pointer_in_place_of_a_model_bin_is_told(folder, tmp_path):
+    converted = write_ctranslate2(tmp_path / "converted", folder)
+    (converted / "model.bin").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(ValueError, match=r"model\.bin .*git-lfs pointer"):
+        read_whisper(converted)
