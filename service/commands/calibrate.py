@@ -1,18 +1,16 @@
 """`sluice calibrate`: a profile for the weights at hand."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from models.zoo import language_family, speech_family, text_family
 from models.zoo.fashion_data import MissingData
 from models.zoo.fashion_family import fashion_files
 from models.zoo.fashion_shape import LEAST_KEPT
 from models.zoo.fashion_weights import Files
 from service.commands.language import calibrate_language
-from service.commands.options import Data, Json, Name, require_fashion, require_torch
+from service.commands.options import Data, Json, Name, kind_of, require_fashion, require_torch
 from service.commands.output import fail, share_progress
 from service.commands.speech import calibrate_speech
 from service.commands.tables import print_profile
@@ -45,7 +43,8 @@ def calibrate(
     your own. Of a language model, smollm2, a folder or a GGUF file, they come from news and a novel, with --data from a
     text of your own.
     """
-    if calibrate_other := _calibration_of(model):
+    others = {"texts": calibrate_texts, "language": calibrate_language, "speech": calibrate_speech}
+    if calibrate_other := others.get(kind_of(model)):
         calibrate_other(model, data, output, points, json)
         return
     require_fashion(model)
@@ -65,15 +64,3 @@ def calibrate(
     except (SettingsError, MissingData, OSError, ValueError) as error:
         fail(str(error))
     print_profile(profile, files.profile, json)
-
-
-def _calibration_of(model: str) -> Callable[[str, Path | None, Path | None, int, bool], None] | None:
-    """That of the model's family; None for fashion's. Ends the command for a folder that cannot be read."""
-    try:
-        if text_family.recognises(model):
-            return calibrate_texts
-        if language_family.recognises(model):
-            return calibrate_language
-        return calibrate_speech if speech_family.recognises(model) else None
-    except (OSError, ValueError) as error:
-        fail(str(error))

@@ -1,15 +1,19 @@
 """Options that several commands share, and the checks that go with them."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from models.gating.profile import Profile
+from models.zoo import language_family, speech_family, text_family
 from models.zoo.catalog import available
 from service.commands.output import fail
+
+Kind = Literal["images", "texts", "language", "speech"]
 
 Name = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name, see `sluice models`")]
 Data = Annotated[
@@ -40,6 +44,19 @@ def levels_to_measure(text: str | None, profile: Profile) -> list[float]:
     if text is None:
         return [point.level for point in profile.points]
     return [0.0, *sorted(set(read_levels(text)) - {0.0})]
+
+
+def kind_of(model: str) -> Kind:
+    """What a model is given; "images" where it is no other's. Ends the command for a folder that cannot be read."""
+    families: dict[Kind, Callable[[str], bool]] = {
+        "texts": text_family.recognises,
+        "language": language_family.recognises,
+        "speech": speech_family.recognises,
+    }
+    try:
+        return next((kind for kind, recognises in families.items() if recognises(model)), "images")
+    except (OSError, ValueError) as error:
+        fail(str(error))
 
 
 def require_fashion(model: str) -> None:

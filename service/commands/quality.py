@@ -13,13 +13,13 @@ from rich.table import Table
 
 from models.gating.measurement import Measurement, measure, median_seconds, paired_difference, work_by_difficulty
 from models.gating.profile import lower_bound
-from models.zoo import fashion, fashion_data, language_family, speech_family, text_family
+from models.zoo import fashion, fashion_data
 from models.zoo.catalog import MissingWeights
 from models.zoo.fashion_data import LabelledImages, MissingData
 from models.zoo.fashion_family import fashion_files
 from models.zoo.fashion_weights import PACKAGED, Files
 from service.commands.language import quality_of_language
-from service.commands.options import Data, Json, Levels, Name, levels_to_measure, require_fashion
+from service.commands.options import Data, Json, Levels, Name, kind_of, levels_to_measure, require_fashion
 from service.commands.output import fail, print_json, share_progress
 from service.commands.speech import quality_of_speech
 from service.commands.texts import quality_of_texts
@@ -48,15 +48,16 @@ def quality(
     of speech: word errors, and the time from audio to text, on the recordings of Asterisk's voice menus that
     calibration did not see, or on a folder of recordings with their texts. Of a language
     model: perplexity, and how often the likeliest token is the dense one, on a novel or on a text of your own."""
-    if text_family.recognises(model):
-        quality_of_texts(model, data, levels, json)
-        return
-    if language_family.recognises(model):
-        quality_of_language(model, data, levels, json)
-        return
-    if speech_family.recognises(model):
-        quality_of_speech(model, data, sample, levels, json)
-        return
+    match kind_of(model):
+        case "texts":
+            quality_of_texts(model, data, levels, json)
+            return
+        case "language":
+            quality_of_language(model, data, levels, json)
+            return
+        case "speech":
+            quality_of_speech(model, data, sample, levels, json)
+            return
     require_fashion(model)
     try:
         images = fashion_data.sample() if sample else fashion_data.test(data)

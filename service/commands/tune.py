@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from models.zoo import language_family, speech_family
 from service.commands.language_tune import tune_language
-from service.commands.options import Json, require_torch
+from service.commands.options import Json, kind_of, require_torch
 from service.commands.output import fail
 from service.commands.speech_tune import tune_speech
 from service.commands.text_tune import tune_texts
@@ -80,12 +79,12 @@ def tune(
         further=further,
         json=json,
     )
-    others = language_family.recognises(model) or speech_family.recognises(model)
-    if further and others:
+    kind = kind_of(model)
+    if further and kind in ("language", "speech"):
         fail(f"--further is for models of texts, which {model} is not")
-    if language_family.recognises(model):
+    if kind == "language":
         tune_language(options, settings.calibrations)
-    elif speech_family.recognises(model):
+    elif kind == "speech":
         tune_speech(options, settings.calibrations)
     else:
         tune_texts(options, settings.calibrations)

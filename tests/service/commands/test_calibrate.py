@@ -67,10 +67,11 @@ def test_a_language_model_gets_a_profile_whatever_is_there_of_its_name(tmp_path,
     assert profile["weights_digest"] == seen[0].digest
 
 
+@pytest.mark.parametrize("command", [("calibrate",), ("quality",), ("tune", "--data", __file__)])
 @pytest.mark.parametrize("content", ["{", "[]", "version https://git-lfs.github.com/spec/v1"])
-def test_a_torn_configuration_is_no_stack_trace(tmp_path, content):
+def test_a_torn_configuration_is_no_stack_trace(tmp_path, content, command):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "config.json").write_text(content)
-    result = run("calibrate", str(tmp_path / "mine"), status=1)
+    result = run(*command, str(tmp_path / "mine"), status=1)
     assert isinstance(result.exception, SystemExit)
     assert "config.json" in result.output
