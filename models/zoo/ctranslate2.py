@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.zoo.tokenizer_file import pointer_hint
+from models.zoo.folder import pointer_hint
 from models.zoo.whisper_shape import WhisperShape
 
 Array = NDArray[np.float32]

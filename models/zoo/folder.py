@@ -7,11 +7,13 @@ that the system could not take back.
 
 import hashlib
 import json
+import math
 import mmap
 from collections import abc
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ Array = NDArray[np.float32]
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _HASHED_BYTES = 16 * 1024 * 1024
+_KINDS = MappingProxyType({"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")})
+_POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +67,10 @@ class Tensors(Mapping[str, Array]):
         file, stored_name = self._places[name]
         entry = file.entries[stored_name]
         begin, end = entry["data_offsets"]
-        kind = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}.get(entry["dtype"])
+        kind = _KINDS.get(entry["dtype"])
         if kind is None:
             raise ValueError(f"{file.path}: tensor {stored_name!r} has the unexpected type {entry['dtype']}")
-        stored = np.frombuffer(file.content, kind, (end - begin) // np.dtype(kind).itemsize, file.start + begin)
+        stored = np.frombuffer(file.content, kind, (end - begin) // kind.itemsize, file.start + begin)
         return stored, entry["shape"]
 
     def __iter__(self) -> Iterator[str]:
@@ -122,10 +126,11 @@ def weights_digest(path: Path) -> str:
 
 
 def _floats(stored: NDArray[Any]) -> Array:
-    """In float32; whole numbers are the bits of bf16, which are the upper half of a float32's."""
+    """In float32; whole numbers are the bits of bf16, which are the upper half of a float32's. Tensors may lie anywhere
+    in a file, and the kernels read whole words: those between two are copied."""
     if stored.dtype == np.uint16:
         stored = (stored.astype(np.uint32) << 16).view(np.float32)
-    return stored.astype(np.float32, copy=False)
+    return np.require(stored, np.float32, "A")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -168,10 +173,30 @@ def _read(path: Path) -> _File:
         start = 8 + int.from_bytes(content[:8], "little")
         header = json.loads(content[8:start])
         header.pop("__metadata__", None)
-        ends = [entry["data_offsets"][1] for entry in header.values()]
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no safetensors file ({error})") from None
+        ends = [_end(name, entry) for name, entry in header.items()]
+    except (ValueError, AttributeError, KeyError, TypeError, OverflowError) as error:
+        raise ValueError(f"{path} is no safetensors file ({error}){pointer_hint(path)}") from None
     wanted = start + max(ends, default=0)
     if len(content) < wanted:
         raise ValueError(f"{path} is torn: it has {len(content)} bytes of {wanted}; copy or download it again")
     return _File(path, content, start, header)
+
+
+def _end(name: str, entry: Mapping[str, Any]) -> int:
+    """Of a tensor's bytes, which are to be as many as its shape and type say, where those are known."""
+    (begin, end), shape = entry["data_offsets"], entry["shape"]
+    count = math.prod(shape)
+    size = _KINDS[entry["dtype"]].itemsize if entry["dtype"] in _KINDS else None
+    if not 0 <= begin <= end or (size is not None and end - begin != count * size):
+        raise ValueError(f"tensor {name!r} has the shape {shape} and the data_offsets {begin} and {end}")
+    return int(end)
+
+
+def pointer_hint(path: Path) -> str:
+    """What to do about a file that git left a pointer in place of; empty for any other."""
+    try:
+        with path.open("rb") as file:
+            is_pointer = file.read(len(_POINTER)) == _POINTER
+    except OSError:
+        return ""
+    return "; it is a git-lfs pointer: git lfs pull fetches the file" if is_pointer else ""

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from models.zoo.config_fields import whole_number
+from models.zoo.folder import pointer_hint
 from models.zoo.llama_shape import read_shape
-from models.zoo.tokenizer_file import pointer_hint
 
 Array = NDArray[np.float32]
 ARCHITECTURES = ("llama", "qwen2", "qwen3")

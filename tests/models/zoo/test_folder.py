@@ -34,6 +34,51 @@ def test_bf16_is_read_exactly(tmp_path):
     assert np.array_equal(Tensors(tmp_path / "w.safetensors")["x"], values.float().numpy())
 
 
+def shifted(path, by):
+    """The same tensors, which begin so many bytes further on: older writers did not care where."""
+    whole = path.read_bytes()
+    start = 8 + int.from_bytes(whole[:8], "little")
+    path.write_bytes((start - 8 + by).to_bytes(8, "little") + whole[8:start] + b" " * by + whole[start:])
+
+
+@pytest.mark.parametrize("by", [1, 2, 3])
+def test_tensors_may_lie_between_words(file, by):
+    plain = {name: tensor.copy() for name, tensor in Tensors(file).items()}
+    assert Tensors(file)["bert.a"].base is not None
+    shifted(file, by)
+    tensors = Tensors(file)
+    for name, tensor in plain.items():
+        assert tensors[name].flags.aligned
+        assert np.array_equal(tensors[name], tensor)
+    assert np.array_equal(tensors.rows("bert.a", [1]), [[3, 4, 5]])
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"shape": [1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]},
+        {"dtype": "F32", "shape": ["1"], "data_offsets": [0, 4]},
+        {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]},
+    ],
+)
+def test_a_header_that_does_not_fit_itself_is_an_error(tmp_path, entry):
+    header = json.dumps({"x": entry}).encode()
+    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(ValueError, match=r"w\.safetensors is no safetensors file"):
+        Tensors(tmp_path / "w.safetensors")
+
+
+def test_a_file_that_was_not_fetched_says_so(tmp_path):
+    (tmp_path / "w.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
+    with pytest.raises(ValueError, match="git lfs pull"):
+        Tensors(tmp_path / "w.safetensors")
+
+
 def test_a_missing_tensor_is_named(file):
     with pytest.raises(ValueError, match="no tensor 'c'"):
         Tensors(file)["c"]
