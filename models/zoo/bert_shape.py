@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from models.zoo.config_fields import positive_number, whole_number
+
 MOST_LOOKED_UP = 1 << 28
 """Bytes of the first layer's queries, keys and values of all words, in floats: 12 · hidden · vocabulary. Those of
 MiniLM are 141 MB, and save it a twenty-fifth of its work."""
@@ -136,7 +138,8 @@ _DISTILBERT_KEYS = MappingProxyType(
 
 
 def read_shape(config: Mapping[str, Any]) -> BertShape:
-    """The shape that a `config.json` tells of. Raises `ValueError` naming the field, for another architecture too."""
+    """The shape that a `config.json` tells of; what hardly any leaves out is as transformers has it where one does.
+    Raises `ValueError` naming the field, for another architecture too."""
     kind = config.get("model_type")
     if kind not in NAMINGS:
         raise ValueError(f"config.json: model_type must be one of {', '.join(NAMINGS)}, got {kind!r}")
@@ -148,34 +151,38 @@ def read_shape(config: Mapping[str, Any]) -> BertShape:
         raise ValueError("config.json: is_decoder is true, and only encoders can be hosted")
     names = _DISTILBERT_KEYS if kind == "distilbert" else {}
 
-    def value(key: str) -> Any:
-        key = names.get(key, key)
-        if key not in config:
-            raise ValueError(f"config.json lacks {key}")
-        return config[key]
+    def count(key: str, default: int | None = None) -> int:
+        return whole_number(config, names.get(key, key), default)
 
-    if value("hidden_act") != "gelu":
-        raise ValueError(
-            f"config.json: {names.get('hidden_act', 'hidden_act')} must be 'gelu', got {value('hidden_act')!r}"
-        )
-    hidden, heads = value("hidden_size"), value("num_attention_heads")
+    activation = names.get("hidden_act", "hidden_act")
+    if config.get(activation, "gelu") != "gelu":
+        raise ValueError(f"config.json: {activation} must be 'gelu', got {config[activation]!r}")
+    hidden, heads = count("hidden_size"), count("num_attention_heads")
     if hidden % heads:
         raise ValueError(f"config.json: {heads} heads do not divide the hidden size of {hidden}")
     first = _first_position(str(kind), config)
+    positions = count("max_position_embeddings", 512)
+    if positions <= first:
+        raise ValueError(f"config.json: max_position_embeddings must be above {first}, got {positions}")
     return BertShape(
-        vocabulary=value("vocab_size"),
-        positions=value("max_position_embeddings") - first,
+        vocabulary=count("vocab_size"),
+        positions=positions - first,
         hidden=hidden,
         heads=heads,
-        feed_forward=value("intermediate_size"),
-        layers=value("num_hidden_layers"),
-        epsilon=1e-12 if kind == "distilbert" else value("layer_norm_eps"),
+        feed_forward=count("intermediate_size"),
+        layers=count("num_hidden_layers"),
+        epsilon=1e-12 if kind == "distilbert" else positive_number(config, "layer_norm_eps", 1e-12),
         first_position=first,
-        distances=config.get("relative_attention_num_buckets", 32) if kind == "mpnet" else 0,
+        distances=count("relative_attention_num_buckets", 32) if kind == "mpnet" else 0,
     )
 
 
 def _first_position(kind: str, config: Mapping[str, Any]) -> int:
     if kind == "mpnet":  # whatever its config says
         return 2
-    return int(config.get("pad_token_id", 1)) + 1 if NAMINGS[kind] is _ROBERTA else 0
+    if NAMINGS[kind] is not _ROBERTA:
+        return 0
+    padding = config.get("pad_token_id", 1)
+    if isinstance(padding, bool) or not isinstance(padding, int) or padding < 0:
+        raise ValueError(f"config.json: pad_token_id must be a whole number of at least 0, got {padding!r}")
+    return padding + 1

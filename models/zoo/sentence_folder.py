@@ -45,6 +45,14 @@ ACTIVATIONS: Mapping[str, Step] = MappingProxyType(
 )
 
 
+SENTENCE_CONFIG = "config_sentence_transformers.json"
+_LIMITED = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+"""sentence-transformers says in a file that is named after one of them how much is read; the first that is there."""
+
+_UNLIMITED = 1e9
+"""Of what is above it transformers means that a tokeniser has no limit."""
+
+
 @dataclass(frozen=True, slots=True)
 class SentenceFolder:
     """`encoder` is the folder of the encoder; `pooling` the names of what is pooled, `steps` what is done with that.
@@ -85,7 +93,8 @@ def read_sentence_folder(folder: Path) -> SentenceFolder:
     if kinds[:2] != ["Transformer", "Pooling"]:
         raise ValueError(f"{path}: type must be Transformer, then Pooling, got {', '.join(kinds)}")
     encoder = folder / modules[0]["path"]
-    pooling = _pooling(folder / modules[1]["path"] / "config.json")
+    prompt = _prompt(folder)
+    pooling = _pooling(folder / modules[1]["path"] / "config.json", bool(prompt))
     steps: list[Step] = []
     size = None
     for kind, module in zip(kinds[2:], modules[2:], strict=True):
@@ -96,7 +105,14 @@ def read_sentence_folder(folder: Path) -> SentenceFolder:
             steps.append(normalise)
         else:
             raise ValueError(f"{path}: type {kind!r} is not known; after Pooling are: Dense, Normalize")
-    return SentenceFolder(encoder, pooling, tuple(steps), size, False, _prompt(folder), **_limits(encoder))
+    return SentenceFolder(encoder, pooling, tuple(steps), size, False, prompt, **_limits(encoder))
+
+
+def read_token_limit(folder: Path) -> int | None:
+    """How many tokens are read of a text or a pair, by a folder whatever its head is: a cross-encoder's may have a
+    `modules.json` without a pooling. None: as many as there are positions. Raises as `read_sentence_folder`."""
+    limit: int | None = _limits(folder)["max_tokens"]
+    return limit
 
 
 def normalise(x: Array) -> Array:
@@ -105,8 +121,10 @@ def normalise(x: Array) -> Array:
     return unit
 
 
-def _pooling(path: Path) -> tuple[str, ...]:
+def _pooling(path: Path, prompted: bool) -> tuple[str, ...]:
     config = read_json(path)
+    if prompted and config.get("include_prompt", True) is not True:
+        raise ValueError(f"{path}: include_prompt must be true, since {SENTENCE_CONFIG} has a default prompt")
     if "pooling_mode" in config:  # what version 5.4 of sentence-transformers writes
         named = config["pooling_mode"]
         modes = [named] if isinstance(named, str) else list(named)
@@ -145,18 +163,28 @@ def affine(weight: Array, bias: Array | None, activation: Step) -> Step:
 
 
 def _prompt(folder: Path) -> str:
-    path = folder / "config_sentence_transformers.json"
+    path = folder / SENTENCE_CONFIG
     config = read_json(path) if path.exists() else {}
     name = config.get("default_prompt_name")
     if name is None:
         return ""
     prompts = config.get("prompts") or {}
-    if name not in prompts:
+    if not isinstance(prompts, dict) or name not in prompts:
         raise ValueError(f"{path}: default_prompt_name is {name!r}, which prompts lacks")
     return str(prompts[name])
 
 
 def _limits(folder: Path) -> dict[str, Any]:
-    path = folder / "sentence_bert_config.json"
-    config = read_json(path) if path.exists() else {}
-    return {"max_tokens": config.get("max_seq_length"), "lower": bool(config.get("do_lower_case", False))}
+    paths = [folder / f"sentence_{name}_config.json" for name in _LIMITED]
+    path = next((path for path in paths if path.exists()), None)
+    config = read_json(path) if path else {}
+    most = config.get("max_seq_length")
+    if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+        raise ValueError(f"{path}: max_seq_length must be a whole number of at least 1, got {most!r}")
+    return {"max_tokens": most or _tokenizer_limit(folder), "lower": bool(config.get("do_lower_case", False))}
+
+
+def _tokenizer_limit(folder: Path) -> int | None:
+    path = folder / "tokenizer_config.json"
+    most = read_json(path).get("model_max_length") if path.exists() else None
+    return int(most) if isinstance(most, int | float) and 1 <= most < _UNLIMITED else None

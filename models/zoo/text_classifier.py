@@ -13,7 +13,7 @@ from models.gating.profile import Profile
 from models.model import GateContext, TensorSpec
 from models.zoo.bert import Bert
 from models.zoo.lean_layers import LeanLayers
-from models.zoo.sentence_folder import read_sentence_folder
+from models.zoo.sentence_folder import read_token_limit
 from models.zoo.text_head import read_head, sigmoid
 from models.zoo.text_inputs import MAX_TEXTS, REMEMBERED_LEVELS, SECOND, TEXT, check_texts, read_texts, stacked
 from models.zoo.text_profile import checked_profile
@@ -53,7 +53,7 @@ class TextClassifier:
         self.profile = checked_profile(name, profile, self.encoder.digest, self.encoder.gates)
         self._head = read_head(folder)
         self.outputs = _outputs(self._head.labels, self._head.kind)
-        limit = read_sentence_folder(folder).max_tokens
+        limit = read_token_limit(folder)
         shape = self.encoder.shape
         self.max_tokens = min(shape.positions, limit or shape.positions)
         self._reader = TextReader(folder, self.max_tokens, shape.vocabulary)

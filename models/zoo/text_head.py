@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models.zoo.bert_shape import NAMINGS
 from models.zoo.folder import Tensors, read_json, weights_path
-from models.zoo.sentence_folder import Step, affine
+from models.zoo.sentence_folder import SENTENCE_CONFIG, Step, affine
 
 Array = NDArray[np.float32]
 Kind = Literal["one", "several", "numbers"]
@@ -65,7 +65,8 @@ def read_head(folder: Path) -> ClassifierHead:
     first, last = ((tensors[f"{name}.weight"], tensors[f"{name}.bias"]) for name in names)
     hidden, final = affine(*first, hidden_activation), affine(*last, lambda x: x)
     labels = _labels(config, folder, len(last[0]))
-    return ClassifierHead(labels, _kind(config, len(labels)), lambda x: final(hidden(x)), first[0].size + last[0].size)
+    kind = _kind(config, len(labels), _activation(config, folder))
+    return ClassifierHead(labels, kind, lambda x: final(hidden(x)), first[0].size + last[0].size)
 
 
 def softmax(logits: Array) -> Array:
@@ -84,18 +85,26 @@ def _labels(config: Mapping[str, Any], folder: Path, outputs: int) -> tuple[str,
     named = config.get("id2label")
     if named is None:
         return tuple(f"LABEL_{i}" for i in range(outputs))
+    if not isinstance(named, dict) or not all(str(key).isdecimal() for key in named):
+        raise ValueError(f"{folder}/config.json: id2label must be an object whose keys are numbers, got {named!r}")
     labels = tuple(str(label) for _, label in sorted(named.items(), key=lambda item: int(item[0])))
     if len(labels) != outputs:
         raise ValueError(f"{folder}/config.json: id2label has {len(labels)} classes, and the classifier {outputs}")
     return labels
 
 
-def _kind(config: Mapping[str, Any], labels: int) -> Kind:
+def _activation(config: Mapping[str, Any], folder: Path) -> str:
+    """The name of a torch module, where sentence-transformers wrote one; its versions did in three places."""
+    path = folder / SENTENCE_CONFIG
+    latest = read_json(path).get("activation_fn") if path.exists() else None
+    own = config.get("sentence_transformers")
+    before = own.get("activation_fn") if isinstance(own, dict) else None
+    return str(latest or before or config.get("sbert_ce_default_activation_function") or "")
+
+
+def _kind(config: Mapping[str, Any], labels: int, activation: str) -> Kind:
     problem = config.get("problem_type")
     if labels == 1:
-        # The name of a torch module, where sentence-transformers wrote it.
-        own = config.get("sentence_transformers") or {}
-        activation = str(own.get("activation_fn") or config.get("sbert_ce_default_activation_function") or "")
         return "numbers" if problem == "regression" or activation.endswith("Identity") else "several"
     kinds: dict[str | None, Kind] = {
         None: "one",

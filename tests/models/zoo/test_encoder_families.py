@@ -9,6 +9,7 @@ pytest.importorskip("tokenizers", reason="the extra `text` is not installed")
 
 from models.model import GateContext
 from models.zoo.bert import Bert
+from models.zoo.bert_shape import read_shape
 from models.zoo.distances import buckets
 from models.zoo.lean_fitting import fit_lean
 from models.zoo.text_classifier import TextClassifier
@@ -161,6 +162,11 @@ def test_a_classifier_takes_texts_or_as_many_pairs(tmp_path):
         ({"is_decoder": True}, r"is_decoder"),
         ({"vocab_size": 99}, r"vocab_size"),
         ({"num_hidden_layers": 5}, r"no tensor 'encoder.layer.2"),
+        ({"hidden_size": None}, r"config\.json: hidden_size must be a whole number"),
+        ({"hidden_size": "24"}, r"config\.json: hidden_size must be a whole number .*'24'"),
+        ({"num_attention_heads": 0}, r"config\.json: num_attention_heads must be"),
+        ({"layer_norm_eps": "1e-12"}, r"config\.json: layer_norm_eps must be a number"),
+        ({"max_position_embeddings": -1}, r"config\.json: max_position_embeddings must be"),
     ],
 )
 def test_a_folder_that_does_not_fit_says_which_field(tmp_path, change, message):
@@ -170,8 +176,56 @@ def test_a_folder_that_does_not_fit_says_which_field(tmp_path, change, message):
         open_text_model("text", tmp_path)
 
 
-def test_classes_that_are_not_as_many_as_the_head_has_are_refused(tmp_path):
-    config = write_encoder(tmp_path, "bert", "ForSequenceClassification", num_labels=3) / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"id2label": {"0": "a", "1": "b"}}))
-    with pytest.raises(ValueError, match=r"id2label has 2 classes, and the classifier 3"):
+@pytest.mark.parametrize("padding", [None, -1, "1"])
+def test_a_padding_that_numbers_no_positions_is_named(tmp_path, padding):
+    config = write_encoder(tmp_path, "roberta") / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"pad_token_id": padding}))
+    with pytest.raises(ValueError, match=r"config\.json: pad_token_id must be"):
         open_text_model("text", tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "mpnet"])
+def test_what_a_configuration_does_not_say_is_as_the_oracle_has_it(tmp_path, kind):
+    path = write_encoder(tmp_path, kind) / "config.json"
+    config = json.loads(path.read_text())
+    for key in ("layer_norm_eps", "hidden_act", "activation", "max_position_embeddings", "pad_token_id"):
+        config.pop(key, None)
+    path.write_text(json.dumps(config))
+    oracle, shape = transformers.AutoConfig.from_pretrained(tmp_path), read_shape(config)
+    assert shape.positions + shape.first_position == oracle.max_position_embeddings
+    assert shape.epsilon == getattr(oracle, "layer_norm_eps", 1e-12)
+    if kind == "roberta":
+        assert shape.first_position == oracle.pad_token_id + 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"0": "a", "1": "b"}, r"id2label has 2 classes, and the classifier 3"),
+        (["a", "b", "c"], r"id2label must be an object"),
+        ({"a": 0, "b": 1, "c": 2}, r"id2label must be an object whose keys are numbers"),
+    ],
+)
+def test_classes_that_do_not_fit_the_head_are_refused(tmp_path, labels, message):
+    config = write_encoder(tmp_path, "bert", "ForSequenceClassification", num_labels=3) / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"id2label": labels}))
+    with pytest.raises(ValueError, match=message):
+        open_text_model("text", tmp_path)
+
+
+@pytest.mark.parametrize(("activation", "meaning"), [("Identity", lambda x: x), ("Sigmoid", sigmoid)])
+def test_a_cross_encoder_without_pooling_says_beside_its_modules_what_its_score_is(tmp_path, activation, meaning):
+    folder = write_encoder(tmp_path, "bert", "ForSequenceClassification", num_labels=1)
+    module = {"path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}
+    (folder / "modules.json").write_text(json.dumps([module]))
+    (folder / "config_sentence_transformers.json").write_text(
+        json.dumps({"model_type": "CrossEncoder", "activation_fn": f"torch.nn.modules.activation.{activation}"})
+    )
+    answer = open_text_model("rank", folder).run(request(*PAIRS), GateContext(0.0))
+    assert_close(answer["score"], meaning(logits(tmp_path, PAIRS)[:, 0]))
+
+
+def test_a_classifier_reads_as_much_as_its_tokeniser_says(tmp_path):
+    folder = write_encoder(tmp_path, "bert", "ForSequenceClassification", num_labels=1)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 9}))
+    assert open_text_model("rank", folder).max_tokens == 9

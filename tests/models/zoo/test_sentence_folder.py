@@ -8,7 +8,7 @@ pytest.importorskip("tokenizers", reason="the extra `text` is not installed")
 
 from models.model import GateContext
 from models.zoo.bert import Encoded
-from models.zoo.sentence_folder import POOLINGS, read_sentence_folder
+from models.zoo.sentence_folder import POOLINGS, read_sentence_folder, read_token_limit
 from models.zoo.text_embeddings import TextEmbedder
 from tests.models.zoo.random_bert import HIDDEN, write_random_bert
 
@@ -84,6 +84,44 @@ def test_a_prompt_goes_before_every_text(tmp_path):
         json.dumps({"prompts": {"query": "the sea "}, "default_prompt_name": "query"})
     )
     assert np.array_equal(TextEmbedder("text", folder).tokens(b"was old"), plain)
+
+
+@pytest.mark.parametrize(
+    ("files", "most"),
+    [
+        (
+            {"sentence_bert_config.json": {"max_seq_length": 256}, "tokenizer_config.json": {"model_max_length": 512}},
+            256,
+        ),
+        ({"sentence_bert_config.json": {}, "tokenizer_config.json": {"model_max_length": 128}}, 128),
+        ({"sentence_xlm-roberta_config.json": {"max_seq_length": 64}}, 64),
+        ({"tokenizer_config.json": {"model_max_length": 1000000000000000019884624838656}}, None),
+        ({"tokenizer_config.json": {"model_max_length": None}}, None),
+    ],
+)
+def test_the_folder_says_how_much_of_a_text_is_read(tmp_path, files, most):
+    write_modules(tmp_path, "Transformer", "Pooling")
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    assert read_sentence_folder(tmp_path).max_tokens == read_token_limit(tmp_path) == most
+
+
+@pytest.mark.parametrize("most", ["256", 0, True])
+def test_a_length_that_is_none_is_named(tmp_path, most):
+    write_modules(tmp_path, "Transformer", "Pooling")
+    (tmp_path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": most}))
+    with pytest.raises(ValueError, match=r"sentence_bert_config\.json: max_seq_length must be"):
+        read_sentence_folder(tmp_path)
+
+
+def test_a_prompt_that_is_not_to_be_pooled_is_refused(tmp_path):
+    write_modules(tmp_path, "Transformer", "Pooling")
+    prompts = {"prompts": {"query": "query: "}, "default_prompt_name": "query"}
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    path = next(tmp_path.glob("*Pooling/config.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"include_prompt": False}))
+    with pytest.raises(ValueError, match=r"include_prompt must be true"):
+        read_sentence_folder(tmp_path)
 
 
 def test_the_newest_way_to_name_a_pooling_is_known(tmp_path, encoded):
