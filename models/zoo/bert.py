@@ -22,7 +22,7 @@ nothing.
 An encoder with a bias for distances has no gates on positions: what has been joined is at no distance from the others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -134,10 +134,16 @@ class GateNames:
 class Bert:
     """An encoder with its weights. Runs may overlap in several threads."""
 
-    def __init__(self, folder: Path, lean: LeanLayers | None = None, datatype: str = "fp32") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        lean: LeanLayers | None = None,
+        datatype: str = "fp32",
+        report: Callable[[float], None] = lambda done: None,
+    ) -> None:
         """Reads a Hugging Face folder. With `lean` layers it has gates on channels. The products are in the `datatype`
         "fp32", "bf16" or "int8"; all else is in float32, but that attention may round to bf16 where the products round
-        too.
+        too. `report` is called with the share done, 0 to 1.
 
         Raises `FileNotFoundError`, or `ValueError` for another architecture, or for lean layers of another."""
         config = read_json(folder / "config.json")
@@ -166,12 +172,17 @@ class Bert:
         for i, part in enumerate(lean or ()):
             part.check(self.dense_weights(i), self.shape.heads)
         heads = [part.heads for part in lean] if lean else [None for _ in layers]
-        self.layers = tuple(_layer(self.dense_weights(i), self.shape, datatype, heads[i]) for i in layers)
+        packed = []
+        for i in layers:
+            packed.append(_layer(self.dense_weights(i), self.shape, datatype, heads[i]))
+            report((i + 1) / (len(layers) + 1))
+        self.layers = tuple(packed)
         self._first = self._looked_up() if self.shape.looks_up else None
         self.lean_layers = tuple(
             _layer(part.weights, self.shape, datatype, part.heads, part.score_saliency, part.neuron_saliency)
             for part in lean or ()
         )
+        report(1.0)
 
     def dense_weights(self, number: int) -> LayerWeights:
         """Weight and bias of a layer's products and of its two norms, by their names in `Naming`."""

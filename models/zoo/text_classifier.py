@@ -1,7 +1,7 @@
 """Sequence classification and reranking as they are served: UTF-8 texts, or pairs of them, in; probabilities or scores
 out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -41,15 +41,16 @@ class TextClassifier:
         profile: Profile | None = None,
         lean: LeanLayers | None = None,
         datatype: str = "fp32",
+        report: Callable[[float], None] = lambda done: None,
     ) -> None:
         """Reads a Hugging Face folder; without a profile the model is dense, and without `lean` layers it has
-        no gates on channels.
+        no gates on channels. `report` is called with the share done, 0 to 1.
 
         Raises `FileNotFoundError`, `ModuleNotFoundError` without the package tokenizers, or `ValueError` for files of
         another architecture."""
         self.name = name
         self.folder = folder
-        self.encoder = Bert(folder, lean, datatype)
+        self.encoder = Bert(folder, lean, datatype, report)
         self.profile = checked_profile(name, profile, self.encoder.digest, self.encoder.gates)
         self._head = read_head(folder)
         self.outputs = _outputs(self._head.labels, self._head.kind)

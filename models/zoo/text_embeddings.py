@@ -1,7 +1,7 @@
 """Text embeddings as they are served: UTF-8 texts in, vectors out. An embedding is what the folder says; most often the
 mean of an encoder's last hidden states over the tokens, normalised (Sentence-BERT, Reimers and Gurevych 2019)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,16 +35,17 @@ class TextEmbedder:
         profile: Profile | None = None,
         lean: LeanLayers | None = None,
         datatype: str = "fp32",
+        report: Callable[[float], None] = lambda done: None,
     ) -> None:
         """Reads a Hugging Face folder; without a profile the model is dense, and without `lean` layers it has
-        no gates on channels.
+        no gates on channels. `report` is called with the share done, 0 to 1.
 
         Raises `FileNotFoundError`, `ModuleNotFoundError` without the package tokenizers, or `ValueError` for files of
         another architecture."""
         self.name = name
         self.folder = folder
         self._sentence = sentence = read_sentence_folder(folder)
-        self.encoder = Bert(sentence.encoder, lean, datatype)
+        self.encoder = Bert(sentence.encoder, lean, datatype, report)
         self.profile = checked_profile(name, profile, self.encoder.digest, self.encoder.gates)
         shape = self.encoder.shape
         self.outputs = (TensorSpec("embedding", "FP32", (-1, sentence.size or len(sentence.pooling) * shape.hidden)),)

@@ -26,6 +26,7 @@ from models.zoo.fashion_weights import PACKAGED
 from models.zoo.folder import weights_digest, weights_files, weights_path
 from models.zoo.kept_lean import kept_lean
 from models.zoo.lean_layers import LeanLayers, load_lean
+from models.zoo.load_progress import load_progress
 from models.zoo.sentence_folder import read_sentence_folder
 from models.zoo.text_inputs import TextModel
 from models.zoo.text_model import open_text_model
@@ -66,14 +67,16 @@ def load(name: str, calibrations: Path | None = None) -> TextModel:
         if path is not None:
             profile = Profile.load(path)
             lean = _lean_layers(path, profile, folder, calibrations)
-            return open_text_model(served, folder, profile, lean, datatype)
+            with load_progress(served) as report:
+                return open_text_model(served, folder, profile, lean, datatype, report)
         why = "it has no profile"
     except OtherWeights as error:
         if place == MINILM:
             raise
         why = str(error)
     log.warning("%s is served dense: %s; sluice calibrate %s --data TEXTS makes one", served, why, place)
-    return open_text_model(served, folder, datatype=datatype)
+    with load_progress(served) as report:
+        return open_text_model(served, folder, datatype=datatype, report=report)
 
 
 def locate(name: str) -> Path:

@@ -1,5 +1,6 @@
 """Which model of texts a Hugging Face folder holds."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from models.gating.profile import Profile
@@ -17,12 +18,13 @@ def open_text_model(
     profile: Profile | None = None,
     lean: LeanLayers | None = None,
     datatype: str = "fp32",
+    report: Callable[[float], None] = lambda done: None,
 ) -> TextModel:
-    """A classifier or reranker where `config.json` has that architecture, else a model of embeddings. Raises as
-    those."""
+    """A classifier or reranker where `config.json` has that architecture, else a model of embeddings; `report` is
+    called with the share done, 0 to 1. Raises as those."""
     try:
         classifies = is_classifier(read_json(folder / "config.json"))
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
     kind = TextClassifier if classifies else TextEmbedder
-    return kind(name, folder, profile, lean, datatype)
+    return kind(name, folder, profile, lean, datatype, report)

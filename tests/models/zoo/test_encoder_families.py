@@ -229,3 +229,12 @@ def test_a_classifier_reads_as_much_as_its_tokeniser_says(tmp_path):
     folder = write_encoder(tmp_path, "bert", "ForSequenceClassification", num_labels=1)
     (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 9}))
     assert open_text_model("rank", folder).max_tokens == 9
+
+
+@pytest.mark.parametrize("head", ["Model", "ForSequenceClassification"])
+def test_loading_tells_how_far_it_is(tmp_path, head):
+    told = []
+    open_text_model("text", write_encoder(tmp_path, "bert", head), report=told.append)
+    assert told == sorted(told)
+    assert told[-1] == 1
+    assert len(told) > 2
