@@ -176,6 +176,11 @@ class Sequence(Protocol):
         """Adds the next token, which the caller chose from the logits; the next step computes it."""
 
 
+MOST_CHARACTERS = 32
+"""Of a token: those of any real text are far shorter in the mean, and a text of more for each that a context holds is
+not even taken apart."""
+
+
 @runtime_checkable
 class Generator(Model, Protocol):
     """A language model. Sequences are advanced together, step by step, each at a level of its own; as a `Model` it

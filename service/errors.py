@@ -38,6 +38,10 @@ class InvalidRequest(ServiceError):
         self.reason = message
 
 
+class TooLong(InvalidRequest):
+    """400: a prompt, or a prompt and the answer that is asked for, are more than the model's context holds."""
+
+
 class Unauthorized(ServiceError):
     """401 or 403: an administrative call without the token, or from elsewhere than loopback where no token is set.
 

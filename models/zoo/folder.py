@@ -23,7 +23,9 @@ Array = NDArray[np.float32]
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _HASHED_BYTES = 16 * 1024 * 1024
-_KINDS = MappingProxyType({"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")})
+_KINDS: Mapping[str, np.dtype[Any]] = MappingProxyType(
+    {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+)
 _POINTER = b"version https://git-lfs"
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models import kernels
 from models.gating.profile import Profile
-from models.model import GateContext, InvalidInput, TensorSpec
+from models.model import MOST_CHARACTERS, GateContext, InvalidInput, TensorSpec
 from models.zoo.coarse_fitting import fit_coarse
 from models.zoo.folder import Tensors, read_json, weights_path
 from models.zoo.language_gates import PromptGates, spared
@@ -218,9 +218,16 @@ class LanguageModel:
         if not isinstance(prompt, bytes):
             raise InvalidInput("prompt", f"element {number} must be bytes, got {type(prompt).__name__}")
         try:
-            tokens = len(self.vocabulary.encode(prompt.decode()))
+            text = prompt.decode()
         except UnicodeDecodeError as error:
             raise InvalidInput("prompt", f"element {number} is not UTF-8: {error.reason}") from None
+        if len(text) > MOST_CHARACTERS * self.context_length:
+            raise InvalidInput(
+                "prompt",
+                f"element {number} has {len(text)} characters, more than the {self.context_length} tokens that "
+                f"{self.name!r} holds",
+            )
+        tokens = len(self.vocabulary.encode(text))
         if not 1 <= tokens < self.context_length:
             raise InvalidInput(
                 "prompt", f"element {number} must have 1 to {self.context_length - 1} tokens, got {tokens}"

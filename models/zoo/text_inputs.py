@@ -13,8 +13,8 @@ from models.zoo.text_reader import TextReader, Tokens
 
 TEXT = TensorSpec("text", "BYTES", (-1,))
 SECOND = TensorSpec("text_pair", "BYTES", (-1,), optional=True)
-MAX_TEXTS = 256
-"""Of a request."""
+MAX_TEXTS = 2048
+"""Of a request: as many as OpenAI's API takes."""
 
 REMEMBERED_LEVELS = 256
 

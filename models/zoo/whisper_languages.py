@@ -21,3 +21,6 @@ pushto:ps, panjabi:pa, moldavian:ro, moldovan:ro, sinhalese:si, castilian:es, ma
 
 CODES: Mapping[str, str] = MappingProxyType(dict(entry.strip().split(":") for entry in _NAMED.split(",")))
 """Such as "en" of "english"."""
+
+NAMES: Mapping[str, str] = MappingProxyType({code: name for name, code in reversed(list(CODES.items()))})
+"""Such as "english" of "en"; of a language with several names the first."""

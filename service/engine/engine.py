@@ -258,7 +258,9 @@ class Engine:
     async def _serve(self, request: Request) -> Finished:
         with self._inside(request.model) as hosted:
             macs = await beside_the_loop_if(_text_length(request), _checked, hosted.model, request)
-            if hosted.generator is not None:
+            if hosted.generator is None:
+                _refuse_token_times(request)
+            else:
                 return await whole_texts(
                     request, hosted.generator, lambda one: pieces_of(one, self._inside, self._scheduler)
                 )
@@ -357,6 +359,13 @@ class Engine:
             except Exception:
                 # Without the next sweeps nobody would notice a run that hangs.
                 log.exception("a sweep failed")
+
+
+def _refuse_token_times(request: Request) -> None:
+    times = {"slo_first_token_ms": request.options.first_token_ms, "slo_token_ms": request.options.token_ms}
+    for name, value in times.items():
+        if value is not None:
+            raise InvalidRequest(f"is for language models, which {request.model!r} is not: slo_ms is", field=name)
 
 
 def _text_length(request: Request) -> int:

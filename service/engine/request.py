@@ -21,7 +21,8 @@ class RequestOptions:
 
     `slo_ms` and `quality_floor` take the place of the model's own for this request. `level` pins the level, 0 to 1,
     past any floor. `timeout_us`, microseconds from arrival, is hard: an answer that would come later is an error; 0
-    means none. `priority` 1 is the most urgent; 0, the default, comes after every other.
+    means none. `priority` 1 is the most urgent; 0, the default, comes after every other. Of a language model
+    `first_token_ms` and `token_ms` are in place of `slo_ms`, where the request is no `GenerationRequest`.
     """
 
     slo_ms: float | None = None
@@ -29,10 +30,14 @@ class RequestOptions:
     level: float | None = None
     timeout_us: int | None = None
     priority: int = DEFAULT_PRIORITY
+    first_token_ms: float | None = None
+    token_ms: float | None = None
 
     def __post_init__(self) -> None:
-        if self.slo_ms is not None and not is_latency(self.slo_ms):
-            raise InvalidRequest(f"must be {LATENCY_RULE}", field="slo_ms")
+        latencies = {"slo_ms": self.slo_ms, "slo_first_token_ms": self.first_token_ms, "slo_token_ms": self.token_ms}
+        for name, value in latencies.items():
+            if value is not None and not is_latency(value):
+                raise InvalidRequest(f"must be {LATENCY_RULE}", field=name)
         if self.quality_floor is not None and not (is_number(self.quality_floor) and 0 <= self.quality_floor <= 1):
             raise InvalidRequest("must be a number between 0 and 1", field="quality_floor")
         if self.level is not None and not (is_number(self.level) and 0 <= self.level <= 1):

@@ -20,7 +20,8 @@ class Sampling:
     """`temperature` divides the logits, 0 takes the likeliest token. Of the likeliest tokens whose probabilities add up
     to `top_p`, 0 to 1, one is drawn (nucleus sampling, Holtzman et al. 2020). With a `seed` the same logits give the
     same tokens. A token's logit falls by `frequency_penalty` for each time that it was generated already, and once by
-    `presence_penalty`. `logprobs` asks for the log-probability of each token, and of so many likeliest ones beside it.
+    `presence_penalty`; `bias` is added to the logits of some tokens, by their ids. `logprobs` asks for the
+    log-probability of each token, and of so many likeliest ones beside it.
     """
 
     temperature: float = 1.0
@@ -29,6 +30,7 @@ class Sampling:
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     logprobs: int | None = None
+    bias: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +75,10 @@ class Sampler:
 
     def _draw(self, values: NDArray[np.float64], likeliest: int) -> int:
         sampling = self._sampling
-        if sampling.frequency_penalty or sampling.presence_penalty:
+        if sampling.frequency_penalty or sampling.presence_penalty or sampling.bias:
             values = values.copy()
+            for token, bias in sampling.bias:
+                values[token] += bias
             for token, count in self._drawn.items():
                 values[token] -= sampling.frequency_penalty * count + sampling.presence_penalty
             likeliest = int(values.argmax())

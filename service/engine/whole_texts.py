@@ -31,7 +31,7 @@ async def whole_texts(request: Request, model: Generator, pieces: Pieces) -> Fin
             arrival=request.arrival,
             sampling=GREEDY,
             max_tokens=most,
-            options=GenerationOptions(request.options),
+            options=GenerationOptions(request.options, request.options.first_token_ms, request.options.token_ms),
             protocol=request.protocol,
             number=number,
         )

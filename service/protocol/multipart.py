@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from service.errors import InvalidRequest, TooLarge, Unsupported
 
 MAX_PARTS = 64
+MAX_BOUNDARY_BYTES = 256
+"""More than clients need, who may use 70 (RFC 2046 §5.1.1)."""
 MAX_FIELD_BYTES = 64 * 1024
 """Of a field that is no file."""
 
@@ -37,8 +39,10 @@ def parse_form(content_type: str, body: bytes) -> Form:
         raise Unsupported("uploads need the extra `speech`: pip install 'sluice-serve[speech]'") from None
     kind, options = parse_options_header(content_type)
     boundary = options.get(b"boundary", b"")
-    if kind != b"multipart/form-data" or not boundary:
-        raise InvalidRequest("must be multipart/form-data with a boundary", "Content-Type")
+    if kind != b"multipart/form-data" or not 1 <= len(boundary) <= MAX_BOUNDARY_BYTES:
+        raise InvalidRequest(
+            f"must be multipart/form-data with a boundary of 1 to {MAX_BOUNDARY_BYTES} bytes", "Content-Type"
+        )
     parts: list[_Part] = []
     done = False
 
@@ -87,12 +91,14 @@ def parse_form(content_type: str, body: bytes) -> Form:
     fields: list[tuple[str, str]] = []
     files: dict[str, bytes] = {}
     for part in parts:
-        _, described = parse_options_header(part.headers.get(b"content-disposition", b""))
+        disposition = part.headers.get(b"content-disposition", b"")
+        _, described = parse_options_header(disposition)
         name = described.get(b"name", b"").decode("utf-8", "replace")
         content = b"".join(part.pieces)
         if not name:
             raise InvalidRequest("has a part without a name", "body")
-        if b"filename" in described:
+        # The latter is how some clients give a name that is not ASCII (RFC 8187).
+        if b"filename" in described or b"filename*" in disposition:
             if name in files:
                 raise InvalidRequest("is given twice", name[:64])
             files[name] = content

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from models.model import Transcriber
 from models.zoo.audio import COMMAND, UnreadableAudio, read_audio
+from service.engine.long_texts import beside_the_loop_if
 from service.engine.request import Request as EngineRequest
 from service.errors import InvalidRequest, Unsupported
 from service.protocol.body import compress_for, receive_body
@@ -32,7 +33,9 @@ def add_transcriptions(router: APIRouter, engine: InferenceEngine, limits: Limit
         with Intake(engine, PROTOCOL) as intake:
             body = await receive_body(request.headers, request.receive, limits.body_bytes)
             intake.received()
-            parsed = parse_transcription(parse_form(request.headers.get("content-type", ""), body))
+            content_type = request.headers.get("content-type", "")
+            # A body may be made so that taking it apart takes long.
+            parsed = parse_transcription(await beside_the_loop_if(len(body), parse_form, content_type, body))
             intake.model = parsed.model
             model = _transcriber(engine, parsed.model)
             # Reading a file is arithmetic too: the event loop goes on meanwhile.

@@ -41,13 +41,14 @@ def parse_embeddings(body: bytes, limits: Limits) -> EmbeddingsRequest:
     for name in document:
         if name not in _KNOWN:
             raise InvalidRequest(f"is not known here; known are {', '.join(sorted(_KNOWN))}", name[:64])
+    document = {name: value for name, value in document.items() if value is not None}
     encoding = document.get("encoding_format", "float")
     if encoding not in ENCODINGS:
         raise InvalidRequest(f"must be one of {', '.join(ENCODINGS)}", "encoding_format")
     dimensions = document.get("dimensions")
     if dimensions is not None and (type(dimensions) is not int or dimensions < 1):
         raise InvalidRequest("must be a whole number, 1 or more", "dimensions")
-    own = {name: value for name, value in document.items() if name in OPTIONS and value is not None}
+    own = {name: value for name, value in document.items() if name in OPTIONS}
     return EmbeddingsRequest(
         model=model_of(document),
         texts=_texts(document.get("input")),

@@ -2,14 +2,14 @@
 "param", "code"}}``."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import wraps
 from typing import Any
 
 import orjson
 from starlette.responses import Response
 
-from service.errors import Internal, InvalidRequest, NotFound, ServiceError
+from service.errors import Internal, InvalidRequest, NotFound, ServiceError, TooLong
 from service.protocol.errors import service_error_response
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,27 @@ def openai_error(error: ServiceError) -> dict[str, Any]:
     return {"error": described}
 
 
+def unknown_url(method: str, path: str) -> Response:
+    """The answer where nothing is found."""
+    return _described_response(404, f"Unknown request URL: {method} {path}. /docs lists the calls.", "unknown_url")
+
+
+def method_not_allowed(method: str, path: str, allowed: Collection[str]) -> Response:
+    """The answer where another method would be right (RFC 9110 §15.5.6)."""
+    methods = ", ".join(sorted(allowed))
+    answer = _described_response(405, f"{path} does not take {method}; it takes {methods}", "method_not_allowed")
+    answer.headers["Allow"] = methods
+    return answer
+
+
+def _described_response(status: int, message: str, code: str) -> Response:
+    described = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+    return Response(orjson.dumps({"error": described}), status, media_type="application/json")
+
+
 def _code(error: ServiceError) -> str | None:
     if isinstance(error, NotFound):
         return "model_not_found"
+    if isinstance(error, TooLong):
+        return "context_length_exceeded"
     return None if error.outcome == "invalid" else error.outcome

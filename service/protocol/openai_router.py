@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, FastAPI, Request, Response
+from starlette.routing import Match
 
 from models.model import Embedder, Generator, Transcriber
 from service.engine.long_texts import beside_the_loop_if
@@ -28,11 +29,12 @@ from service.protocol.openai_embeddings import (
     parse_embeddings,
     render_embeddings,
 )
-from service.protocol.openai_errors import in_their_shape
+from service.protocol.openai_errors import in_their_shape, method_not_allowed, unknown_url
 from service.protocol.openai_text import answer_text
 from service.protocol.routing import json_response
 
 PROTOCOL = "openai"
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 def mount_openai(app: FastAPI, engine: InferenceEngine, limits: Limits) -> None:
@@ -87,10 +89,16 @@ def mount_openai(app: FastAPI, engine: InferenceEngine, limits: Limits) -> None:
     async def completions(request: Request) -> Response:
         return await answer_text(engine, limits, request, parse_completion, "cmpl")
 
-    @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
-    @in_their_shape
-    async def unknown(request: Request, path: str) -> Response:
-        raise NotFound(f"{request.method} {request.url.path} is not answered here")
+    known = tuple(router.routes)
+
+    @router.api_route("", methods=_METHODS, include_in_schema=False)
+    @router.api_route("/{path:path}", methods=_METHODS, include_in_schema=False)
+    async def unknown(request: Request) -> Response:
+        matching = [route for route in known if route.matches(request.scope)[0] is Match.PARTIAL]
+        allowed = {method for route in matching for method in getattr(route, "methods", ())}
+        if allowed:
+            return method_not_allowed(request.method, request.url.path, allowed)
+        return unknown_url(request.method, request.url.path)
 
     app.include_router(router)
 

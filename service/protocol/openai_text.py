@@ -8,11 +8,11 @@ from itertools import product
 import orjson
 from fastapi import Request, Response
 
-from models.model import Generator, InvalidInput
+from models.model import MOST_CHARACTERS, Generator, InvalidInput
 from service.engine.generation import GenerationRequest, Piece
 from service.engine.interleave import interleave
 from service.engine.long_texts import beside_the_loop_if
-from service.errors import InvalidRequest, ServiceError
+from service.errors import InvalidRequest, ServiceError, TooLong
 from service.protocol.body import compress_for, receive_body
 from service.protocol.collaborators import InferenceEngine
 from service.protocol.disconnect import caller_of, unless_disconnected
@@ -24,9 +24,6 @@ from service.protocol.routing import json_response
 from service.protocol.text_answer import AnswerHead, TextCall, ending, new_head, sluice_of
 
 PROTOCOL = "openai"
-_CHARACTERS = 32
-"""A token of any real text is far shorter in the mean: a text of more for each is not even taken apart."""
-
 Parse = Callable[[bytes, Limits], TextCall]
 
 
@@ -38,7 +35,7 @@ async def answer_text(engine: InferenceEngine, limits: Limits, request: Request,
         call = parse(body, limits)
         intake.model = call.fields.model
         model = _generator(engine, call.fields.model)
-        prompts = await _tokens(model, call)
+        prompts = await _tokens(model, call, len(body))
     wanted = [
         _generation(call, tokens, choice, number, intake.arrival)
         for number, (tokens, choice) in enumerate(product(prompts, range(call.fields.choices)))
@@ -74,17 +71,19 @@ def _generator(engine: InferenceEngine, name: str) -> Generator:
     return model
 
 
-async def _tokens(model: Generator, call: TextCall) -> list[list[int]]:
-    """The tokens of each prompt. Raises InvalidRequest where they, and the answer that is asked for, are more than the
-    model's context holds.
+async def _tokens(model: Generator, call: TextCall, length: int) -> list[list[int]]:
+    """The tokens of each prompt, of a request of so many bytes. Raises InvalidRequest, where they, and the answer that
+    is asked for, are more than the model's context holds `TooLong`.
     """
+    if any(token >= model.vocabulary_size for token, _ in call.fields.sampling.bias):
+        raise InvalidRequest(f"token ids of {model.name!r} are 0 to {model.vocabulary_size - 1}", "logit_bias")
     try:
-        prompts = call.prompts(model)
+        prompts = await beside_the_loop_if(length, call.prompts, model)
     except InvalidInput as error:
         raise InvalidRequest(str(error).removeprefix(f"{error.field}: "), call.prompt_field(0)) from None
     for number, prompt in enumerate(prompts):
-        if isinstance(prompt, str) and len(prompt) > _CHARACTERS * model.context_length:
-            raise InvalidRequest(
+        if isinstance(prompt, str) and len(prompt) > MOST_CHARACTERS * model.context_length:
+            raise TooLong(
                 f"has {len(prompt)} characters, more than the {model.context_length} tokens that {model.name!r} holds",
                 call.prompt_field(number),
             )
@@ -104,14 +103,14 @@ def _check_tokens(model: Generator, call: TextCall, tokens: list[int], field: st
     if not tokens:
         raise InvalidRequest("must not be empty", field)
     if room < 1:
-        raise InvalidRequest(
+        raise TooLong(
             f"has {len(tokens)} tokens, and the context of {model.name!r} holds {model.context_length} with the answer",
             field,
         )
     if not 0 <= min(tokens) <= max(tokens) < model.vocabulary_size:
         raise InvalidRequest(f"token ids of {model.name!r} are 0 to {model.vocabulary_size - 1}", field)
     if wanted is not None and wanted > room:
-        raise InvalidRequest(
+        raise TooLong(
             f"must be at most {room}: the context of {model.name!r} holds {model.context_length} tokens,"
             f" of which the prompt has {len(tokens)}",
             call.fields.limit_field,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.responses import Response
 
+from models.zoo.whisper_languages import NAMES
 from service.engine.request import Finished, RequestOptions
 from service.errors import InvalidRequest
 from service.protocol.multipart import Form
@@ -112,7 +113,7 @@ def render_transcription(request: TranscriptionRequest, finished: Finished) -> R
     if request.response_format == "verbose_json":
         answer = {
             "task": "transcribe",
-            "language": details["language"],
+            "language": NAMES.get(details["language"], details["language"]),
             "duration": seconds,
             "text": text,
             "segments": [_segment(number, segment) for number, segment in enumerate(segments)],

@@ -24,6 +24,8 @@ OPTIONS = MappingProxyType(
     }
 )
 
+V2_OPTIONS = MappingProxyType({**OPTIONS, "slo_first_token_ms": "first_token_ms", "slo_token_ms": "token_ms"})
+"""Those of a language model too, which `/v1` takes with its other fields."""
 
 _NONE_GIVEN = RequestOptions()
 
@@ -40,8 +42,10 @@ def check_parameter_types(value: Any, field: str) -> Parameters:
     return value
 
 
-def request_options(parameters: Parameters, prefix: str = "parameters.") -> RequestOptions:
-    """The scheduling options in a request's parameters; InvalidRequest naming the one that is out of range, after
+def request_options(
+    parameters: Parameters, prefix: str = "parameters.", options: Mapping[str, str] = OPTIONS
+) -> RequestOptions:
+    """The scheduling ``options`` in a request's parameters; InvalidRequest naming the one that is out of range, after
     ``prefix``.
 
     >>> request_options({"slo_ms": 20, "level": 0.5}).slo_ms
@@ -53,7 +57,7 @@ def request_options(parameters: Parameters, prefix: str = "parameters.") -> Requ
     if parameters.get("timeout") == 0:
         # Not "none", as an engine might take it: a client whose time has run out computes this very number.
         raise InvalidRequest("must be 1 microsecond or more", f"{prefix}timeout")
-    given: dict[str, Any] = {option: parameters[name] for name, option in OPTIONS.items() if name in parameters}
+    given: dict[str, Any] = {option: parameters[name] for name, option in options.items() if name in parameters}
     if not given:
         return _NONE_GIVEN
     try:

@@ -18,6 +18,7 @@ OWN = ("slo_first_token_ms", "slo_token_ms")
 MOST_STOPS = 16
 LONGEST_STOP = 1024
 MOST_LOGPROBS = 20
+MOST_BIASED = 1024
 MOST_CHOICES = 64
 """Of a request, of all its prompts: each is a generation of its own."""
 _SHARED = frozenset(
@@ -71,8 +72,6 @@ def text_fields(document: Mapping[str, Any], limit_field: str, logprobs: int | N
     """What is common, of the fields that are not null; ``logprobs`` is as in `Sampling`. Raises InvalidRequest naming
     the field.
     """
-    if document.get("logit_bias"):
-        raise InvalidRequest("is not supported", "logit_bias")
     model = document.get("model")
     if not isinstance(model, str) or not model:
         raise InvalidRequest("must be the name of a model", "model")
@@ -86,6 +85,7 @@ def text_fields(document: Mapping[str, Any], limit_field: str, logprobs: int | N
             frequency_penalty=number(document, "frequency_penalty", -2, 2, 0.0),
             presence_penalty=number(document, "presence_penalty", -2, 2, 0.0),
             logprobs=logprobs,
+            bias=_bias(document.get("logit_bias", {})),
         ),
         max_tokens=whole_number(document, limit_field, 1, None),
         limit_field=limit_field,
@@ -147,6 +147,19 @@ def _seed(value: Any) -> int | None:
         raise InvalidRequest("must be a whole number of at most 64 bits", "seed")
     # A generator of random numbers takes none below 0.
     return value % 2**64
+
+
+def _bias(value: Any) -> tuple[tuple[int, float], ...]:
+    """Ids of tokens, which JSON can only have as texts, and what is added to their logits."""
+    if not isinstance(value, dict) or len(value) > MOST_BIASED:
+        raise InvalidRequest(f"must be an object with at most {MOST_BIASED} token ids", "logit_bias")
+    for token, bias in value.items():
+        field = f"logit_bias.{token[:64]}"
+        if not (token.isascii() and token.isdecimal() and len(token) < 10):
+            raise InvalidRequest("must be the id of a token", field)
+        if isinstance(bias, bool) or not isinstance(bias, int | float) or not -100 <= bias <= 100:
+            raise InvalidRequest("must be a number between -100 and 100", field)
+    return tuple((int(token), float(bias)) for token, bias in value.items())
 
 
 def _stops(value: Any) -> tuple[str, ...]:

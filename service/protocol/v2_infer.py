@@ -20,6 +20,7 @@ from service.protocol.disconnect import caller_of, unless_disconnected
 from service.protocol.errors import service_error_response
 from service.protocol.intake import Intake
 from service.protocol.limits import Limits
+from service.protocol.parameters import V2_OPTIONS
 from service.protocol.routing import BODY_ERRORS, ERRORS, ErrorBody, ModelName, add_versioned_route, find_model
 from service.protocol.v2_documentation import INFER_REQUEST_BODY, INFER_RESPONSE
 from service.protocol.v2_request import JSON_LENGTH_HEADER, parse_infer
@@ -60,7 +61,13 @@ class Inference:
             options=parsed.options,
             protocol=PROTOCOL,
         )
-        finished = await unless_disconnected(self._engine.submit(request), receive, caller)
+        try:
+            finished = await unless_disconnected(self._engine.submit(request), receive, caller)
+        except InvalidRequest as error:
+            if error.field not in V2_OPTIONS:
+                raise
+            # The engine does not know where in a request its options stand.
+            raise InvalidRequest(error.reason, f"parameters.{error.field}") from None
         content, described = render_infer(
             model,
             found.version,

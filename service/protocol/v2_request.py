@@ -18,7 +18,7 @@ from service.errors import InvalidRequest, TooLarge, Unsupported
 from service.protocol.datatypes import DATATYPES, MAX_ELEMENTS, Tensor, decode_binary, decode_json
 from service.protocol.limits import Limits
 from service.protocol.non_finite import non_finite_field
-from service.protocol.parameters import check_parameter_types, request_options
+from service.protocol.parameters import V2_OPTIONS, check_parameter_types, request_options
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 _NON_FINITE_SEARCH = 64 * 1024
@@ -65,7 +65,7 @@ def parse_infer(
     if not isinstance(request_id, str):
         raise InvalidRequest("must be a string", "id")
     parameters = check_parameter_types(document.get("parameters"), "parameters")
-    options = request_options(parameters)
+    options = request_options(parameters, options=V2_OPTIONS)
     binary_output = _boolean(parameters, "binary_data_output", "parameters", default=False)
     tensors = _inputs(document, view[len(body) if length is None else length :], inputs, limits, length is not None)
     return InferRequest(request_id, tensors, _outputs(document, outputs, limits, binary_output), options)

@@ -60,7 +60,7 @@ def test_what_is_not_a_text_is_refused(both):
     client = triton.InferenceServerClient(both.address)
     with pytest.raises(InferenceServerException, match="element 1 is not UTF-8"):
         client.infer("minilm", [tensor([b"good", b"\xff\xfe"])])
-    with pytest.raises(InferenceServerException, match="1 to 256 texts, got 257"):
+    with pytest.raises(InferenceServerException, match="1 to 2048 texts, got 2049"):
         client.infer("minilm", [tensor(["a"] * 257)])
     client.close()
 

@@ -362,6 +362,17 @@ async def test_a_request_for_whole_texts_is_a_generation_for_each():
     assert [told.finished for told in watcher.told] == [done, longer]
 
 
+async def test_whole_texts_may_have_times_of_their_own():
+    async with hosting(FakeGenerator(work=taking(0.01)), FakeModel(name="image")) as engine:
+        late = await engine.submit(texts("A", first_token_ms=5000.0, token_ms=0.01))
+        assert not late.slo_met
+        assert (await engine.submit(texts("A", first_token_ms=5000.0, token_ms=5000.0))).slo_met
+        with pytest.raises(InvalidRequest, match="slo_token_ms: is for language models, which 'image' is not"):
+            await engine.submit(request(1.0, model="image", token_ms=5.0))
+        with pytest.raises(InvalidRequest, match="slo_first_token_ms: must be a finite number"):
+            texts("A", first_token_ms=0)
+
+
 async def test_of_whole_texts_one_that_fails_ends_the_others():
     model, watcher = FakeGenerator(endless=True, work=taking(0.002)), Watcher()
     async with hosting(model, watcher=watcher) as engine:

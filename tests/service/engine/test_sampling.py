@@ -54,6 +54,15 @@ def test_penalties_fall_on_what_was_drawn():
     assert sampler.choose(logits).likeliest == 0
 
 
+def test_a_bias_is_added_to_the_logits_of_its_tokens():
+    logits = np.array([1.0, 0.9, 0.05], np.float32)
+    sampler = Sampler(Sampling(temperature=0, bias=((0, -1.0), (2, 2.0)), logprobs=1))
+    choice = sampler.choose(logits)
+    assert (choice.token, choice.likeliest, choice.top[0][0]) == (2, 0, 0)
+    banned = drawn(Sampling(bias=((1, -100.0),)))
+    assert banned[1] == 0
+
+
 def test_log_probabilities_are_the_models_own():
     choice = Sampler(Sampling(temperature=0.1, top_p=0.1, logprobs=3)).choose(LOGITS)
     assert choice.logprob == pytest.approx(np.log(0.5), abs=1e-6)

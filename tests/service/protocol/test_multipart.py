@@ -25,12 +25,19 @@ def test_fields_and_files_in_their_order():
     assert form.files == {"file": content}
 
 
+def test_a_file_may_have_a_name_that_is_not_ascii():
+    head = b"--edge\r\nContent-Disposition: form-data; name=\"file\"; filename*=UTF-8''%C3%A9.wav\r\n\r\n"
+    form = parse_form(KIND, head + b"\xff\xfe" + b"\r\n" + END)
+    assert (form.fields, form.files) == ([], {"file": b"\xff\xfe"})
+
+
 @pytest.mark.parametrize(
     ("kind", "body", "field"),
     [
         ("application/json", b"{}", "Content-Type"),
         ("multipart/form-data", END, "Content-Type"),
         ("", b"", "Content-Type"),
+        (f"multipart/form-data; boundary={'e' * 257}", END, "Content-Type"),
         (KIND, b"nonsense", "body"),
         (KIND, b"", "body"),
         (KIND, part("a", b"1"), "body"),

@@ -153,9 +153,39 @@ async def test_an_unknown_model_and_an_unknown_call(client, http):
     with pytest.raises(openai.NotFoundError) as missing:
         await client.embeddings.create(model="other", input="x")
     assert missing.value.code == "model_not_found"
-    response = await http.post("/v1/images/generations", json={})
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/v1/images/generations"), ("GET", "/v1"), ("OPTIONS", "/v1/nothing"), ("POST", "/v1/embeddings/")],
+)
+async def test_what_is_not_there_is_no_model_that_is_missing(http, method, path):
+    response = await http.request(method, path)
     assert response.status_code == 404
-    assert "is not answered here" in response.json()["error"]["message"]
+    error = response.json()["error"]
+    assert error["message"].startswith(f"Unknown request URL: {method} {path}.")
+    assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", None, "unknown_url")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/v1/chat/completions", "POST"),
+        ("PUT", "/v1/embeddings", "POST"),
+        ("OPTIONS", "/v1/audio/transcriptions", "POST"),
+        ("DELETE", "/v1/models/words", "GET"),
+    ],
+)
+async def test_another_method_is_told_which_is_right(http, method, path, allowed):
+    response = await http.request(method, path)
+    assert (response.status_code, response.headers["allow"]) == (405, allowed)
+    assert response.json()["error"]["code"] == "method_not_allowed"
+
+
+async def test_what_is_null_is_as_if_it_were_not_there(http):
+    fields = {"encoding_format": None, "dimensions": None, "user": None, "slo_ms": None}
+    response = await http.post("/v1/embeddings", json={"model": "words", "input": "x", **fields})
+    assert response.status_code == 200
 
 
 async def test_what_the_model_refuses_is_about_the_input(client, engine):

@@ -180,6 +180,25 @@ async def test_choices_of_a_stream_are_told_by_their_index(client, engine):
     assert engine.inflight("fake") == 0
 
 
+async def test_a_bias_changes_what_is_said_and_not_its_log_probability(client):
+    bias = {str(ord("H")): -100, str(ord("J")): 100}
+    biased = await client.chat.completions.create(
+        model="fake", messages=USER, logit_bias=bias, logprobs=True, max_tokens=1
+    )
+    plain = await client.chat.completions.create(
+        model="fake", messages=USER, logit_bias={}, max_tokens=1, temperature=0
+    )
+    assert (biased.choices[0].message.content, plain.choices[0].message.content) == ("J", "H")
+    assert biased.choices[0].logprobs.content[0].logprob < -10
+
+
+@pytest.mark.parametrize("queue_limit", [64])
+async def test_all_choices_of_a_request_are_let_in_together(client, model, engine):
+    await client.completions.create(model="fake", prompt="warm", max_tokens=2)
+    answer = await client.completions.create(model="fake", prompt="Hi", n=40, max_tokens=3)
+    assert len(answer.choices) == 40
+
+
 @room_for_several
 async def test_several_answers_to_a_chat(client):
     answer = await client.chat.completions.create(model="fake", messages=USER, temperature=0, n=3)
@@ -350,7 +369,13 @@ def flat(step):
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"presence_penalty": 3}, "presence_penalty"),
         ({"frequency_penalty": []}, "frequency_penalty"),
-        ({"logit_bias": {"5": 1}}, "logit_bias"),
+        ({"logit_bias": []}, "logit_bias"),
+        ({"logit_bias": {str(id): 1 for id in range(1025)}}, "logit_bias"),
+        ({"logit_bias": {"257": 1}}, "logit_bias"),
+        ({"logit_bias": {"-1": 1}}, "logit_bias.-1"),
+        ({"logit_bias": {"²": 1}}, "logit_bias.²"),
+        ({"logit_bias": {"5": "1"}}, "logit_bias.5"),
+        ({"logit_bias": {"5": 101}}, "logit_bias.5"),
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
@@ -425,7 +450,21 @@ async def test_a_text_that_cannot_fit_is_not_even_taken_apart(client, model):
     model.encode = taken.append
     with pytest.raises(openai.BadRequestError, match="has 6401 characters, more than the 200 tokens") as refused:
         await client.completions.create(model="fake", prompt="x" * 6401)
-    assert (refused.value.param, taken) == ("prompt", [])
+    assert (refused.value.param, refused.value.code, taken) == ("prompt", "context_length_exceeded", [])
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"prompt": "x" * 200}, "prompt"),
+        ({"prompt": ["a", "x" * 200]}, "prompt[1]"),
+        ({"max_tokens": 200}, "max_tokens"),
+    ],
+)
+async def test_what_is_longer_than_the_context_has_its_own_code(client, fields, param):
+    with pytest.raises(openai.BadRequestError) as refused:
+        await client.completions.create(**({"model": "fake", "prompt": "Hi"} | fields))
+    assert (refused.value.param, refused.value.code) == (param, "context_length_exceeded")
 
 
 async def test_fields_without_an_effect_here_are_taken(client):

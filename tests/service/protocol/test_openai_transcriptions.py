@@ -111,7 +111,7 @@ async def test_verbose_json_has_segments(client, engine):
     (segment,) = answer.segments
     assert (segment.start, segment.end, segment.text, segment.tokens) == (0, 0.5, " Hello.", [7, 8])
     assert (segment.avg_logprob, segment.no_speech_prob, segment.temperature) == (-0.25, 0.01, 0)
-    assert (answer.language, answer.duration, answer.text) == ("en", 0.02, "Hello.")
+    assert (answer.language, answer.duration, answer.text) == ("english", 0.02, "Hello.")
     assert engine.submitted[0].inputs["timestamps"].tolist() == [True]
 
 

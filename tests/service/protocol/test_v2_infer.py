@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from service.errors import Expired, Internal, Refused, Unavailable
+from service.errors import Expired, Internal, InvalidRequest, Refused, Unavailable
 from tests.service.protocol.conftest import LIMITS, make_client
 from tests.service.protocol.specs import binary_request, image_request, image_tensor
 
@@ -227,6 +227,16 @@ async def test_a_client_that_leaves_withdraws_its_request(engine, app_of):
     await call
     assert engine.cancelled == 1
     assert sent[0]["status"] == 499
+
+
+async def test_times_of_a_generation_are_parameters(client, engine):
+    body = image_request() | {"parameters": {"slo_first_token_ms": 50, "slo_token_ms": 5}}
+    assert (await client.post(INFER, json=body)).status_code == 200
+    options = engine.submitted[0].options
+    assert (options.first_token_ms, options.token_ms) == (50, 5)
+    engine.error = InvalidRequest("is for language models", "slo_token_ms")
+    answer = await client.post(INFER, json=body)
+    assert (answer.status_code, answer.json()["error"]) == (400, "parameters.slo_token_ms: is for language models")
 
 
 async def test_a_cancelled_call_withdraws_its_request(client, engine):
