@@ -155,15 +155,10 @@ class Bert:
         naming = NAMINGS[config["model_type"]]
         tensors = Tensors(weights_path(folder), prefix=naming.prefix)
         self.digest = tensors.digest
-        self._words = tensors["embeddings.word_embeddings.weight"]
-        wanted = (self.shape.vocabulary, self.shape.hidden)
-        if self._words.shape != wanted:
-            raise ValueError(
-                f"{folder}: the table of words is {list(self._words.shape)}; config.json says {list(wanted)} "
-                "(vocab_size, hidden_size)"
-            )
+        words = (self.shape.vocabulary, self.shape.hidden)
+        self._words = tensors.shaped("embeddings.word_embeddings.weight", words, "vocab_size, hidden_size")
         self._positions, self._second = _positions(tensors, self.shape)
-        self._norm = _norm(tensors, "embeddings.LayerNorm")
+        self._norm = _norm(tensors, "embeddings.LayerNorm", self.shape)
         self._distances = _distances(tensors, self.shape)
         self._tensors, self._naming, self._datatype = tensors, naming, datatype
         layers = range(self.shape.layers)
@@ -187,11 +182,14 @@ class Bert:
     def dense_weights(self, number: int) -> LayerWeights:
         """Weight and bias of a layer's products and of its two norms, by their names in `Naming`."""
         tensors, naming, name = self._tensors, self._naming, f"{self._naming.layers}.{number}"
+        hidden, neurons, fields = self.shape.hidden, self.shape.feed_forward, "hidden_size, intermediate_size"
         found: dict[str, tuple[Array, Array]] = {}
         for of in PRODUCTS:
             part = f"{name}.{getattr(naming, of)}"
-            found[of] = (tensors[f"{part}.weight"], tensors[f"{part}.bias"])
-        norms = {of: _norm(tensors, f"{name}.{getattr(naming, of)}") for of in NORMS}
+            shape = (neurons if of == "up" else hidden, neurons if of == "down" else hidden)
+            weight = tensors.shaped(f"{part}.weight", shape, fields)
+            found[of] = (weight, tensors.shaped(f"{part}.bias", shape[:1], fields))
+        norms = {of: _norm(tensors, f"{name}.{getattr(naming, of)}", self.shape) for of in NORMS}
         return found | {of: (norm.weight, norm.bias) for of, norm in norms.items()}
 
     def embed(self, ids: Ids, types: Ids | None = None) -> Array:
@@ -332,22 +330,27 @@ def product(x: Array, linear: Linear, threads: kernels.Threads | None = None, ac
 def _positions(tensors: Tensors, shape: BertShape) -> tuple[Array, int]:
     """The table of positions with the type of their text in it; and behind which of its rows those of a second text
     are: 0 where there is one type, or none."""
-    positions = tensors["embeddings.position_embeddings.weight"][shape.first_position :]
-    if "embeddings.token_type_embeddings.weight" not in tensors:
+    rows = (shape.first_position + shape.positions, shape.hidden)
+    table = tensors.shaped("embeddings.position_embeddings.weight", rows, "max_position_embeddings, hidden_size")
+    positions, name = table[shape.first_position :], "embeddings.token_type_embeddings.weight"
+    if name not in tensors:
         return positions, 0
-    types = tensors["embeddings.token_type_embeddings.weight"][:2]
+    kinds = max(1, tensors[name].size // shape.hidden)
+    types = tensors.shaped(name, (kinds, shape.hidden), "hidden_size")[:2]
     return np.concatenate([positions + kind for kind in types]), len(positions) if len(types) > 1 else 0
 
 
 def _distances(tensors: Tensors, shape: BertShape) -> DistanceBias | None:
     if not shape.distances:
         return None
-    return DistanceBias(tensors["encoder.relative_attention_bias.weight"], shape.positions)
+    name, fields = "encoder.relative_attention_bias.weight", "relative_attention_num_buckets, num_attention_heads"
+    return DistanceBias(tensors.shaped(name, (shape.distances, shape.heads), fields), shape.positions)
 
 
-def _norm(tensors: Tensors, name: str) -> Norm:
+def _norm(tensors: Tensors, name: str, shape: BertShape) -> Norm:
     old = f"{name}.gamma" in tensors  # what the first checkpoints call them
-    return Norm(*(tensors[f"{name}.{part}"] for part in (("gamma", "beta") if old else ("weight", "bias"))))
+    parts = ("gamma", "beta") if old else ("weight", "bias")
+    return Norm(*(tensors.shaped(f"{name}.{part}", (shape.hidden,), "hidden_size") for part in parts))
 
 
 def joined(weights: LayerWeights, *names: str) -> tuple[Array, Array]:

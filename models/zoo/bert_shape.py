@@ -141,7 +141,7 @@ def read_shape(config: Mapping[str, Any]) -> BertShape:
     """The shape that a `config.json` tells of; what hardly any leaves out is as transformers has it where one does.
     Raises `ValueError` naming the field, for another architecture too."""
     kind = config.get("model_type")
-    if kind not in NAMINGS:
+    if not isinstance(kind, str) or kind not in NAMINGS:
         raise ValueError(f"config.json: model_type must be one of {', '.join(NAMINGS)}, got {kind!r}")
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise ValueError(
@@ -160,7 +160,7 @@ def read_shape(config: Mapping[str, Any]) -> BertShape:
     hidden, heads = count("hidden_size"), count("num_attention_heads")
     if hidden % heads:
         raise ValueError(f"config.json: {heads} heads do not divide the hidden size of {hidden}")
-    first = _first_position(str(kind), config)
+    first = _first_position(kind, config)
     positions = count("max_position_embeddings", 512)
     if positions <= first:
         raise ValueError(f"config.json: max_position_embeddings must be above {first}, got {positions}")

@@ -55,6 +55,15 @@ class Tensors(Mapping[str, Array]):
         stored, shape = self._stored(name)
         return _floats(stored).reshape(shape)
 
+    def shaped(self, name: str, shape: tuple[int, ...], fields: str) -> Array:
+        """A tensor that must have this shape, by these fields of `config.json`. Raises `ValueError` for another."""
+        tensor = self[name]
+        if tensor.shape != shape:
+            raise ValueError(
+                f"{self._path}: tensor {name!r} is {list(tensor.shape)}; config.json says {list(shape)} ({fields})"
+            )
+        return tensor
+
     def rows(self, name: str, ids: abc.Sequence[int]) -> Array:
         """Rows of a matrix, without reading the others. Raises `ValueError` for a tensor that is none."""
         stored, shape = self._stored(name)
@@ -155,10 +164,10 @@ def _parts(index: Path) -> list[Path]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ValueError(f"{index} has no weight_map")
-    names = sorted(set(weight_map.values()))
-    if outside := next((name for name in names if Path(name).name != name), None):
-        raise ValueError(f"{index}: weight_map must name files of the folder, got {outside!r}")
-    paths = [index.parent / name for name in names]
+    for name in weight_map.values():
+        if not isinstance(name, str) or not name or Path(name).name != name:
+            raise ValueError(f"{index}: weight_map must name files of the folder, got {name!r}")
+    paths = [index.parent / name for name in sorted(set(weight_map.values()))]
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"{path} is missing; {index.name} names it in weight_map")
@@ -184,14 +193,26 @@ def _read(path: Path) -> _File:
     return _File(path, content, start, header)
 
 
-def _end(name: str, entry: Mapping[str, Any]) -> int:
+def _end(name: str, entry: Any) -> int:
     """Of a tensor's bytes, which are to be as many as its shape and type say, where those are known."""
-    (begin, end), shape = entry["data_offsets"], entry["shape"]
-    count = math.prod(shape)
-    size = _KINDS[entry["dtype"]].itemsize if entry["dtype"] in _KINDS else None
-    if not 0 <= begin <= end or (size is not None and end - begin != count * size):
-        raise ValueError(f"tensor {name!r} has the shape {shape} and the data_offsets {begin} and {end}")
-    return int(end)
+    if not isinstance(entry, dict):
+        raise ValueError(f"tensor {name!r} must be an object, got {entry!r}")
+    if lacking := next((field for field in ("dtype", "shape", "data_offsets") if field not in entry), None):
+        raise ValueError(f"tensor {name!r} lacks {lacking}")
+    offsets, shape = entry["data_offsets"], entry["shape"]
+    fits = _are_counts(shape) and _are_counts(offsets) and len(offsets) == 2 and offsets[0] <= offsets[1]
+    if fits and entry["dtype"] in _KINDS:
+        fits = offsets[1] - offsets[0] == math.prod(shape) * _KINDS[entry["dtype"]].itemsize
+    if not fits:
+        raise ValueError(f"tensor {name!r} has the shape {shape} and the data_offsets {offsets}")
+    return int(offsets[1])
+
+
+def _are_counts(numbers: Any) -> bool:
+    """Whether this is a list of whole numbers from 0."""
+    if not isinstance(numbers, list):
+        return False
+    return all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers)
 
 
 def pointer_hint(path: Path) -> str:

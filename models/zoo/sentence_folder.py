@@ -87,9 +87,9 @@ def read_sentence_folder(folder: Path) -> SentenceFolder:
         return SentenceFolder(folder, **_limits(folder))
     path = folder / "modules.json"
     modules = read_any_json(path)
-    if not isinstance(modules, list) or not all(isinstance(m, dict) and {"type", "path"} <= set(m) for m in modules):
+    if not isinstance(modules, list) or not all(_is_module(module) for module in modules):
         raise ValueError(f"{path} must be a list of modules, each with type and path")
-    kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
+    kinds = [module["type"].rpartition(".")[2] for module in modules]
     if kinds[:2] != ["Transformer", "Pooling"]:
         raise ValueError(f"{path}: type must be Transformer, then Pooling, got {', '.join(kinds)}")
     encoder = folder / modules[0]["path"]
@@ -121,20 +121,24 @@ def normalise(x: Array) -> Array:
     return unit
 
 
+def _is_module(module: Any) -> bool:
+    return isinstance(module, dict) and all(isinstance(module.get(field), str) for field in ("type", "path"))
+
+
 def _pooling(path: Path, prompted: bool) -> tuple[str, ...]:
     config = read_json(path)
     if prompted and config.get("include_prompt", True) is not True:
         raise ValueError(f"{path}: include_prompt must be true, since {SENTENCE_CONFIG} has a default prompt")
     if "pooling_mode" in config:  # what version 5.4 of sentence-transformers writes
         named = config["pooling_mode"]
-        modes = [named] if isinstance(named, str) else list(named)
+        modes = named if isinstance(named, list) else [named]
     else:
         names = {"cls_token": "cls", "max_tokens": "max", "mean_tokens": "mean"}
         told = [
             key.removeprefix("pooling_mode_") for key, on in config.items() if key.startswith("pooling_mode_") and on
         ]
         modes = [names.get(mode, mode) for mode in told]
-    unknown = [mode for mode in modes if mode not in POOLINGS]
+    unknown = [mode for mode in modes if not isinstance(mode, str) or mode not in POOLINGS]
     if unknown or not modes:
         wanted = ", ".join(POOLINGS)
         raise ValueError(f"{path}: pooling_mode must be of {wanted}; got {', '.join(map(str, modes)) or 'none'}")
@@ -168,10 +172,11 @@ def _prompt(folder: Path) -> str:
     name = config.get("default_prompt_name")
     if name is None:
         return ""
-    prompts = config.get("prompts") or {}
-    if not isinstance(prompts, dict) or name not in prompts:
-        raise ValueError(f"{path}: default_prompt_name is {name!r}, which prompts lacks")
-    return str(prompts[name])
+    prompts = config.get("prompts")
+    prompt = prompts.get(name) if isinstance(prompts, dict) and isinstance(name, str) else None
+    if not isinstance(prompt, str):
+        raise ValueError(f"{path}: default_prompt_name is {name!r}, and prompts has no text of that name")
+    return prompt
 
 
 def _limits(folder: Path) -> dict[str, Any]:
@@ -187,4 +192,6 @@ def _limits(folder: Path) -> dict[str, Any]:
 def _tokenizer_limit(folder: Path) -> int | None:
     path = folder / "tokenizer_config.json"
     most = read_json(path).get("model_max_length") if path.exists() else None
-    return int(most) if isinstance(most, int | float) and 1 <= most < _UNLIMITED else None
+    if isinstance(most, bool) or not isinstance(most, int | float | None):
+        raise ValueError(f"{path}: model_max_length must be a number, got {most!r}")
+    return int(most) if most is not None and 1 <= most < _UNLIMITED else None

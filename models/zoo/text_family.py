@@ -27,9 +27,8 @@ from models.zoo.folder import weights_digest, weights_files, weights_path
 from models.zoo.kept_lean import kept_lean
 from models.zoo.lean_layers import LeanLayers, load_lean
 from models.zoo.load_progress import load_progress
-from models.zoo.sentence_folder import read_sentence_folder
 from models.zoo.text_inputs import TextModel
-from models.zoo.text_model import open_text_model
+from models.zoo.text_model import encoder_folder, open_text_model
 from models.zoo.text_profile import OtherWeights
 
 log = logging.getLogger(__name__)
@@ -106,7 +105,7 @@ def measured_files(name: str, calibrations: Path | None = None) -> MeasuredFiles
     profile = profile_path(name, calibrations)
     if profile is None:
         return None
-    weights = weights_path(read_sentence_folder(locate(name)).encoder)
+    weights = weights_path(encoder_folder(locate(name)))
     return MeasuredFiles(profile, tuple(weights_files(weights)), partial(weights_digest, weights))
 
 

@@ -40,7 +40,10 @@ class ClassifierHead:
 
 def is_classifier(config: Mapping[str, Any]) -> bool:
     """Whether a `config.json` is that of a sequence classifier. Raises `ValueError` for another head."""
-    architecture = str((config.get("architectures") or [""])[0])
+    named = config.get("architectures") or [""]
+    if not isinstance(named, list) or not isinstance(named[0], str):
+        raise ValueError(f"config.json: architectures must be a list of names, got {named!r}")
+    architecture = named[0]
     if architecture.endswith("ForSequenceClassification"):
         return True
     head = architecture.rpartition("For")[2] if "For" in architecture else ""
@@ -65,7 +68,7 @@ def read_head(folder: Path) -> ClassifierHead:
     first, last = ((tensors[f"{name}.weight"], tensors[f"{name}.bias"]) for name in names)
     hidden, final = affine(*first, hidden_activation), affine(*last, lambda x: x)
     labels = _labels(config, folder, len(last[0]))
-    kind = _kind(config, len(labels), _activation(config, folder))
+    kind = _kind(config, folder, len(labels), _activation(config, folder))
     return ClassifierHead(labels, kind, lambda x: final(hidden(x)), first[0].size + last[0].size)
 
 
@@ -102,7 +105,7 @@ def _activation(config: Mapping[str, Any], folder: Path) -> str:
     return str(latest or before or config.get("sbert_ce_default_activation_function") or "")
 
 
-def _kind(config: Mapping[str, Any], labels: int, activation: str) -> Kind:
+def _kind(config: Mapping[str, Any], folder: Path, labels: int, activation: str) -> Kind:
     problem = config.get("problem_type")
     if labels == 1:
         return "numbers" if problem == "regression" or activation.endswith("Identity") else "several"
@@ -112,6 +115,7 @@ def _kind(config: Mapping[str, Any], labels: int, activation: str) -> Kind:
         "multi_label_classification": "several",
         "regression": "numbers",
     }
-    if problem not in kinds:
-        raise ValueError(f"config.json: problem_type must be of {', '.join(filter(None, kinds))}, got {problem!r}")
+    if not isinstance(problem, str | None) or problem not in kinds:
+        wanted = ", ".join(filter(None, kinds))
+        raise ValueError(f"{folder}/config.json: problem_type must be of {wanted}, got {problem!r}")
     return kinds[problem]

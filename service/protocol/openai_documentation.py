@@ -3,7 +3,7 @@
 from typing import Any
 
 from service.protocol.openai_chat import ROLES
-from service.protocol.text_fields import MOST_CHOICES, MOST_LOGPROBS, MOST_STOPS
+from service.protocol.text_fields import MOST_BIASED, MOST_CHOICES, MOST_LOGPROBS, MOST_STOPS
 
 _OWN: dict[str, Any] = {
     "quality_floor": {"type": "number", "minimum": 0, "maximum": 1, "description": "In place of the SLO's"},
@@ -19,6 +19,12 @@ _TEXT: dict[str, Any] = {
     "n": {"type": "integer", "minimum": 1, "maximum": MOST_CHOICES, "default": 1, "description": "Texts of a prompt"},
     "frequency_penalty": {"type": "number", "minimum": -2, "maximum": 2, "default": 0},
     "presence_penalty": {"type": "number", "minimum": -2, "maximum": 2, "default": 0},
+    "logit_bias": {
+        "type": "object",
+        "maxProperties": MOST_BIASED,
+        "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+        "description": "By token ids, what is added to their logits",
+    },
     "stop": {
         "oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "maxItems": MOST_STOPS}],
     },

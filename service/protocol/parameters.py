@@ -1,8 +1,9 @@
 """A request's parameters: the protocol's rules for them, and the ones that this server acts on.
 
 Values are strings, numbers or booleans. ``timeout`` (microseconds) and ``priority`` (1 first, 0 default) are the
-protocol's; ``slo_ms``, ``quality_floor`` and ``level`` are this server's. Other names are for custom use and ignored,
-as are ``sequence_*``, since no hosted model keeps a state between requests.
+protocol's; ``slo_ms``, or of a language model ``slo_first_token_ms`` and ``slo_token_ms``, ``quality_floor`` and
+``level`` are this server's. Other names are for custom use and ignored, as are ``sequence_*``, since no hosted model
+keeps a state between requests.
 """
 
 from collections.abc import Mapping

@@ -24,6 +24,8 @@ _REQUEST_PARAMETERS = {
             "exclusiveMinimum": 0,
             "description": "This request's latency, in place of the SLO's",
         },
+        "slo_first_token_ms": {"type": "number", "exclusiveMinimum": 0, "description": "Of a language model"},
+        "slo_token_ms": {"type": "number", "exclusiveMinimum": 0, "description": "Of a language model"},
         "quality_floor": {"type": "number", "minimum": 0, "maximum": 1, "description": "In place of the SLO's"},
         "level": {"type": "number", "minimum": 0, "maximum": 1, "description": "Pins the level, whatever the floor"},
         "timeout": {"type": "integer", "minimum": 1, "description": "Microseconds after which the request is dropped"},

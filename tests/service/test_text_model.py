@@ -56,12 +56,16 @@ def test_it_has_an_slo_and_a_dial_of_its_own(both: LiveServer, images):
     assert both.http.post("/v2/models/fashion/infer", json=infer_body(images[:1])).status_code == 200
 
 
+def test_so_many_texts_as_openai_takes_are_one_request(embedder):
+    embedder.check({"text": np.array([b"a"] * 2048, object)})
+
+
 def test_what_is_not_a_text_is_refused(both):
     client = triton.InferenceServerClient(both.address)
     with pytest.raises(InferenceServerException, match="element 1 is not UTF-8"):
         client.infer("minilm", [tensor([b"good", b"\xff\xfe"])])
     with pytest.raises(InferenceServerException, match="1 to 2048 texts, got 2049"):
-        client.infer("minilm", [tensor(["a"] * 257)])
+        client.infer("minilm", [tensor(["a"] * 2049)])
     client.close()
 
 

@@ -52,6 +52,16 @@ def test_a_checkpoint_with_a_head_has_its_tensors_under_a_prefix(tmp_path):
     assert np.array_equal(plain(ids, GateContext(0.0)).states, prefixed(ids, GateContext(0.0)).states)
 
 
+def test_a_checkpoint_whose_tensors_lie_between_words_is_the_same(tmp_path):
+    ids, folder = np.array([2, 5, 9, 3]), write_random_bert(tmp_path)
+    states = Bert(folder)(ids, GateContext(0.0)).states
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    size = int.from_bytes(whole[:8], "little")
+    path.write_bytes((size + 1).to_bytes(8, "little") + whole[8 : 8 + size] + b" " + whole[8 + size :])
+    assert np.array_equal(Bert(folder)(ids, GateContext(0.0)).states, states)
+
+
 def test_its_work_is_counted(tmp_path):
     encoder, context = Bert(write_random_bert(tmp_path)), GateContext(0.0)
     encoder(np.array([2, 5, 9, 3]), context)

@@ -14,7 +14,7 @@ from models.zoo.distances import buckets
 from models.zoo.lean_fitting import fit_lean
 from models.zoo.text_classifier import TextClassifier
 from models.zoo.text_embeddings import TextEmbedder
-from models.zoo.text_model import open_text_model
+from models.zoo.text_model import encoder_folder, open_text_model
 from models.zoo.text_reader import Tokens
 from tests.models.zoo.random_encoders import KINDS, PAIRS, TEXTS, logits, states, transformers, write_encoder
 
@@ -167,6 +167,12 @@ def test_a_classifier_takes_texts_or_as_many_pairs(tmp_path):
         ({"num_attention_heads": 0}, r"config\.json: num_attention_heads must be"),
         ({"layer_norm_eps": "1e-12"}, r"config\.json: layer_norm_eps must be a number"),
         ({"max_position_embeddings": -1}, r"config\.json: max_position_embeddings must be"),
+        ({"max_position_embeddings": 99}, r"position_embeddings.* config\.json says \[99, .*max_position_embeddings"),
+        ({"intermediate_size": 7}, r"intermediate\.dense\.weight.* config\.json says \[7, .*intermediate_size"),
+        ({"model_type": ["bert"]}, r"config\.json: model_type must be one of bert"),
+        ({"architectures": 5}, r"config\.json: architectures must be a list"),
+        ({"architectures": {"BertModel": 1}}, r"config\.json: architectures must be a list"),
+        ({"architectures": "BertForSequenceClassification"}, r"config\.json: architectures must be a list"),
     ],
 )
 def test_a_folder_that_does_not_fit_says_which_field(tmp_path, change, message):
@@ -223,6 +229,20 @@ def test_a_cross_encoder_without_pooling_says_beside_its_modules_what_its_score_
     )
     answer = open_text_model("rank", folder).run(request(*PAIRS), GateContext(0.0))
     assert_close(answer["score"], meaning(logits(tmp_path, PAIRS)[:, 0]))
+
+
+def test_the_encoder_of_a_cross_encoder_without_pooling_is_found(tmp_path):
+    folder = write_encoder(tmp_path, "bert", "ForSequenceClassification", num_labels=1)
+    (folder / "modules.json").write_text(json.dumps([{"path": "", "type": "Transformer"}]))
+    assert encoder_folder(folder) == folder
+
+
+@pytest.mark.parametrize("problem", [["regression"], 5, "ranking"])
+def test_a_problem_that_is_not_known_is_named(tmp_path, problem):
+    config = write_encoder(tmp_path, "bert", "ForSequenceClassification", num_labels=3) / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"problem_type": problem}))
+    with pytest.raises(ValueError, match=rf"{tmp_path.name}/config\.json: problem_type must be of"):
+        open_text_model("text", tmp_path)
 
 
 def test_a_classifier_reads_as_much_as_its_tokeniser_says(tmp_path):

@@ -64,6 +64,13 @@ def test_tensors_may_lie_between_words(file, by):
         {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]},
         {"dtype": "F32", "shape": ["1"], "data_offsets": [0, 4]},
         {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": {}, "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [0.0, 4.0]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [0, 2, 4]},
+        None,
     ],
 )
 def test_a_header_that_does_not_fit_itself_is_an_error(tmp_path, entry):
@@ -71,6 +78,19 @@ def test_a_header_that_does_not_fit_itself_is_an_error(tmp_path, entry):
     (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     with pytest.raises(ValueError, match=r"w\.safetensors is no safetensors file"):
         Tensors(tmp_path / "w.safetensors")
+
+
+def test_what_a_header_lacks_is_named(tmp_path):
+    header = json.dumps({"x": {"dtype": "F32", "shape": [1]}}).encode()
+    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(ValueError, match=r"w\.safetensors .*tensor 'x' lacks data_offsets"):
+        Tensors(tmp_path / "w.safetensors")
+
+
+def test_a_tensor_of_another_shape_is_named(file):
+    assert Tensors(file).shaped("bert.a", (2, 3), "rows, columns").shape == (2, 3)
+    with pytest.raises(ValueError, match=r"tensor 'bert\.a' is \[2, 3\]; config\.json says \[3, 2\] \(columns, rows\)"):
+        Tensors(file).shaped("bert.a", (3, 2), "columns, rows")
 
 
 def test_a_file_that_was_not_fetched_says_so(tmp_path):
@@ -113,6 +133,10 @@ def test_several_files_are_found_by_their_index(tmp_path, file):
     index.write_text("{}")
     with pytest.raises(ValueError, match="has no weight_map"):
         Tensors(index)
+    for name in (5, None, "", "../model.safetensors"):
+        index.write_text(json.dumps({"weight_map": {"bert.a": "model.safetensors", "b": name}}))
+        with pytest.raises(ValueError, match=r"index\.json: weight_map must name files of the folder"):
+            Tensors(index)
 
 
 def test_a_torn_file_is_an_error(file):

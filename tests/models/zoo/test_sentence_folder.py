@@ -106,6 +106,39 @@ def test_the_folder_says_how_much_of_a_text_is_read(tmp_path, files, most):
     assert read_sentence_folder(tmp_path).max_tokens == read_token_limit(tmp_path) == most
 
 
+@pytest.mark.parametrize("most", ["512", True, [512]])
+def test_a_tokenisers_length_that_is_no_number_is_named(tmp_path, most):
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": most}))
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json: model_max_length must be a number"):
+        read_token_limit(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("modules.json", [{"type": "Transformer", "path": None}], r"modules\.json must be a list of modules"),
+        ("modules.json", [{"type": 5, "path": ""}], r"modules\.json must be a list of modules"),
+        ("1_Pooling/config.json", {"pooling_mode": None}, r"1_Pooling/config\.json: pooling_mode .*got None"),
+        ("1_Pooling/config.json", {"pooling_mode": [["cls"]]}, r"1_Pooling/config\.json: pooling_mode"),
+        ("1_Pooling/config.json", {"pooling_mode": {"cls": 1}}, r"1_Pooling/config\.json: pooling_mode"),
+        (
+            "config_sentence_transformers.json",
+            {"default_prompt_name": ["q"], "prompts": {"q": "the "}},
+            r"config_sentence_transformers\.json: default_prompt_name",
+        ),
+        (
+            "config_sentence_transformers.json",
+            {"default_prompt_name": "q", "prompts": {"q": 5}},
+            r"config_sentence_transformers\.json: default_prompt_name",
+        ),
+    ],
+)
+def test_a_field_of_another_type_is_named(tmp_path, name, content, message):
+    (write_modules(tmp_path, *MODULES) / name).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        read_sentence_folder(tmp_path)
+
+
 @pytest.mark.parametrize("most", ["256", 0, True])
 def test_a_length_that_is_none_is_named(tmp_path, most):
     write_modules(tmp_path, "Transformer", "Pooling")

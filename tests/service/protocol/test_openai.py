@@ -189,7 +189,7 @@ async def test_what_is_null_is_as_if_it_were_not_there(http):
 
 
 async def test_what_the_model_refuses_is_about_the_input(client, engine):
-    engine.error = InvalidRequest("a request holds 1 to 256 texts, got 300", "text")
+    engine.error = InvalidRequest("a request holds 1 to 2048 texts, got 3000", "text")
     with pytest.raises(openai.BadRequestError) as refused:
         await client.embeddings.create(model="words", input="x")
     assert refused.value.param == "input"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 
 import openai
 import pytest
@@ -465,6 +466,19 @@ async def test_what_is_longer_than_the_context_has_its_own_code(client, fields, 
     with pytest.raises(openai.BadRequestError) as refused:
         await client.completions.create(**({"model": "fake", "prompt": "Hi"} | fields))
     assert (refused.value.param, refused.value.code) == (param, "context_length_exceeded")
+
+
+@pytest.mark.parametrize(("length", "beside"), [(10, False), (10_000, True)])
+async def test_a_long_chat_is_laid_out_beside_the_loop(client, model, length, beside):
+    threads = []
+
+    def chat_prompt(messages):
+        threads.append(threading.current_thread())
+        return "Hi"
+
+    model.chat_prompt = chat_prompt
+    await client.chat.completions.create(model="fake", messages=[{"role": "user", "content": "x" * length}])
+    assert (threads[0] is not threading.current_thread()) == beside
 
 
 async def test_fields_without_an_effect_here_are_taken(client):

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import threading
 
 import numpy as np
 import openai
@@ -15,6 +16,8 @@ import soundfile
 from models.model import GateContext, TensorSpec
 from service.engine.request import Finished
 from service.errors import InvalidRequest, Refused
+from service.protocol import openai_audio
+from service.protocol.multipart import parse_form
 from tests.service.protocol.conftest import LIMITS
 from tests.service.protocol.fakes import FakeEngine, ToyModel
 from tests.service.protocol.openai_calls import openai_client, openai_http
@@ -181,6 +184,19 @@ async def test_what_the_model_refuses_is_about_the_file_too(client, engine):
 async def test_what_is_no_form(http):
     response = await http.post("/v1/audio/transcriptions", json={"model": "ears"})
     assert (response.status_code, response.json()["error"]["param"]) == (400, "Content-Type")
+
+
+@pytest.mark.parametrize(("seconds", "beside"), [(0.02, False), (1, True)])
+async def test_a_large_form_is_read_beside_the_loop(client, monkeypatch, seconds, beside):
+    threads = []
+
+    def parse(*given):
+        threads.append(threading.current_thread())
+        return parse_form(*given)
+
+    monkeypatch.setattr(openai_audio, "parse_form", parse)
+    await transcribe(client, file=("speech.wav", recording(seconds)))
+    assert (threads[0] is not threading.current_thread()) == beside
 
 
 async def test_an_unknown_model_and_one_that_does_not_hear(client, engine):

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from service.errors import InvalidRequest
-from service.protocol.parameters import check_parameter_types, request_options
+from service.protocol.parameters import V2_OPTIONS, check_parameter_types, request_options
 
 
 def test_options():
@@ -40,6 +40,13 @@ def test_out_of_range(name, values):
         with pytest.raises(InvalidRequest, match=f"parameters.{name}: must be") as caught:
             request_options({name: value})
         assert caught.value.field == f"parameters.{name}"
+
+
+@pytest.mark.parametrize("name", ["slo_first_token_ms", "slo_token_ms"])
+def test_times_of_tokens_out_of_range(name):
+    for value in (0, -1, math.nan, math.inf, True, "20"):
+        with pytest.raises(InvalidRequest, match=f"parameters.{name}: must be"):
+            request_options({name: value}, options=V2_OPTIONS)
 
 
 @pytest.mark.parametrize("value", [None, [], [1], {}, {"a": 1}])
