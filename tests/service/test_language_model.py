@@ -87,7 +87,10 @@ def test_under_v2_texts_go_in_and_whole_texts_come_out(chatting, llama):
     assert answer["outputs"][0]["data"] == [greedy(llama, prompt, 9) for prompt in prompts]
     assert answer["parameters"]["slo_met"] is True
     refused = chatting.http.post("/v2/models/llama/infer", json={"inputs": tensors, "parameters": {"slo_ms": 5}})
-    assert (refused.status_code, refused.json()["error"].startswith("slo_ms: is not for generations")) == (400, True)
+    assert (refused.status_code, refused.json()["error"].startswith("parameters.slo_ms: is not for generations")) == (
+        400,
+        True,
+    )
 
 
 def test_prompts_in_a_list_say_what_each_says_alone(client, llama):
