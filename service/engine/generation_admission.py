@@ -94,9 +94,13 @@ def late_by(
 
 def tokens_until_free(behind: int, running: Sequence[GenerationEntry], length: float) -> float:
     """After how many more tokens of each generation so many places have come free, where those that follow make
-    `length` tokens. One that is past the usual length is expected to go on for a part of it."""
+    `length` tokens. One that is past the usual length is expected to go on for a part of what it has made: the longer
+    it is, the longer it will be."""
     left = sorted(
-        min(other.most_tokens - other.generated, max(length - other.generated, length * _PAST_LENGTH))
+        min(
+            other.most_tokens - other.generated,
+            max(length - other.generated, max(length, other.generated) * _PAST_LENGTH),
+        )
         for other in running
     )
     if not left:
