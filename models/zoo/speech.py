@@ -44,16 +44,18 @@ REMEMBERED_LEVELS = 256
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """`language` is a code such as "en", `seconds` the length of the audio."""
+    """`language` is a code such as "en", `task` "transcribe" or "translate", `seconds` the length of the audio."""
 
     text: str
     language: str
+    task: str
     seconds: float
     segments: tuple[Segment, ...]
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "language": self.language,
+            "task": self.task,
             "duration": self.seconds,
             "segments": [asdict(segment) for segment in self.segments],
         }
@@ -207,7 +209,7 @@ class SpeechRecognizer:
             at += int(max(understood, LEAST_PROGRESS) * RATE)
         text = "".join(segment.text for segment in segments).strip()
         language = language or self._tokens.language or self.languages[0]
-        return Transcript(text, language, seconds, tuple(segments))
+        return Transcript(text, language, self._tokens.task_name, seconds, tuple(segments))
 
     def agreement(self, outputs: Mapping[str, NDArray[Any]], dense: Mapping[str, NDArray[Any]]) -> float:
         """1 − word errors against the dense model's words, 0 where there are more of them than words."""

@@ -51,6 +51,7 @@ class SpeechTokens:
     """Not said first."""
     language: str | None = None
     """What the folder's model hears where nobody names a language; None: whatever is likeliest."""
+    task_name: str = TASKS[0]
 
     @property
     def first_timestamp(self) -> int:
@@ -180,7 +181,7 @@ def _with_habits(
         raise ValueError(
             f"{where}: task must be one of {', '.join(TASKS)}, of which the tokenizer has a token, got {task!r}"
         )
-    return replace(tokens, language=language, task=token)
+    return replace(tokens, language=language, task=token, task_name=task or tokens.task_name)
 
 
 def _forced(forced: Any, tokenizer: "Tokenizer", where: Path) -> list[str]:

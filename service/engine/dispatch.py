@@ -267,11 +267,11 @@ class Dispatch(Generic[E]):
         why = f"{hosted.waiting} requests wait, the most that may" if full else late
         raise Refused(f"{hosted.name!r} is overloaded: {why}; come back in {retry} s", retry)
 
-    def free_in(self, now: float) -> float:
-        """Seconds until an executor has nothing to do, by what is predicted of what they run; 0 where one has."""
-        if len(self.running) < self._executors:
-            return 0.0
-        return max(min(running.until for running in self.running.values()) - now, 0.0)
+    def free_in(self, now: float, model: str) -> float:
+        """Seconds until an executor has nothing to do for other models, by what is predicted of what they run; 0 where
+        one has."""
+        others = [running.until for running in self.running.values() if running.model != model]
+        return max(min(others) - now, 0.0) if len(others) >= self._executors else 0.0
 
     def _busy(self, now: float) -> float:
         busy = 0.0

@@ -73,7 +73,7 @@ def late_by(
 ) -> float:
     """Seconds by which its first token is too late at the ceiling, as things stand, below 0 where it is not. `running`
     are those that do not pause, `before` those that wait and are more urgent, `most` how many may run at once, and
-    `free_in` the seconds until an executor is free.
+    `free_in` the seconds until an executor has nothing to do for other models.
     """
     pace, work = forecast.pace(margin), forecast.token()
     token = min((other.allowed for other in running), default=entry.allowed)

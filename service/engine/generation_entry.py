@@ -125,16 +125,20 @@ class GenerationEntry:
         self.paused = None
         return True
 
+    def slack(self, now: float) -> float:
+        """Seconds until its next token is due. While it waits for others of its request, those that it will have."""
+        return self.due - (now if self.leads or self.taken else self.request.arrival)
+
     def turn(self, now: float, forecast: Forecast) -> Turn:
         """What it asks of the next step."""
         if not self.in_prompt:
             work = self._work(Work(0.0, forecast.tokens.scalable(self.next_macs)))
             each = self.pace if self.keeps_pace else self.allowed
             to_come = self.most_tokens - self.generated
-            return Turn(self.due - now, work, self.ceiling, each, None, self.pinned, to_come)
+            return Turn(self.slack(now), work, self.ceiling, each, None, self.pinned, to_come)
         left = max(self.prompt_macs - self.context.macs, self.next_macs)
         work, rest = (self._work(forecast.prompt_work(macs)) for macs in (self.next_macs, left))
-        return Turn(self.due - now, work, self.ceiling, self.allowed, rest, self.pinned)
+        return Turn(self.slack(now), work, self.ceiling, self.allowed, rest, self.pinned)
 
     def _work(self, work: Work) -> Work:
         return Work(work.at(self.ceiling.macs_ratio)) if self.pinned is not None else work

@@ -44,7 +44,8 @@ class Step:
 
 class GenerationPool:
     """As many run and wait, and may be unread, as the settings say. As many again may pause, since their readers are
-    slow: of more, the one that has paused longest ends where another wants to run. `answer` is called with each piece,
+    slow: of more, the one that has paused longest ends where another wants to run. Those whose readers come back go on
+    at once, beside the others. `answer` is called with each piece,
     and with the error that ends a generation; `offer` with what makes a shadow run of one that was gated.
 
     `now` is seconds on the clock of `GenerationRequest.arrival`, and never goes back.
@@ -71,7 +72,7 @@ class GenerationPool:
     def admit(
         self, now: float, request: GenerationRequest, stream: Stream | None = None, free_in: float = 0.0
     ) -> GenerationEntry:
-        """Queues a generation; `free_in` is how many seconds all executors have something to do, for other models too.
+        """Queues a generation; `free_in` is how many seconds all executors have something to do for other models.
         Raises `Refused`, or `Expired` when its timeout has passed already.
         """
         entry = plan_generation(self.hosted, self.forecast, request, now, stream)
@@ -189,8 +190,10 @@ class GenerationPool:
     def _refuse_if_late(self, now: float, entry: GenerationEntry, free_in: float) -> None:
         key = (entry.request.options.common.urgency, entry.first_due)
         before = [other for place, other in self._waiting if place[:2] <= key]
+        if not entry.leads:
+            return
         full, late, going = len(self._waiting) >= self._queue_limit, 0.0, self._going()
-        if entry.leads and (going or before or free_in > 0):
+        if going or before or free_in > 0:
             margin = self._margin(now, [entry])
             late = late_by(now, entry, going, before, self.forecast, margin, self._executors, self._most, free_in)
         if full or (late > 0 and entry.slo.shed and self.forecast.prompts.trusted):

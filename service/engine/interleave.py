@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from typing import Any
 
 from service.engine.generation import Piece
 
@@ -18,8 +19,12 @@ async def interleave(generations: Sequence[AsyncGenerator[Piece, None]]) -> Asyn
             async for piece in only:
                 yield 0, piece
         return
-    waiting = {asyncio.create_task(_next(pieces)): number for number, pieces in enumerate(generations)}
+    first = asyncio.create_task(_next(generations[0]))
+    waiting = {first: 0}
     try:
+        if not await fails_at_once(first):
+            others = enumerate(generations[1:], 1)
+            waiting |= {asyncio.create_task(_next(pieces)): number for number, pieces in others}
         while waiting:
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in sorted(done, key=waiting.__getitem__):
@@ -33,6 +38,13 @@ async def interleave(generations: Sequence[AsyncGenerator[Piece, None]]) -> Asyn
         await asyncio.gather(*waiting, return_exceptions=True)
         for pieces in generations:
             await pieces.aclose()
+
+
+async def fails_at_once(first: asyncio.Task[Any]) -> bool:
+    """Whether a request's first generation, which is let in or refused for all of them as soon as it runs, is
+    refused."""
+    await asyncio.sleep(0)
+    return first.done() and not first.cancelled() and first.exception() is not None
 
 
 async def _next(pieces: AsyncGenerator[Piece, None]) -> Piece | None:

@@ -131,7 +131,7 @@ class Scheduler:
             if pool is None:
                 raise InvalidRequest(f"{hosted.name!r} does not generate text", "model")
             now = self._clock()
-            entry = pool.admit(now, request, stream, self._dispatch.free_in(now))
+            entry = pool.admit(now, request, stream, self._dispatch.free_in(now, hosted.name))
             self._ring_one()
         return entry
 

@@ -9,6 +9,7 @@ import numpy as np
 from models.model import GateContext, Generator
 from service.engine.generation import GenerationOptions, GenerationRequest, Piece
 from service.engine.generation_entry import add_counts
+from service.engine.interleave import fails_at_once
 from service.engine.request import Finished, Request, TokenTimes
 from service.engine.sampling import Sampling
 from service.errors import Internal, ServiceError
@@ -39,7 +40,9 @@ async def whole_texts(request: Request, model: Generator, pieces: Pieces) -> Fin
     ]
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_whole(pieces(one))) for one in wanted]
+            tasks = [group.create_task(_whole(pieces(wanted[0])))]
+            if not await fails_at_once(tasks[0]):
+                tasks += [group.create_task(_whole(pieces(one))) for one in wanted[1:]]
     except* ServiceError as errors:
         raise _first(errors) from None
     texts, finished = zip(*(task.result() for task in tasks), strict=True)

@@ -1,5 +1,6 @@
 """Forms with files: `multipart/form-data` (RFC 7578)."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -10,6 +11,9 @@ MAX_BOUNDARY_BYTES = 256
 """More than clients need, who may use 70 (RFC 2046 §5.1.1)."""
 MAX_FIELD_BYTES = 64 * 1024
 """Of a field that is no file."""
+
+
+_EXTENDED_NAME = re.compile(rb";\s*filename\*\s*=", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,7 @@ def parse_form(content_type: str, body: bytes) -> Form:
         if not name:
             raise InvalidRequest("has a part without a name", "body")
         # The latter is how some clients give a name that is not ASCII (RFC 8187).
-        if b"filename" in described or b"filename*" in disposition:
+        if b"filename" in described or _EXTENDED_NAME.search(disposition):
             if name in files:
                 raise InvalidRequest("is given twice", name[:64])
             files[name] = content

@@ -112,7 +112,7 @@ def render_transcription(request: TranscriptionRequest, finished: Finished) -> R
     answer: dict[str, Any] = {"text": text}
     if request.response_format == "verbose_json":
         answer = {
-            "task": "transcribe",
+            "task": details["task"],
             "language": NAMES.get(details["language"], details["language"]),
             "duration": seconds,
             "text": text,

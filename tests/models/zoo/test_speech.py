@@ -44,7 +44,7 @@ def test_a_request_becomes_a_text_and_its_details(model):
     outputs = model.run(inputs, context)
     details = json.loads(outputs["details"][0])
     assert outputs["text"].shape == (1,)
-    assert (details["language"], details["duration"]) == ("de", 0.7)
+    assert (details["language"], details["task"], details["duration"]) == ("de", "transcribe", 0.7)
     assert "".join(segment["text"] for segment in details["segments"]).strip() == str(outputs["text"][0], "utf-8")
     assert context.macs > 0
     assert context.macs_skipped == 0

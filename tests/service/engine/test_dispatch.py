@@ -291,6 +291,8 @@ def test_a_run_at_level_0_is_predicted_to_do_the_work_of_level_0():
 def test_when_an_executor_will_be_free():
     dispatch = Dispatch(2, 10, 0.0, lambda entry, error: None)
     dispatch.occupy(0.0, "one", 5.0, "model")
-    assert dispatch.free_in(1.0) == 0
+    assert dispatch.free_in(1.0, "another") == 0
     dispatch.occupy(0.0, "other", 3.0, "model")
-    assert [dispatch.free_in(now) for now in (1.0, 4.0)] == [2.0, 0.0]
+    assert [dispatch.free_in(now, "another") for now in (1.0, 4.0)] == [2.0, 0.0]
+    # What it does for the model itself is counted where its generations are.
+    assert dispatch.free_in(1.0, "model") == 0

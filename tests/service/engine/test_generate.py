@@ -348,7 +348,7 @@ def texts(*prompts, **options):
 
 
 async def test_a_request_for_whole_texts_is_a_generation_for_each():
-    model, watcher = FakeGenerator(), Watcher()
+    model, watcher = FakeGenerator(work=taking(0.005)), Watcher()
     async with hosting(model, watcher=watcher) as engine:
         done = await engine.submit(texts("A", "BB", level=0.5))
         assert done.outputs["text"].tolist() == [b"Hello, wor", b"Hello, wor"]
@@ -371,6 +371,22 @@ async def test_whole_texts_may_have_times_of_their_own():
             await engine.submit(request(1.0, model="image", token_ms=5.0))
         with pytest.raises(InvalidRequest, match="slo_first_token_ms: must be a finite number"):
             texts("A", first_token_ms=0)
+
+
+async def test_of_whole_texts_the_first_is_refused_for_all():
+    model = FakeGenerator(endless=True, work=taking(0.01))
+    settings = {"warmup_runs": 3, "generations": 1, "default_generation_slo": GenerationSLO(50.0, 50.0)}
+    async with hosting(model, **settings) as engine:
+        await engine.submit(texts("A", max_tokens=100))
+        long = asyncio.create_task(engine.submit(texts("A", max_tokens=150)))
+        await until(lambda: engine.inflight("fake") == 1)
+        before = model.began
+        with pytest.raises(Refused):
+            await engine.submit(texts(*"BCDEFG", max_tokens=150))
+        assert (model.began, engine.queue_depth("fake")) == (before, 0)
+        long.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await long
 
 
 async def test_of_whole_texts_one_that_fails_ends_the_others():

@@ -107,6 +107,16 @@ def test_the_slowest_readers_end_where_there_is_no_room_for_more():
     assert ran.hosted.running == 5
 
 
+def test_those_of_a_request_are_let_in_past_the_limit_of_the_queue():
+    together = [generation(f"{n}", arrival=0.0, max_tokens=10, number=n) for n in range(20)]
+    assert len(Virtual(slo(), generations=2, queue_limit=4).run(together).done) == 20
+
+
+def test_one_that_waits_for_others_of_its_request_is_not_the_most_urgent():
+    first, second = (Virtual(slo()).pool.admit(0.0, generation(arrival=0.0, number=number)) for number in range(2))
+    assert (first.slack(30.0), second.slack(30.0)) == (first.slack(0.0) - 30, second.slack(0.0))
+
+
 def test_all_generations_of_a_request_are_let_in_with_its_first():
     together = [generation(f"{n:<40}", arrival=0.0, max_tokens=100, number=n) for n in range(40)]
     alone = stream(rate=1, seconds=5, first=1.0, prompt=41)

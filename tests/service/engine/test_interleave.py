@@ -56,3 +56,19 @@ async def test_what_is_not_read_is_not_made_and_leaving_closes_all(count):
             await asyncio.sleep(0)
         assert sum(source.given for source in sources) <= 2 + count
     assert all(source.closed for source in sources)
+
+
+async def test_where_the_first_is_refused_at_once_the_others_do_not_begin():
+    begun = []
+
+    async def refused():
+        raise Internal("refused")
+        yield
+
+    async def other():
+        begun.append(True)
+        yield Piece("x")
+
+    with pytest.raises(Internal, match="refused"):
+        [piece async for piece in interleave([refused(), other(), other()])]
+    assert begun == []

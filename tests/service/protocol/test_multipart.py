@@ -25,8 +25,9 @@ def test_fields_and_files_in_their_order():
     assert form.files == {"file": content}
 
 
-def test_a_file_may_have_a_name_that_is_not_ascii():
-    head = b"--edge\r\nContent-Disposition: form-data; name=\"file\"; filename*=UTF-8''%C3%A9.wav\r\n\r\n"
+@pytest.mark.parametrize("name", [b"filename*", b"FileName*", b"filename* "])
+def test_a_file_may_have_a_name_that_is_not_ascii(name):
+    head = b'--edge\r\nContent-Disposition: form-data; name="file"; ' + name + b"=UTF-8''%C3%A9.wav\r\n\r\n"
     form = parse_form(KIND, head + b"\xff\xfe" + b"\r\n" + END)
     assert (form.fields, form.files) == ([], {"file": b"\xff\xfe"})
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 
 import openai
 import pytest
@@ -229,15 +230,22 @@ async def test_choices_with_a_seed_differ_and_come_again(client, model):
     assert await texts() == [first, second]
 
 
-async def test_when_one_prompt_is_refused_the_others_end(client, model, engine, watcher):
-    model.endless = True
-    # Before a step has taken the first, the second has to wait, which one may.
+async def test_a_request_is_refused_with_its_first_prompt(client, model, engine, watcher):
+    model.endless, model.work = True, lambda steps: time.sleep(0.002)
+    wanted = {"model": "fake", "max_tokens": 150}
+    # Two run and one waits, which is all that may.
+    busy = []
+    for running, waiting in ((1, 0), (2, 0), (2, 1)):
+        busy.append(asyncio.create_task(client.completions.create(prompt="A", **wanted)))
+        await until(lambda now=(running, waiting): (engine.inflight("fake"), engine.queue_depth("fake")) == now)
     for stream in (False, True):
         with pytest.raises(openai.InternalServerError) as refused:
-            await client.completions.create(model="fake", prompt=["x"] * 4, max_tokens=100, stream=stream)
+            await client.completions.create(prompt=["x"] * 4, stream=stream, **wanted)
         assert (refused.value.status_code, refused.value.code) == (503, "refused")
-        await until(lambda: engine.inflight("fake") == 0)
-    assert (len(watcher.outcomes), set(watcher.outcomes)) == (8, {"cancelled", "refused"})
+    assert watcher.outcomes == ["refused", "refused"]
+    for task in busy:
+        task.cancel()
+    await asyncio.gather(*busy, return_exceptions=True)
 
 
 @room_for_several

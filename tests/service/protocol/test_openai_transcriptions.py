@@ -51,7 +51,7 @@ class SpeechEngine(FakeEngine):
     async def submit(self, request):
         await self.taken(request)
         seconds = len(request.inputs["audio"]) / RATE
-        details = {"language": "en", "duration": seconds, "segments": [SEGMENT]}
+        details = {"language": "en", "task": "transcribe", "duration": seconds, "segments": [SEGMENT]}
         outputs = {"text": np.array([b"Hello."], object), "details": np.array([json.dumps(details).encode()], object)}
         context = GateContext(0.25, macs=100, macs_skipped=30)
         return Finished("", outputs, 0.25, 0.99, context, 0.001, 0.002, 0.004, True)
