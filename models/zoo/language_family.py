@@ -1,7 +1,6 @@
 """Language models in the catalog: SmolLM2 by its name, whose weights come with a package, and Hugging Face folders and
 GGUF files by their path."""
 
-import logging
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from hashlib import blake2b
@@ -31,9 +30,8 @@ from models.zoo.llama_gguf import convert
 from models.zoo.llama_packing import Array
 from models.zoo.llama_shape import FAMILIES
 from models.zoo.load_progress import load_progress
+from models.zoo.measured_or_dense import measured_or_dense
 from models.zoo.text_profile import OtherWeights
-
-log = logging.getLogger(__name__)
 
 MODEL_TYPES = FAMILIES
 SMOLLM2 = "smollm2"
@@ -71,24 +69,20 @@ def load(name: str, calibrations: Path | None = None, *, dense: bool = False) ->
     path, served = None if dense else profile_path(name, calibrations), _short(place)
     named, kind = f"{served}:{datatype}" if datatype else served, datatype or DATATYPES[0]
 
-    def opened(profile: Profile | None, calibration: Mapping[str, Array] = UNCALIBRATED) -> LanguageModel:
+    def opened(profile: Profile | None = None, calibration: Mapping[str, Array] = UNCALIBRATED) -> LanguageModel:
         with load_progress(named) as report:
             return LanguageModel(named, folder, profile, calibration, kind, report, kept)
 
-    why = "it has no profile"
-    if path is not None:
+    def measured(path: Path) -> LanguageModel:
         beside = calibration_beside(path)
-        try:
-            if not beside.exists():
-                raise OtherWeights(f"{beside} is missing")
-            return opened(Profile.load(path), load_calibration(beside))
-        except OtherWeights as error:
-            if place == SMOLLM2:
-                raise OtherWeights(f"{error}: run sluice calibrate {place}") from None
-            why = str(error)
-    if not dense:
-        log.warning("%s is served dense: %s; sluice calibrate %s --data TEXT makes one", named, why, place)
-    return opened(None)
+        if not beside.exists():
+            raise OtherWeights(f"{beside} is missing")
+        return opened(Profile.load(path), load_calibration(beside))
+
+    if dense:
+        return opened()
+    with_profile = partial(measured, path) if path else None
+    return measured_or_dense(with_profile, opened, named, f"{place} --data TEXT", place == SMOLLM2)
 
 
 def profile_path(name: str, calibrations: Path | None = None) -> Path | None:

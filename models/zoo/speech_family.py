@@ -1,7 +1,7 @@
 """Models of speech in the catalog: Whisper tiny.en by its name, whose weights come with a package, and folders of any
 Whisper by their path."""
 
-import logging
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,12 +16,11 @@ from models.zoo.family import (
 )
 from models.zoo.fashion_weights import PACKAGED
 from models.zoo.load_progress import load_progress
+from models.zoo.measured_or_dense import measured_or_dense
 from models.zoo.speech import SpeechRecognizer
 from models.zoo.text_profile import OtherWeights
 from models.zoo.whisper_files import is_whisper, measured_weights
 from models.zoo.whisper_words import Calibrated
-
-log = logging.getLogger(__name__)
 
 MODEL_TYPES: tuple[str, ...] = ("whisper",)
 TINY = "whisper-tiny.en"
@@ -57,20 +56,16 @@ def load(name: str, calibrations: Path | None = None, *, dense: bool = False) ->
         with load_progress(served) as report:
             return SpeechRecognizer(served, folder, profile, calibrated, kind, report)
 
-    why = "it has no profile"
-    if path is not None:
+    def measured(path: Path) -> SpeechRecognizer:
         beside = calibrated_beside(path)
-        try:
-            if not beside.exists():
-                raise OtherWeights(f"{beside} is missing")
-            return opened(Profile.load(path), Calibrated.load(beside))
-        except OtherWeights as error:
-            if place == TINY:
-                raise OtherWeights(f"{error}: run sluice calibrate {place}") from None
-            why = str(error)
-    if not dense:
-        log.warning("%s is served dense: %s; sluice calibrate %s --data CLIPS makes one", served, why, place)
-    return opened()
+        if not beside.exists():
+            raise OtherWeights(f"{beside} is missing")
+        return opened(Profile.load(path), Calibrated.load(beside))
+
+    if dense:
+        return opened()
+    with_profile = partial(measured, path) if path else None
+    return measured_or_dense(with_profile, opened, served, f"{place} --data CLIPS", place == TINY)
 
 
 def locate(name: str) -> Path:

@@ -1,7 +1,6 @@
 """Encoders of texts in the catalog: MiniLM by its name, whose weights come with a package, and Hugging Face folders by
 their path."""
 
-import logging
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,11 +26,9 @@ from models.zoo.folder import weights_digest, weights_files, weights_path
 from models.zoo.kept_lean import kept_lean
 from models.zoo.lean_layers import LeanLayers, load_lean
 from models.zoo.load_progress import load_progress
+from models.zoo.measured_or_dense import measured_or_dense
 from models.zoo.text_inputs import TextModel
 from models.zoo.text_model import encoder_folder, open_text_model
-from models.zoo.text_profile import OtherWeights
-
-log = logging.getLogger(__name__)
 
 MINILM = "minilm"
 MODEL_TYPES: tuple[str, ...] = tuple(NAMINGS)
@@ -62,20 +59,17 @@ def load(name: str, calibrations: Path | None = None) -> TextModel:
     folder, served = locate(name), served_name(name)
     place, datatype = split_datatype(name)
     path, datatype = profile_path(name, calibrations), datatype or DATATYPES[0]
-    try:
-        if path is not None:
-            profile = Profile.load(path)
-            lean = _lean_layers(path, profile, folder, calibrations)
-            with load_progress(served) as report:
-                return open_text_model(served, folder, profile, lean, datatype, report)
-        why = "it has no profile"
-    except OtherWeights as error:
-        if place == MINILM:
-            raise
-        why = str(error)
-    log.warning("%s is served dense: %s; sluice calibrate %s --data TEXTS makes one", served, why, place)
-    with load_progress(served) as report:
-        return open_text_model(served, folder, datatype=datatype, report=report)
+
+    def opened(profile: Profile | None = None, lean: LeanLayers | None = None) -> TextModel:
+        with load_progress(served) as report:
+            return open_text_model(served, folder, profile, lean, datatype, report)
+
+    def measured(path: Path) -> TextModel:
+        profile = Profile.load(path)
+        return opened(profile, _lean_layers(path, profile, folder, calibrations))
+
+    with_profile = partial(measured, path) if path else None
+    return measured_or_dense(with_profile, opened, served, f"{place} --data TEXTS", place == MINILM)
 
 
 def locate(name: str) -> Path:
